@@ -1,0 +1,59 @@
+/**
+ * The catalogue of everything that a caller can get wrong or have to wait for. One table: the HTTP answers, the OpenAPI
+ * document and docs/errors.md all come from it or are tested against it.
+ */
+
+interface CatalogueEntry {
+  /** HTTP status of the answer. */
+  readonly status: number;
+  /** The same for every occurrence (RFC 9457 `title`). */
+  readonly title: string;
+  /** Present: the same request may succeed after that many seconds (`Retry-After`). */
+  readonly retryAfterS?: number;
+}
+
+export const ERRORS = {
+  body_not_json: { status: 400, title: "The body is not JSON" },
+  body_not_object: { status: 400, title: "The body is not a JSON object" },
+  body_too_deep: { status: 400, title: "The body is nested too deeply" },
+  body_key_refused: { status: 400, title: "The body has a key that is refused" },
+  request_invalid: { status: 400, title: "The request is not valid" },
+  authorization_required: { status: 401, title: "Authorization is required" },
+  order_not_found: { status: 404, title: "No such order" },
+  service_not_found: { status: 404, title: "No such service" },
+  route_not_found: { status: 404, title: "No such resource" },
+  method_not_allowed: { status: 405, title: "The resource does not have this method" },
+  request_timeout: { status: 408, title: "The request took too long to arrive" },
+  service_alive: { status: 409, title: "The service is alive" },
+  body_too_large: { status: 413, title: "The body is too large" },
+  media_type_unsupported: { status: 415, title: "The content type is not supported" },
+  idempotency_key_reused: { status: 422, title: "The Idempotency-Key was used with another body" },
+  headers_too_large: { status: 431, title: "The request's headers are too large" },
+  internal_error: { status: 500, title: "The service failed" },
+  too_many_in_flight: { status: 503, title: "Too many orders are in flight", retryAfterS: 1 },
+  store_unavailable: { status: 503, title: "The store is not available", retryAfterS: 1 },
+  shutting_down: { status: 503, title: "The service is shutting down", retryAfterS: 5 },
+} as const satisfies Record<string, CatalogueEntry>;
+
+export type ErrorCode = keyof typeof ERRORS;
+
+/** What the catalogue says about a code. */
+export function catalogueEntry(code: ErrorCode): CatalogueEntry {
+  return ERRORS[code];
+}
+
+/** An error of the catalogue. `message` says what, where and what to do; it is shown to the caller. */
+export class CatalogueError extends Error {
+  override readonly name = "CatalogueError";
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** The node can't start, and a person can mend that: shown as one line on stderr, exit code 1. */
+export class StartError extends Error {
+  override readonly name = "StartError";
+}
