@@ -1,0 +1,104 @@
+/**
+ * What the store's main-thread half and its worker say to each other. A batch of writes travels as one flat list of
+ * primitives: cloning objects one by one cost more than the writes themselves (bench/README.md).
+ */
+import type { Incarnation } from "../../order/order.ts";
+import type { AdvanceWrite, CreateWrite, OwnerSummary, Write } from "../store.ts";
+import { encodeEvent } from "../codec.ts";
+
+/** The first value of a write in the flat list; says which follow. */
+export const TAG_CREATE = 0;
+/** An advance that leaves the status as it is, and so the index over it. */
+export const TAG_ADVANCE = 1;
+export const TAG_ADVANCE_STATUS = 2;
+
+export type FlatBatch = (string | number | null)[];
+
+/** How a write ended, in the list of outcomes. */
+export const OUTCOME_APPLIED = 0;
+export const OUTCOME_CONFLICT = 1;
+export const OUTCOME_KEY_TAKEN = 2;
+
+/** The order that a used idempotency key belongs to; `index` is the write's place in its batch. */
+export interface TakenKey {
+  readonly index: number;
+  readonly orderId: string;
+  readonly startTimeMs: number;
+  readonly body: string;
+}
+
+export interface BatchOutcomes {
+  readonly outcomes: Uint8Array;
+  readonly takenKeys: readonly TakenKey[];
+}
+
+/** A row of `orders` with its owner's service, as it is read. */
+export interface OrderRow {
+  readonly order_id: string;
+  readonly user: string;
+  readonly pipeline_name: string;
+  readonly pipeline_version: number;
+  readonly status: string;
+  readonly owner: number;
+  readonly service_id: string;
+  readonly revision: number;
+  readonly history: string;
+}
+
+export interface ClaimedRow extends OrderRow {
+  readonly body: string;
+}
+
+/** Each request of the worker and what answers it. */
+export interface Requests {
+  open: { args: { path: string }; result: null };
+  registerIncarnation: { args: { serviceId: string; atMs: number }; result: Incarnation };
+  hasService: { args: { serviceId: string }; result: boolean };
+  commit: { args: { batch: FlatBatch }; result: BatchOutcomes };
+  readOrder: { args: { orderId: string }; result: OrderRow | null };
+  listOwners: { args: null; result: OwnerSummary[] };
+  claimOrders: { args: { from: Incarnation; to: Incarnation; atMs: number; limit: number }; result: ClaimedRow[] };
+  probe: { args: { atMs: number }; result: null };
+  close: { args: null; result: null };
+}
+
+export type RequestKind = keyof Requests;
+
+export type RequestMessage = {
+  [K in RequestKind]: { readonly id: number; readonly kind: K; readonly args: Requests[K]["args"] };
+}[RequestKind];
+
+export type ReplyMessage =
+  | { readonly id: number; readonly ok: true; readonly result: unknown }
+  | { readonly id: number; readonly ok: false; readonly reason: string; readonly unexpected: boolean };
+
+/** A batch as one flat list. */
+export function flattenBatch(writes: readonly Write[]): FlatBatch {
+  const batch: FlatBatch = [];
+  for (const write of writes) {
+    if (write.kind === "advance") flattenAdvance(batch, write);
+    else flattenCreate(batch, write);
+  }
+  return batch;
+}
+
+function flattenCreate(batch: FlatBatch, write: CreateWrite): void {
+  batch.push(
+    TAG_CREATE,
+    write.orderId,
+    write.user,
+    write.idempotencyKey,
+    write.pipelineName,
+    write.pipelineVersion,
+    write.event.atMs,
+    write.event.owner,
+    encodeEvent(write.event),
+    write.body,
+  );
+}
+
+function flattenAdvance(batch: FlatBatch, write: AdvanceWrite): void {
+  if (write.newStatus === null) batch.push(TAG_ADVANCE);
+  else batch.push(TAG_ADVANCE_STATUS, write.newStatus);
+  batch.push(`,${encodeEvent(write.event)}`, write.orderId, write.owner, write.expectedRevision);
+}

@@ -1,0 +1,55 @@
+/**
+ * The tables of the embedded store, as numbered migrations: a database's `user_version` is the number of those it has.
+ * A migration that has been released is never changed; what comes next is appended.
+ */
+
+/** Marks a database file as ours (`PRAGMA application_id`): the letters "OrdP". */
+export const APPLICATION_ID = 0x4f726450;
+
+/** Before 3.51.3 SQLite could, in a rare race of two connections, damage a database in WAL mode (sqlite.org/wal.html). */
+export const SQLITE_VERSION_MIN = "3.51.3";
+
+/** Larger than SQLite's 4096: a batch of small rows fills fewer pages (measured in bench/README.md). */
+export const PAGE_BYTES = 8192;
+
+export const MIGRATIONS: readonly string[] = [
+  `
+  -- One row a start of a node; the number orders them over all nodes.
+  CREATE TABLE incarnations (
+    incarnation INTEGER PRIMARY KEY AUTOINCREMENT,
+    service_id  TEXT NOT NULL,
+    start_time  INTEGER NOT NULL
+  ) STRICT;
+
+  -- Ids are time-ordered, so that new rows go to the end of the tree. Rows are small, because each transition rewrites
+  -- one; that is why the body is elsewhere.
+  CREATE TABLE orders (
+    order_id         TEXT PRIMARY KEY,
+    user             TEXT NOT NULL,
+    idempotency_key  TEXT,
+    pipeline_name    TEXT NOT NULL,
+    pipeline_version INTEGER NOT NULL,
+    start_time       INTEGER NOT NULL,
+    status           TEXT NOT NULL,
+    owner            INTEGER NOT NULL,
+    revision         INTEGER NOT NULL,
+    history          TEXT NOT NULL
+  ) STRICT, WITHOUT ROWID;
+
+  CREATE TABLE order_bodies (
+    order_id TEXT PRIMARY KEY,
+    body     TEXT NOT NULL
+  ) STRICT, WITHOUT ROWID;
+
+  CREATE UNIQUE INDEX orders_by_idempotency_key ON orders (user, idempotency_key) WHERE idempotency_key IS NOT NULL;
+
+  -- Only orders that are not final, so that it stays small whatever the table holds.
+  CREATE INDEX open_orders_by_owner ON orders (owner)
+    WHERE status <> 'completed' AND status <> 'failed';
+
+  CREATE TABLE probe (
+    id   INTEGER PRIMARY KEY CHECK (id = 1),
+    time INTEGER NOT NULL
+  ) STRICT;
+  `,
+];

@@ -1,0 +1,100 @@
+/**
+ * The contract between the engine and whatever keeps the orders. Small on purpose: a store is a batch of compare-and-set
+ * writes and a few reads.
+ *
+ * 1. `commit` is durable when it resolves, and not before: it then survives the loss of power (SPEC G1).
+ * 2. Each write is applied, or refused, by itself and atomically; the batch only shares the cost of the commit.
+ * 3. A write names owner and expected revision and is applied only if both match (SPEC G2); applying it adds one to the
+ *    revision (G3). A write to an order that does not exist, or that is final, never matches.
+ * 4. When `commit` rejects, none of its writes may be assumed applied or not applied. Making the same write again is safe:
+ *    at most one of the two is applied.
+ * 5. Every read sees all that was committed before it was asked.
+ */
+import type { Incarnation, OrderEvent, OrderStatus } from "../order/order.ts";
+
+/** Makes an order at revision 1, unless its id exists or the user has used the idempotency key. */
+export interface CreateWrite {
+  readonly kind: "create";
+  readonly orderId: string;
+  readonly user: string;
+  readonly idempotencyKey: string | null;
+  readonly pipelineName: string;
+  readonly pipelineVersion: number;
+  readonly event: Extract<OrderEvent, { kind: "created" }>;
+  /** The order's body as JSON text. */
+  readonly body: string;
+}
+
+/** Adds an event to an order's history. */
+export interface AdvanceWrite {
+  readonly kind: "advance";
+  readonly orderId: string;
+  readonly owner: Incarnation;
+  /** The revision that the event follows. */
+  readonly expectedRevision: number;
+  readonly event: Exclude<OrderEvent, { kind: "created" }>;
+  /** The status after the event, or null when it stays. */
+  readonly newStatus: OrderStatus | null;
+}
+
+export type Write = CreateWrite | AdvanceWrite;
+
+export type WriteOutcome =
+  | { readonly kind: "applied" }
+  /** Owner or revision did not match, or the id exists: the order has not been touched. */
+  | { readonly kind: "conflict" }
+  /** The user has used the idempotency key, for this order. */
+  | { readonly kind: "key_taken"; readonly orderId: string; readonly startTimeMs: number; readonly body: string };
+
+/** An order as the store holds it. */
+export interface StoredOrder {
+  readonly orderId: string;
+  readonly user: string;
+  readonly pipelineName: string;
+  readonly pipelineVersion: number;
+  readonly status: OrderStatus;
+  readonly owner: Incarnation;
+  /** The service whose incarnation the owner is. */
+  readonly ownerServiceId: string;
+  readonly revision: number;
+  /** One event a revision, oldest first. */
+  readonly history: readonly OrderEvent[];
+}
+
+/** A claimed order, with all that is needed to go on with it. */
+export interface ClaimedOrder extends StoredOrder {
+  readonly body: string;
+}
+
+/** An incarnation that owns orders which are not final. */
+export interface OwnerSummary {
+  readonly incarnation: Incarnation;
+  readonly serviceId: string;
+}
+
+export interface Store {
+  /** Records a start of the service and returns its incarnation, higher than any before. */
+  registerIncarnation(serviceId: string, atMs: number): Promise<Incarnation>;
+  /** Whether any incarnation of that service was ever recorded. */
+  hasService(serviceId: string): Promise<boolean>;
+  /** Applies a batch of writes (invariants 1 to 4). Outcomes come in the order of the writes. */
+  commit(writes: readonly Write[]): Promise<readonly WriteOutcome[]>;
+  /** One order, or null. */
+  readOrder(orderId: string): Promise<StoredOrder | null>;
+  /** Every incarnation that owns orders which are not final. */
+  listOwners(): Promise<readonly OwnerSummary[]>;
+  /**
+   * Gives up to `limit` orders that are not final from one owner to another (one event, one revision each) and returns
+   * them as they are after that. Fewer than `limit`: none is left.
+   */
+  claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): Promise<readonly ClaimedOrder[]>;
+  /** Makes one durable write of no meaning; resolves when the store can be written again. */
+  probe(): Promise<void>;
+  /** Waits for what was asked and lets go of the store. */
+  close(): Promise<void>;
+}
+
+/** The store did not do what was asked, for a reason that may pass. `message` is one line for an operator. */
+export class StoreUnavailableError extends Error {
+  override readonly name = "StoreUnavailableError";
+}
