@@ -1,0 +1,328 @@
+/**
+ * Runs orders: takes them in, resumes those that a former start left, and stops without losing any.
+ *
+ * Owns the orders in flight on this node. Does not own what an order does next (order/decide.ts), how it gets there
+ * (order-run.ts) or how writes are gathered (group-commit.ts).
+ *
+ * 1. `submit` says "accepted" only when the order is durable (SPEC G1).
+ * 2. An order is in `#runs` from its submission until it is final, waits for an operator, or is another's.
+ * 3. What is in flight is bounded, in number and in the size of bodies (SPEC G8): beyond it intake is refused, and orders of a
+ *    former start wait in the store until there is room.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
+import { decideCreation } from "../order/decide.ts";
+import { createdOrder, type Incarnation, type Order, replay } from "../order/order.ts";
+import type { Pipeline } from "../order/pipeline.ts";
+import type { Logger } from "../log.ts";
+import {
+  type AdvanceWrite,
+  type ClaimedOrder,
+  type CreateWrite,
+  type Store,
+  type StoredOrder,
+  StoreUnavailableError,
+  type WriteOutcome,
+} from "../store/store.ts";
+import { GroupCommit, type WriteListener } from "./group-commit.ts";
+import { OrderRun, type RunHost } from "./order-run.ts";
+
+export interface EngineOptions {
+  readonly store: Store;
+  readonly incarnation: Incarnation;
+  readonly pipeline: Pipeline;
+  readonly log: Logger;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
+  /** From 0 (inclusive) to 1. */
+  readonly random: () => number;
+  /** A new order's id; later ids sort after earlier ones, or the store gets slower. */
+  readonly newOrderId: () => string;
+  readonly limits: EngineLimits;
+}
+
+export interface EngineLimits {
+  /** Orders in flight at once. */
+  readonly ordersMax: number;
+  /** Characters of the bodies of the orders in flight, together. */
+  readonly bodyCharsMax: number;
+}
+
+export interface Submission {
+  readonly user: string;
+  /** The body as JSON text of an object. */
+  readonly body: string;
+  readonly idempotencyKey: string | null;
+}
+
+export type SubmitOutcome =
+  /** Durable. `replayed`: the same request had made it before. */
+  | { readonly kind: "accepted"; readonly orderId: string; readonly startTimeMs: number; readonly replayed: boolean }
+  | { readonly kind: "idempotency_key_reused"; readonly orderId: string }
+  | { readonly kind: "too_many_in_flight" }
+  | { readonly kind: "store_unavailable"; readonly reason: string }
+  | { readonly kind: "shutting_down" };
+
+/** Orders claimed in one commit when a former start's are taken over: bounds the memory that a page takes. */
+const CLAIM_PAGE_ORDERS = 500;
+
+/** How long to wait before looking again whether there is room for more, or whether the store works. */
+const RESUME_RETRY_MS = 250;
+
+export class Engine {
+  readonly #store: Store;
+  readonly #incarnation: Incarnation;
+  readonly #pipeline: Pipeline;
+  readonly #log: Logger;
+  readonly #now: () => number;
+  readonly #newOrderId: () => string;
+  readonly #limits: EngineLimits;
+  readonly #groupCommit: GroupCommit;
+  readonly #host: RunHost & { callsAllowed: boolean };
+  readonly #runs = new Map<string, OrderRun>();
+  /** Creations on their way to the store: they count as in flight, too. */
+  #creating = 0;
+  #bodyChars = 0;
+  #callsUnderWay = 0;
+  #stopping = false;
+  #wakeDrain: (() => void) | null = null;
+
+  constructor(options: EngineOptions) {
+    this.#store = options.store;
+    this.#incarnation = options.incarnation;
+    this.#pipeline = options.pipeline;
+    this.#log = options.log;
+    this.#now = options.now;
+    this.#newOrderId = options.newOrderId;
+    this.#limits = options.limits;
+    const groupCommit = new GroupCommit(options.store, options.log, () => this.#wakeDrain?.());
+    this.#groupCommit = groupCommit;
+    const { log } = options;
+    this.#host = {
+      now: options.now,
+      random: options.random,
+      callsAllowed: true,
+      journal: log.isLevelEnabled("debug") ? (line) => log.debug(line) : null,
+      advance: (write: AdvanceWrite, listener: WriteListener) => groupCommit.advance(write, listener),
+      callsUnderWayChanged: (by) => {
+        this.#callsUnderWay += by;
+      },
+      finished: (run) => this.#forget(run),
+      refused: (run) => void this.#reread(run),
+    };
+  }
+
+  /** Orders in flight on this node. */
+  get ordersInFlight(): number {
+    return this.#runs.size + this.#creating;
+  }
+
+  /** Why no order can be taken in at the moment, or null. */
+  get storeFailure(): string | null {
+    return this.#groupCommit.failure;
+  }
+
+  /** Takes an order in; resolves when it is durable, or refused. */
+  submit(submission: Submission): Promise<SubmitOutcome> {
+    const refusal = this.#refusal(submission.body.length);
+    if (refusal !== null) return Promise.resolve(refusal);
+    return new Promise((resolve) => {
+      const event = decideCreation(this.#pipeline, this.#incarnation, this.#now());
+      const orderId = this.#newOrderId();
+      const write: CreateWrite = {
+        kind: "create",
+        orderId,
+        user: submission.user,
+        idempotencyKey: submission.idempotencyKey,
+        pipelineName: this.#pipeline.name,
+        pipelineVersion: this.#pipeline.version,
+        event,
+        body: submission.body,
+      };
+      this.#creating++;
+      this.#bodyChars += submission.body.length;
+      this.#groupCommit.create(write, {
+        settled: (outcome) => this.#created(write, outcome, resolve),
+        dropped: (error) => {
+          this.#creating--;
+          this.#bodyChars -= write.body.length;
+          resolve({ kind: "store_unavailable", reason: error.message });
+        },
+      });
+    });
+  }
+
+  /**
+   * Takes over every order that is not final from the incarnations before this one, and goes on with it.
+   * Resolves when none is left to take, or the node is stopping.
+   */
+  async resume(): Promise<number> {
+    let resumed = 0;
+    for (const { incarnation, serviceId } of await this.#store.listOwners()) {
+      if (incarnation === this.#incarnation) continue;
+      for (;;) {
+        const limit = Math.min(CLAIM_PAGE_ORDERS, this.#room());
+        if (this.#stopping) return resumed;
+        const page = limit > 0 ? await this.#claim(incarnation, limit) : null;
+        if (page === null) {
+          await delay(RESUME_RETRY_MS);
+          continue;
+        }
+        for (const order of page) this.#adopt(order);
+        resumed += page.length;
+        if (page.length < limit) break;
+      }
+      this.#log.debug(`Orders of service ${serviceId}, incarnation ${incarnation}, are taken over`);
+    }
+    return resumed;
+  }
+
+  /**
+   * Stops: takes no new order, starts no further call, and lets those under way end within the grace time. Resolves when
+   * all that ended is durable; what has not ended stays in the store for the next start.
+   * @returns how many calls were cut short
+   */
+  async drain(graceMs: number): Promise<number> {
+    this.#stopping = true;
+    this.#host.callsAllowed = false;
+    await this.#settledWithin(graceMs);
+    const cut = this.#callsUnderWay;
+    for (const run of this.#runs.values()) run.stop("the node is stopping");
+    this.#runs.clear();
+    this.#groupCommit.close();
+    return cut;
+  }
+
+  #refusal(bodyChars: number): SubmitOutcome | null {
+    if (this.#stopping) return { kind: "shutting_down" };
+    const reason = this.#groupCommit.failure;
+    if (reason !== null) return { kind: "store_unavailable", reason };
+    if (this.#room() === 0 || this.#bodyChars + bodyChars > this.#limits.bodyCharsMax) {
+      return { kind: "too_many_in_flight" };
+    }
+    return null;
+  }
+
+  /** How many more orders may come in flight. */
+  #room(): number {
+    if (this.#bodyChars >= this.#limits.bodyCharsMax) return 0;
+    return Math.max(0, this.#limits.ordersMax - this.ordersInFlight);
+  }
+
+  #created(write: CreateWrite, outcome: WriteOutcome, resolve: (outcome: SubmitOutcome) => void): void {
+    this.#creating--;
+    this.#bodyChars -= write.body.length;
+    switch (outcome.kind) {
+      case "applied": {
+        const run = new OrderRun(
+          this.#host,
+          this.#pipeline,
+          createdOrder(write.orderId, write.event),
+          write.user,
+          write.body,
+        );
+        this.#host.journal?.(`New order created with ID: [${write.orderId}]`);
+        this.#host.journal?.(
+          `[${write.orderId}]DispatchStepTask,current step: [${write.event.stepName}], next step:[${write.event.stepName}]`,
+        );
+        resolve({ kind: "accepted", orderId: write.orderId, startTimeMs: write.event.atMs, replayed: false });
+        this.#remember(run);
+        run.proceed();
+        return;
+      }
+      case "key_taken": {
+        const { orderId, startTimeMs, body } = outcome;
+        resolve(
+          sameJson(body, write.body)
+            ? { kind: "accepted", orderId, startTimeMs, replayed: true }
+            : { kind: "idempotency_key_reused", orderId },
+        );
+        return;
+      }
+      case "conflict":
+        throw new Error(`the new order id ${write.orderId} exists already`);
+    }
+  }
+
+  async #claim(from: Incarnation, limit: number): Promise<readonly ClaimedOrder[] | null> {
+    try {
+      return await this.#store.claimOrders(from, this.#incarnation, this.#now(), limit);
+    } catch (error) {
+      if (!(error instanceof StoreUnavailableError)) throw error;
+      this.#log.error(`Orders of a former start can't be taken over yet: ${error.message}`);
+      return null;
+    }
+  }
+
+  /** Goes on with an order that is this incarnation's by a committed write (SPEC 8.6). */
+  #adopt(stored: StoredOrder & { readonly body: string }): void {
+    let order: Order;
+    try {
+      order = replay(stored.orderId, stored.history);
+    } catch (error) {
+      this.#log.error(`Order ${stored.orderId} is left alone: its history in the store is damaged (${String(error)})`);
+      return;
+    }
+    if (order.state.status !== "running" && order.state.status !== "rolling_back") return;
+    if (stored.pipelineName !== this.#pipeline.name || stored.pipelineVersion !== this.#pipeline.version) {
+      this.#log.warn(
+        `Order ${stored.orderId} waits: this node does not have its pipeline ${stored.pipelineName} v${stored.pipelineVersion}`,
+      );
+      return;
+    }
+    const run = new OrderRun(this.#host, this.#pipeline, order, stored.user, stored.body);
+    this.#remember(run);
+    run.proceed();
+  }
+
+  /**
+   * A write was refused: either it had been applied before (the store failed after the commit) or the order is another's.
+   * Only the store can tell (SPEC 7: unknown outcome, re-read, never assume).
+   */
+  async #reread(run: OrderRun): Promise<void> {
+    const { orderId } = run.order;
+    for (;;) {
+      try {
+        const stored = await this.#store.readOrder(orderId);
+        this.#forget(run);
+        if (this.#stopping) return;
+        if (stored !== null && stored.owner === this.#incarnation) this.#adopt({ ...stored, body: run.bodyText });
+        else this.#log.warn(`Order ${orderId} is let go: it belongs to another node now`);
+        return;
+      } catch (error) {
+        if (!(error instanceof StoreUnavailableError)) throw error;
+        await delay(RESUME_RETRY_MS);
+      }
+    }
+  }
+
+  #remember(run: OrderRun): void {
+    this.#runs.set(run.order.orderId, run);
+    this.#bodyChars += run.bodyText.length;
+  }
+
+  #forget(run: OrderRun): void {
+    if (this.#runs.delete(run.order.orderId)) this.#bodyChars -= run.bodyText.length;
+  }
+
+  /** Resolves when no call and no write is under way, or the time is over. */
+  #settledWithin(graceMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const done = (): void => {
+        clearTimeout(timer);
+        this.#wakeDrain = null;
+        resolve();
+      };
+      const timer = setTimeout(done, graceMs);
+      this.#wakeDrain = () => {
+        if (this.#callsUnderWay === 0 && this.#groupCommit.idle) done();
+      };
+      this.#wakeDrain();
+    });
+  }
+}
+
+/** Whether two JSON texts say the same, whatever their spacing and the order of their keys. */
+function sameJson(one: string, other: string): boolean {
+  return one === other || isDeepStrictEqual(JSON.parse(one), JSON.parse(other));
+}

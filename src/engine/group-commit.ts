@@ -1,0 +1,155 @@
+/**
+ * Gathers the writes of many orders into few commits, so that none waits for a disk sync of its own while others wait, too
+ * (SPEC 7), and rides out a store that fails.
+ *
+ * While a batch is being committed the next one fills; it leaves when there is room again. On an idle system a write
+ * leaves at the end of the current turn of the event loop.
+ *
+ * 1. A listener hears of its write once: when it is durable or known to be refused, never before.
+ * 2. A creation whose commit fails is dropped and its listener told: nobody was promised anything. Any other write is kept
+ *    and made again until the store takes it: its order can't go on otherwise.
+ * 3. Memory is bounded by the caller: one write per order in flight.
+ */
+import type { Logger } from "../log.ts";
+import type { AdvanceWrite, CreateWrite, Store, Write, WriteOutcome } from "../store/store.ts";
+
+/** Who waits for a write. */
+export interface WriteListener {
+  /** The store has answered. */
+  settled(outcome: WriteOutcome): void;
+  /** The store failed, and the creation was dropped (never called for other writes). */
+  dropped(error: Error): void;
+}
+
+interface Entry {
+  readonly write: Write;
+  readonly listener: WriteListener;
+}
+
+/** Above this a batch delays its first write more than it saves (measured in bench/README.md). */
+const BATCH_WRITES_MAX = 2_000;
+
+/** One is being committed while the next is already on its way to the store's thread. */
+const BATCHES_IN_FLIGHT_MAX = 2;
+
+/** How often a store that failed is tried again. */
+const RETRY_MS = 500;
+
+export class GroupCommit {
+  readonly #store: Store;
+  readonly #log: Logger;
+  readonly #onSettled: () => void;
+  #queue: Entry[] = [];
+  #batchesInFlight = 0;
+  #flushScheduled = false;
+  #failure: string | null = null;
+  #retryTimer: NodeJS.Timeout | null = null;
+  #closed = false;
+
+  /** @param onSettled called after each batch, when its listeners have heard */
+  constructor(store: Store, log: Logger, onSettled: () => void) {
+    this.#store = store;
+    this.#log = log;
+    this.#onSettled = onSettled;
+  }
+
+  /** Why the store can't be written at the moment, or null. */
+  get failure(): string | null {
+    return this.#failure;
+  }
+
+  /** Whether every write has been settled. */
+  get idle(): boolean {
+    return this.#queue.length === 0 && this.#batchesInFlight === 0;
+  }
+
+  create(write: CreateWrite, listener: WriteListener): void {
+    this.#add(write, listener);
+  }
+
+  advance(write: AdvanceWrite, listener: WriteListener): void {
+    this.#add(write, listener);
+  }
+
+  /** Stops retrying. What the store has not taken stays undone. */
+  close(): void {
+    this.#closed = true;
+    if (this.#retryTimer !== null) clearTimeout(this.#retryTimer);
+    this.#retryTimer = null;
+  }
+
+  #add(write: Write, listener: WriteListener): void {
+    this.#queue.push({ write, listener });
+    this.#scheduleFlush();
+  }
+
+  #scheduleFlush(): void {
+    if (this.#flushScheduled || this.#batchesInFlight >= BATCHES_IN_FLIGHT_MAX || this.#failure !== null) return;
+    this.#flushScheduled = true;
+    setImmediate(() => {
+      this.#flushScheduled = false;
+      this.#flush();
+    });
+  }
+
+  #flush(): void {
+    while (this.#queue.length > 0 && this.#batchesInFlight < BATCHES_IN_FLIGHT_MAX && !this.#closed) {
+      const batch = this.#queue.length <= BATCH_WRITES_MAX ? this.#queue : this.#queue.slice(0, BATCH_WRITES_MAX);
+      this.#queue = this.#queue.length <= BATCH_WRITES_MAX ? [] : this.#queue.slice(BATCH_WRITES_MAX);
+      this.#batchesInFlight++;
+      void this.#commit(batch);
+    }
+  }
+
+  async #commit(batch: readonly Entry[]): Promise<void> {
+    let outcomes: readonly WriteOutcome[];
+    try {
+      outcomes = await this.#store.commit(batch.map((entry) => entry.write));
+    } catch (error) {
+      this.#batchesInFlight--;
+      this.#fail(batch, error instanceof Error ? error : new Error(String(error)));
+      return;
+    }
+    this.#batchesInFlight--;
+    for (const [index, entry] of batch.entries()) {
+      const outcome = outcomes[index];
+      if (outcome === undefined) throw new Error("the store answered fewer writes than it was given");
+      entry.listener.settled(outcome);
+    }
+    this.#recover();
+    this.#onSettled();
+    this.#scheduleFlush();
+  }
+
+  #fail(batch: readonly Entry[], error: Error): void {
+    if (this.#failure !== error.message) {
+      this.#log.error(`The store failed: ${error.message}. New orders are refused until it works again.`);
+    }
+    this.#failure = error.message;
+    const kept: Entry[] = [];
+    for (const entry of [...batch, ...this.#queue]) {
+      if (entry.write.kind === "create") entry.listener.dropped(error);
+      else kept.push(entry);
+    }
+    this.#queue = kept;
+    this.#onSettled();
+    if (this.#retryTimer === null && !this.#closed) this.#retryTimer = setTimeout(() => this.#retry(), RETRY_MS);
+  }
+
+  /** While writes wait, they are the trial; otherwise a write of no meaning is. */
+  #retry(): void {
+    this.#retryTimer = null;
+    if (this.#queue.length > 0) return this.#flush();
+    this.#store.probe().then(
+      () => this.#recover(),
+      (error: unknown) => this.#fail([], error instanceof Error ? error : new Error(String(error))),
+    );
+  }
+
+  #recover(): void {
+    if (this.#failure === null) return;
+    this.#failure = null;
+    this.#log.info("The store works again. New orders are accepted.");
+    this.#scheduleFlush();
+  }
+}

@@ -1,0 +1,274 @@
+/**
+ * Carries one order from a committed state to the next: calls its current step, decides what follows, has that committed,
+ * and goes on. One object per order in flight.
+ *
+ * 1. A step is called only after the write that started it is durable (SPEC 5).
+ * 2. At most one call and one write are under way per order, never both.
+ * 3. What a call says after it has been given up (timed out, stopped) is not heard.
+ */
+import { type CallOutcome, decide } from "../order/decide.ts";
+import { evolve, isFinal, type Order } from "../order/order.ts";
+import { idempotencyKey, type JsonObject, PermanentError, type Pipeline, type StepContext } from "../order/pipeline.ts";
+import type { AdvanceWrite, WriteOutcome } from "../store/store.ts";
+import type { WriteListener } from "./group-commit.ts";
+
+/** What an order's run needs from the engine. */
+export interface RunHost {
+  now(): number;
+  random(): number;
+  /** False while the node is stopping: no further call is made. */
+  readonly callsAllowed: boolean;
+  /** Has a write made durable. */
+  advance(write: AdvanceWrite, listener: WriteListener): void;
+  /** A call begins or has ended. */
+  callsUnderWayChanged(by: 1 | -1): void;
+  /** The order is final, or waits for an operator: nothing is left to do. */
+  finished(run: OrderRun): void;
+  /** The store refused a write: what is known of the order may be out of date. */
+  refused(run: OrderRun): void;
+  /** Null where the log level makes the seed's lines unwanted. */
+  readonly journal: ((line: string) => void) | null;
+}
+
+/** setTimeout can't wait longer. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
+/** An error's text is kept with the order; more than this is cut. */
+const ERROR_CHARS_MAX = 1_000;
+
+export class OrderRun implements WriteListener {
+  readonly user: string;
+  readonly bodyText: string;
+  readonly #host: RunHost;
+  readonly #pipeline: Pipeline;
+  /** As last committed. */
+  #order: Order;
+  /** As it will be when the write under way is durable. */
+  #next: Order | null = null;
+  /** The wait before a call, or the limit of the one under way. */
+  #timer: NodeJS.Timeout | null = null;
+  #call: Call | null = null;
+
+  constructor(host: RunHost, pipeline: Pipeline, order: Order, user: string, bodyText: string) {
+    this.#host = host;
+    this.#pipeline = pipeline;
+    this.#order = order;
+    this.user = user;
+    this.bodyText = bodyText;
+  }
+
+  get order(): Order {
+    return this.#order;
+  }
+
+  /** Makes the current call, when its time has come. */
+  proceed(): void {
+    const { state } = this.#order;
+    if (state.status !== "running" && state.status !== "rolling_back") return this.#host.finished(this);
+    if (!this.#host.callsAllowed) return;
+    const waitMs = state.call.notBeforeMs === null ? 0 : state.call.notBeforeMs - this.#host.now();
+    if (waitMs > 0) {
+      this.#timer = setTimeout(() => this.proceed(), Math.min(waitMs, TIMER_MS_MAX));
+    } else {
+      this.#timer = null;
+      this.#makeCall(state.status === "running" ? "run" : "rollback", state.call.stepIndex, state.call.attempt);
+    }
+  }
+
+  /** Gives up whatever waits or is under way: nothing more comes from this run. */
+  stop(reason: string): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    const call = this.#call;
+    if (call === null) return;
+    this.#call = null;
+    this.#host.callsUnderWayChanged(-1);
+    call.abort(new Error(reason));
+  }
+
+  settled(outcome: WriteOutcome): void {
+    const next = this.#next;
+    this.#next = null;
+    if (outcome.kind !== "applied" || next === null) return this.#host.refused(this);
+    const before = this.#order;
+    this.#order = next;
+    if (this.#host.journal !== null) journalTransition(this.#host.journal, this.#pipeline, before, next);
+    this.proceed();
+  }
+
+  dropped(): void {
+    throw new Error("only a creation can be dropped");
+  }
+
+  #makeCall(direction: "run" | "rollback", stepIndex: number, attempt: number): void {
+    const step = this.#pipeline.steps[stepIndex];
+    const action = step?.[direction];
+    if (step === undefined || action === undefined) {
+      throw new Error(`order ${this.#order.orderId}: step ${stepIndex} has no ${direction}`);
+    }
+    const call = new Call(this, step.name, direction, attempt);
+    this.#call = call;
+    this.#host.callsUnderWayChanged(1);
+    if (this.#host.journal !== null) journalCall(this.#host.journal, this.#order.orderId, step.name, direction);
+    if (step.timeoutMs !== undefined) {
+      const { timeoutMs } = step;
+      this.#timer = setTimeout(() => this.#timeOut(call, timeoutMs), Math.min(timeoutMs, TIMER_MS_MAX));
+    }
+    try {
+      const result = action.call(step, call);
+      if (isThenable(result)) {
+        result.then(
+          () => this.#ended(call, null),
+          (error: unknown) => this.#ended(call, { error }),
+        );
+      } else {
+        this.#ended(call, null);
+      }
+    } catch (error) {
+      this.#ended(call, { error });
+    }
+  }
+
+  #timeOut(call: Call, timeoutMs: number): void {
+    const error = new Error(`timed out after ${timeoutMs} ms`);
+    this.#ended(call, { error });
+    call.abort(error);
+  }
+
+  #ended(call: Call, failure: { error: unknown } | null): void {
+    if (this.#call !== call) return;
+    this.#call = null;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#host.callsUnderWayChanged(-1);
+    const atMs = this.#host.now();
+    this.#commit(
+      failure === null
+        ? { kind: "succeeded", atMs }
+        : {
+            kind: "failed",
+            atMs,
+            error: describeError(failure.error),
+            permanent: failure.error instanceof PermanentError,
+            random: this.#host.random(),
+          },
+    );
+  }
+
+  #commit(outcome: CallOutcome): void {
+    const order = this.#order;
+    const event = decide(order, this.#pipeline, outcome);
+    const next = evolve(order, event);
+    this.#next = next;
+    this.#host.advance(
+      {
+        kind: "advance",
+        orderId: order.orderId,
+        owner: order.owner,
+        expectedRevision: order.revision,
+        event,
+        newStatus: next.state.status === order.state.status ? null : next.state.status,
+      },
+      this,
+    );
+  }
+}
+
+/** One call of a run or rollback, and what it is given. Body and signal are made only when asked for: most calls don't. */
+class Call implements StepContext {
+  readonly attempt: number;
+  readonly #run: OrderRun;
+  readonly #stepName: string;
+  readonly #direction: "run" | "rollback";
+  #body: JsonObject | null = null;
+  #controller: AbortController | null = null;
+  #abortReason: Error | null = null;
+
+  constructor(run: OrderRun, stepName: string, direction: "run" | "rollback", attempt: number) {
+    this.#run = run;
+    this.#stepName = stepName;
+    this.#direction = direction;
+    this.attempt = attempt;
+  }
+
+  get order(): StepContext["order"] {
+    return { orderId: this.#run.order.orderId, user: this.#run.user };
+  }
+
+  get body(): JsonObject {
+    this.#body ??= JSON.parse(this.#run.bodyText) as JsonObject;
+    return this.#body;
+  }
+
+  get idempotencyKey(): string {
+    return idempotencyKey(this.#run.order.orderId, this.#stepName, this.#direction);
+  }
+
+  get signal(): AbortSignal {
+    if (this.#controller === null) {
+      this.#controller = new AbortController();
+      if (this.#abortReason !== null) this.#controller.abort(this.#abortReason);
+    }
+    return this.#controller.signal;
+  }
+
+  abort(reason: Error): void {
+    this.#abortReason = reason;
+    this.#controller?.abort(reason);
+  }
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === "object" && value !== null && "then" in value && typeof value.then === "function";
+}
+
+/** One line for whatever a step has thrown. */
+function describeError(error: unknown): string {
+  const text = error instanceof Error ? error.message || error.name : String(error);
+  return text.length > ERROR_CHARS_MAX ? `${text.slice(0, ERROR_CHARS_MAX)}…` : text;
+}
+
+/** The order's life in the seed's words (SPEC 4): what led to a call. */
+function journalCall(
+  journal: (line: string) => void,
+  orderId: string,
+  step: string,
+  direction: "run" | "rollback",
+): void {
+  journal(`[${orderId}]handling step[${step}]`);
+  journal(direction === "run" ? `[${orderId}]Start step[${step}]` : `[${orderId}]Rollback step[${step}]`);
+}
+
+/** The order's life in the seed's words (SPEC 4): what a committed event did. */
+function journalTransition(journal: (line: string) => void, pipeline: Pipeline, before: Order, after: Order): void {
+  const id = `[${after.orderId}]`;
+  const nameAt = (order: Order): string =>
+    order.state.status === "running" || order.state.status === "rolling_back"
+      ? (pipeline.steps[order.state.call.stepIndex]?.name ?? "")
+      : "";
+  const dispatch = (from: string, to: string): void =>
+    journal(`${id}DispatchStepTask,current step: [${from}], next step:[${to}]`);
+  const passThrough = (end: string): void => {
+    journal(`${id}handling step[${end}]`);
+    journal(`${id}Start step[${end}]`);
+    journal(`${id}Finish step[${end}]`);
+  };
+
+  const from = nameAt(before);
+  const { status } = after.state;
+  if (before.state.status === "running") {
+    const advanced = after.steps.length > before.steps.length;
+    const failed = status === "rolling_back" || status === "failed";
+    if (advanced || status === "completed") journal(`${id}Finish step[${from}]`);
+    else journal(`${id}Failure occurs when handling step[${from}]`);
+    if (advanced) dispatch(from, nameAt(after));
+    else if (failed) dispatch(from, "Failed");
+    else if (status === "completed") dispatch(from, "Completed");
+    else dispatch(from, from);
+    if (failed) passThrough("Failed");
+    if (status === "completed") passThrough("Completed");
+  }
+  if (status === "rolling_back") dispatch("Failed", nameAt(after));
+  if (status === "rollback_incomplete") journal(`${id}Failure occurs when handling step[${from}]`);
+  if (isFinal(status)) journal(`${id}Finish Order`);
+}
