@@ -1,0 +1,65 @@
+/** Request bodies: from bytes to a JSON object, or to an error that says why not. */
+import { isUtf8 } from "node:buffer";
+import { parse as parseSafely } from "secure-json-parse";
+import { CatalogueError } from "../order/errors.ts";
+import type { JsonObject } from "../order/pipeline.ts";
+
+/** What walks a body recursively, ours or a step's, must not run out of stack; no sensible order comes near this. */
+export const BODY_DEPTH_MAX = 100;
+
+export interface JsonBody {
+  readonly text: string;
+  readonly value: JsonObject;
+}
+
+/**
+ * Parses a body.
+ * @throws CatalogueError body_not_json, body_not_object, body_too_deep, body_key_refused
+ */
+export function parseJsonBody(bytes: Buffer): JsonBody {
+  if (bytes.length === 0)
+    throw new CatalogueError("body_not_json", "The body is empty; send a JSON object, {} at least.");
+  if (!isUtf8(bytes)) throw new CatalogueError("body_not_json", "The body is not valid UTF-8, as JSON must be.");
+  const text = bytes.toString("utf8");
+  if (exceedsDepth(text, BODY_DEPTH_MAX)) {
+    throw new CatalogueError("body_too_deep", `The body is nested deeper than ${BODY_DEPTH_MAX} levels.`);
+  }
+  const value = parseText(text);
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new CatalogueError("body_not_object", "The body is JSON, but not an object; send {…}.");
+  }
+  return { text, value: value as JsonObject };
+}
+
+function parseText(text: string): unknown {
+  try {
+    return parseSafely(text, undefined, { protoAction: "error", constructorAction: "ignore" });
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    if (error.message.includes("forbidden prototype property")) {
+      throw new CatalogueError(
+        "body_key_refused",
+        'The body has a key "__proto__", which is refused: it can harm whoever reads it.',
+      );
+    }
+    throw new CatalogueError("body_not_json", `The body is not JSON: ${error.message}.`);
+  }
+}
+
+/** Whether brackets nest deeper than `max`, outside of strings. */
+function exceedsDepth(text: string, max: number): boolean {
+  if (text.length <= 2 * max) return false; // too short to open and close that many
+  let depth = 0;
+  let inString = false;
+  for (let index = 0; index < text.length; index++) {
+    const char = text.charCodeAt(index);
+    if (inString) {
+      if (char === 0x5c /* \ */) index++;
+      else if (char === 0x22 /* " */) inString = false;
+    } else if (char === 0x22) inString = true;
+    else if (char === 0x7b /* { */ || char === 0x5b /* [ */) {
+      if (++depth > max) return true;
+    } else if (char === 0x7d /* } */ || char === 0x5d /* ] */) depth--;
+  }
+  return false;
+}

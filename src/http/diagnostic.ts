@@ -1,0 +1,53 @@
+/** `/diagnostic`: how a node and its cluster are. Needs no authorization. */
+import type { FastifyInstance } from "fastify";
+import type { ClusterView } from "../cluster/cluster.ts";
+import { rfc3339 } from "./order-view.ts";
+import { Cluster, Heartbeat, type HeartbeatStatus } from "./schemas.ts";
+
+export interface DiagnosticResource {
+  readonly serviceId: string;
+  readonly version: string;
+  readonly now: () => number;
+  readonly status: () => HeartbeatStatus;
+  readonly cluster: () => ClusterView;
+}
+
+export function diagnosticRoutes(
+  app: FastifyInstance,
+  { serviceId, version, now, status, cluster }: DiagnosticResource,
+): void {
+  app.route({
+    method: "GET",
+    url: "/diagnostic/heartbeat",
+    schema: { summary: "How this node is", response: { 200: Heartbeat } },
+    handler: () => ({
+      service_id: serviceId,
+      serive_id: serviceId,
+      service_name: "order_process",
+      version,
+      status: status(),
+      generated_at: rfc3339(now()),
+    }),
+  });
+
+  app.route({
+    method: "GET",
+    url: "/diagnostic/cluster",
+    schema: { summary: "How the cluster is", response: { 200: Cluster } },
+    handler: () => {
+      const { leaderServiceId, term, nodes } = cluster();
+      return {
+        leader_name: leaderServiceId,
+        term,
+        nodes_count: nodes.length,
+        generated_at: rfc3339(now()),
+        nodes: nodes.map((node) => ({
+          name: node.serviceId,
+          connection_string: node.url,
+          connected: node.connected,
+          last_activity: rfc3339(node.lastActivityMs),
+        })),
+      };
+    },
+  });
+}

@@ -1,0 +1,143 @@
+/** `/orders`: submit an order, look at one. */
+import type { FastifyInstance, FastifyRequest } from "fastify";
+import { Type } from "typebox";
+import type { SubmitOutcome, Submission } from "../engine/engine.ts";
+import { CatalogueError } from "../order/errors.ts";
+import { type StoredOrder, StoreUnavailableError } from "../store/store.ts";
+import { orderView, rfc3339 } from "./order-view.ts";
+import { AcceptedOrder, OrderBody, OrderView, problemResponses } from "./schemas.ts";
+
+export interface OrdersResource {
+  readonly submit: (submission: Submission) => Promise<SubmitOutcome>;
+  readonly readOrder: (orderId: string) => Promise<StoredOrder | null>;
+}
+
+/** Longer ones are a mistake: a user's name or token is meant, not a document. */
+const USER_CHARS_MAX = 1_024;
+
+/** As the IETF draft's examples, with room: a UUID or a hash. */
+const IDEMPOTENCY_KEY_CHARS_MAX = 255;
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+const SECURITY = [{ user: [] }];
+
+export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: OrdersResource): void {
+  app.route({
+    method: "POST",
+    url: "/orders",
+    schema: {
+      summary: "Submit an order",
+      description: "Answered only when the order is durable. It then goes through the steps of its pipeline.",
+      security: SECURITY,
+      headers: Type.Object({
+        "idempotency-key": Type.Optional(
+          Type.String({
+            minLength: 1,
+            maxLength: IDEMPOTENCY_KEY_CHARS_MAX,
+            description: "Makes the request safe to repeat: the same user, key and body give the same order.",
+          }),
+        ),
+      }),
+      body: OrderBody,
+      response: {
+        201: AcceptedOrder,
+        ...problemResponses(
+          "body_not_json",
+          "body_not_object",
+          "body_too_deep",
+          "body_key_refused",
+          "request_invalid",
+          "authorization_required",
+          "body_too_large",
+          "media_type_unsupported",
+          "idempotency_key_reused",
+          "headers_too_large",
+          "too_many_in_flight",
+          "store_unavailable",
+          "shutting_down",
+        ),
+      },
+    },
+    handler: async (request, reply) => {
+      const user = userOf(request);
+      const key = request.headers["idempotency-key"];
+      const outcome = await submit({
+        user,
+        body: request.bodyText,
+        idempotencyKey: typeof key === "string" ? key : null,
+      });
+      if (outcome.kind !== "accepted") throw refusal(outcome);
+      reply.code(201).header("location", `/orders/${outcome.orderId}`);
+      return { order_id: outcome.orderId, start_time: rfc3339(outcome.startTimeMs) };
+    },
+  });
+
+  app.route<{ Params: { order_id: string } }>({
+    method: "GET",
+    url: "/orders/:order_id",
+    schema: {
+      summary: "Look at an order",
+      description: "Only its user sees it; to all others it does not exist.",
+      security: SECURITY,
+      params: Type.Object({ order_id: Type.String() }),
+      response: {
+        200: OrderView,
+        ...problemResponses("authorization_required", "order_not_found", "store_unavailable"),
+      },
+    },
+    handler: async (request) => {
+      const user = userOf(request);
+      const orderId = request.params.order_id;
+      const stored = UUID.test(orderId) ? await read(readOrder, orderId.toLowerCase()) : null;
+      if (stored === null || stored.user !== user) {
+        throw new CatalogueError(
+          "order_not_found",
+          "You have no order with this id; check the id and the Authorization header.",
+        );
+      }
+      return orderView(stored);
+    },
+  });
+}
+
+/**
+ * The user that a request names.
+ * @throws CatalogueError authorization_required, headers_too_large
+ */
+export function userOf(request: FastifyRequest): string {
+  const user = request.headers.authorization?.trim() ?? "";
+  if (user === "") throw new CatalogueError("authorization_required", "Send the header Authorization: <user>.");
+  if (user.length > USER_CHARS_MAX) {
+    throw new CatalogueError(
+      "headers_too_large",
+      `The Authorization header is longer than ${USER_CHARS_MAX} characters.`,
+    );
+  }
+  return user;
+}
+
+async function read(readOrder: OrdersResource["readOrder"], orderId: string): Promise<StoredOrder | null> {
+  try {
+    return await readOrder(orderId);
+  } catch (error) {
+    if (!(error instanceof StoreUnavailableError)) throw error;
+    throw new CatalogueError("store_unavailable", `The order can't be read now: ${error.message}.`, { cause: error });
+  }
+}
+
+function refusal(outcome: Exclude<SubmitOutcome, { kind: "accepted" }>): CatalogueError {
+  switch (outcome.kind) {
+    case "idempotency_key_reused":
+      return new CatalogueError(
+        outcome.kind,
+        `This Idempotency-Key made order ${outcome.orderId} from another body; use a new key for a new order.`,
+      );
+    case "too_many_in_flight":
+      return new CatalogueError(outcome.kind, "The node has as many orders in flight as it takes; try again.");
+    case "store_unavailable":
+      return new CatalogueError(outcome.kind, `The order was not accepted: ${outcome.reason}.`);
+    case "shutting_down":
+      return new CatalogueError(outcome.kind, "The node is stopping; try another, or this one later.");
+  }
+}

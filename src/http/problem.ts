@@ -1,0 +1,63 @@
+/** Errors as RFC 9457 problem responses. */
+import type { FastifyError, FastifyReply, FastifyRequest } from "fastify";
+import { CatalogueError, catalogueEntry, type ErrorCode } from "../order/errors.ts";
+import type { Logger } from "../log.ts";
+
+export interface Problem {
+  readonly type: string;
+  readonly title: string;
+  readonly status: number;
+  readonly detail: string;
+  readonly code: ErrorCode;
+}
+
+export const PROBLEM_MEDIA_TYPE = "application/problem+json";
+
+/** The problem that a code and a sentence about this occurrence make. */
+export function problemOf(code: ErrorCode, detail: string): Problem {
+  const { status, title } = catalogueEntry(code);
+  return { type: `urn:order-process:error:${code}`, title, status, detail, code };
+}
+
+/** Headers beside the media type: when to come back, and how to authorize. */
+export function problemHeaders(code: ErrorCode): Record<string, string> {
+  const { retryAfterS } = catalogueEntry(code);
+  return {
+    ...(retryAfterS === undefined ? {} : { "retry-after": String(retryAfterS) }),
+    ...(code === "authorization_required" ? { "www-authenticate": 'User realm="order_process"' } : {}),
+  };
+}
+
+export function sendProblem(reply: FastifyReply, code: ErrorCode, detail: string): FastifyReply {
+  const problem = problemOf(code, detail);
+  return reply.code(problem.status).headers(problemHeaders(code)).type(PROBLEM_MEDIA_TYPE).send(problem);
+}
+
+/** Fastify's own errors that a caller can cause; any other of its errors below 500 is an invalid request. */
+const FASTIFY_CODES: Readonly<Record<string, ErrorCode>> = {
+  FST_ERR_CTP_BODY_TOO_LARGE: "body_too_large",
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: "media_type_unsupported",
+  FST_ERR_CTP_EMPTY_JSON_BODY: "body_not_json",
+  FST_ERR_NOT_FOUND: "route_not_found",
+};
+
+/** Answers every error that a handler, a hook, a parser or a schema has thrown. */
+export function errorHandler(
+  log: Logger,
+): (error: FastifyError, request: FastifyRequest, reply: FastifyReply) => FastifyReply {
+  return (error, request, reply) => {
+    if (error instanceof CatalogueError) return sendProblem(reply, error.code, error.message);
+    if (error.validation !== undefined) return sendProblem(reply, "request_invalid", `${error.message}.`);
+    const code = FASTIFY_CODES[error.code];
+    if (code !== undefined) return sendProblem(reply, code, detailOf(code, error, request));
+    if (error.statusCode !== undefined && error.statusCode < 500)
+      return sendProblem(reply, "request_invalid", error.message);
+    log.error({ err: error }, `${request.method} ${request.routeOptions.url ?? "?"} failed`);
+    return sendProblem(reply, "internal_error", "The request failed for a reason that is in the service's log.");
+  };
+}
+
+function detailOf(code: ErrorCode, error: FastifyError, request: FastifyRequest): string {
+  if (code === "body_too_large") return `The body is larger than ${request.routeOptions.bodyLimit} bytes.`;
+  return error.message;
+}

@@ -1,0 +1,218 @@
+/** The HTTP server: Fastify with the node's routes, limits on everything that comes in, and one way to answer errors. */
+import type { Socket } from "node:net";
+import swagger from "@fastify/swagger";
+import swaggerUi from "@fastify/swagger-ui";
+import Fastify, { type FastifyInstance, type FastifyRequest, type HTTPMethods } from "fastify";
+import type { Logger } from "../log.ts";
+import { CatalogueError, type ErrorCode, StartError } from "../order/errors.ts";
+import { parseJsonBody } from "./body.ts";
+import { type DiagnosticResource, diagnosticRoutes } from "./diagnostic.ts";
+import { type OrdersResource, ordersRoutes } from "./orders.ts";
+import { errorHandler, PROBLEM_MEDIA_TYPE, problemHeaders, problemOf, sendProblem } from "./problem.ts";
+import { NAMED_SCHEMAS } from "./schemas.ts";
+import { type ServiceResource, serviceRoutes } from "./service.ts";
+
+declare module "fastify" {
+  interface FastifyRequest {
+    /** The body as it came, when it is a JSON object. */
+    bodyText: string;
+  }
+}
+
+export interface HttpLimits {
+  readonly bodyBytesMax: number;
+  /** How long a request's headers may take to arrive. */
+  readonly headersTimeoutMs: number;
+  /** How long a whole request may take to arrive. */
+  readonly requestTimeoutMs: number;
+  /** How long a connection may idle between requests. */
+  readonly keepAliveTimeoutMs: number;
+  /** More connections than this are closed as they come. */
+  readonly connectionsMax: number;
+}
+
+export const DEFAULT_HTTP_LIMITS: HttpLimits = {
+  bodyBytesMax: 256 * 1024,
+  headersTimeoutMs: 10_000,
+  requestTimeoutMs: 30_000,
+  keepAliveTimeoutMs: 72_000, // longer than the usual 60 s of a load balancer, so that it is the one that closes
+  connectionsMax: 16_384,
+};
+
+export type HttpServerOptions = { readonly log: Logger; readonly limits: HttpLimits } & OrdersResource &
+  ServiceResource &
+  DiagnosticResource;
+
+/** How often Node looks for connections that are over their time. */
+const TIMEOUT_CHECK_MS = 1_000;
+
+/** Builds the server with its routes; `listen` starts it. */
+export async function createHttpServer(options: HttpServerOptions): Promise<FastifyInstance> {
+  const { log, limits } = options;
+  const app = Fastify({
+    logger: false,
+    bodyLimit: limits.bodyBytesMax,
+    requestTimeout: limits.requestTimeoutMs,
+    keepAliveTimeout: limits.keepAliveTimeoutMs,
+    forceCloseConnections: "idle",
+    http: { headersTimeout: limits.headersTimeoutMs, connectionsCheckingInterval: TIMEOUT_CHECK_MS },
+    // A request is taken as it is or refused; it isn't mended.
+    ajv: { customOptions: { coerceTypes: false, removeAdditional: false, allErrors: false } },
+    clientErrorHandler: (error, socket) => answerUnparsable(error, socket),
+    frameworkErrors: (error, _request, reply) => void sendProblem(reply, "request_invalid", error.message),
+  });
+  app.server.maxConnections = limits.connectionsMax;
+
+  app.decorateRequest("bodyText", "");
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("*", { parseAs: "buffer" }, (request, bytes, done) => {
+    try {
+      requireJsonType(request);
+      const { text, value } = parseJsonBody(bytes as Buffer);
+      request.bodyText = text;
+      done(null, value);
+    } catch (error) {
+      done(error as Error);
+    }
+  });
+  app.addHook("preValidation", async (request) => {
+    if (request.method === "POST" && request.body === undefined) {
+      throw new CatalogueError("body_not_json", "The body is empty; send a JSON object, {} at least.");
+    }
+  });
+  app.setErrorHandler(errorHandler(log));
+  app.setNotFoundHandler((request, reply) =>
+    sendProblem(
+      reply,
+      "route_not_found",
+      `There is nothing at ${request.method} ${request.url.slice(0, 200)}; see /docs.`,
+    ),
+  );
+
+  for (const schema of NAMED_SCHEMAS) app.addSchema(schema);
+  await app.register(swagger, {
+    openapi: {
+      openapi: "3.1.0",
+      info: {
+        title: "order_process",
+        description: "Takes orders and carries each through a pipeline of steps, durably.",
+        version: options.version,
+        license: { name: "Apache-2.0", identifier: "Apache-2.0" },
+      },
+      components: {
+        securitySchemes: {
+          user: { type: "apiKey", in: "header", name: "Authorization", description: "The user, as it is." },
+        },
+      },
+    },
+    refResolver: {
+      buildLocalReference: (schema, _base, _fragment, index) =>
+        typeof schema["$id"] === "string" ? schema["$id"] : `schema-${index}`,
+    },
+  });
+  await app.register(swaggerUi, {
+    routePrefix: "/docs",
+    uiConfig: { tryItOutEnabled: true, persistAuthorization: true },
+  });
+
+  ordersRoutes(app, options);
+  serviceRoutes(app, options);
+  diagnosticRoutes(app, options);
+  app.get("/openapi.json", { schema: { hide: true } }, () => app.swagger());
+
+  refuseOtherMethods(app, "/orders", ["POST"]);
+  refuseOtherMethods(app, "/orders/:order_id", ["GET", "HEAD"]);
+  refuseOtherMethods(app, "/service/transfer", ["POST"]);
+  refuseOtherMethods(app, "/diagnostic/heartbeat", ["GET", "HEAD"]);
+  refuseOtherMethods(app, "/diagnostic/cluster", ["GET", "HEAD"]);
+  return app;
+}
+
+/**
+ * Starts listening.
+ * @returns the address, as `http://host:port`
+ * @throws StartError with one line
+ */
+export async function listen(app: FastifyInstance, host: string, port: number): Promise<string> {
+  try {
+    await app.listen({ host, port, backlog: 1024 });
+  } catch (error) {
+    throw new StartError(`can't listen at ${host}:${port}: ${listenReason(error)}`, { cause: error });
+  }
+  const address = app.server.address();
+  const boundPort = typeof address === "object" && address !== null ? address.port : port;
+  return `http://${host.includes(":") ? `[${host}]` : host}:${boundPort}`;
+}
+
+function listenReason(error: unknown): string {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  switch (code) {
+    case "EADDRINUSE":
+      return "the port is in use; stop what uses it or choose another with --port";
+    case "EACCES":
+      return "this user may not use that port; choose one from 1024 on with --port";
+    case "EADDRNOTAVAIL":
+    case "ENOTFOUND":
+      return "this machine does not have that address; choose another with --host";
+    default:
+      return error instanceof Error ? error.message : String(error);
+  }
+}
+
+/** JSON, or nothing said, or what curl says when nothing is said (the seed's calls): the body decides. */
+const JSON_TYPE = /^(application\/([\w.+-]+\+)?json|application\/x-www-form-urlencoded)\s*(;|$)/i;
+
+function requireJsonType(request: FastifyRequest): void {
+  const type = request.headers["content-type"];
+  if (type === undefined || type === "application/json" || JSON_TYPE.test(type)) return;
+  throw new CatalogueError("media_type_unsupported", "Send the body as application/json.");
+}
+
+const METHODS: readonly HTTPMethods[] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+function refuseOtherMethods(app: FastifyInstance, url: string, allowed: readonly HTTPMethods[]): void {
+  app.route({
+    method: METHODS.filter((method) => !allowed.includes(method)),
+    url,
+    schema: { hide: true },
+    // Before the body is looked at: it doesn't matter what is in it.
+    onRequest: async (request, reply) => {
+      reply.header("allow", allowed.join(", "));
+      throw new CatalogueError(
+        "method_not_allowed",
+        `${request.method} is not a method of this resource; it has ${allowed.join(", ")}.`,
+      );
+    },
+    handler: () => undefined,
+  });
+}
+
+/** What Node's parser refuses before there is a request: answered on the bare socket. */
+function answerUnparsable(error: Error & { code?: string }, socket: Socket): void {
+  if (error.code === "ECONNRESET" || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const [code, detail] = unparsable(error);
+  const problem = problemOf(code, detail);
+  const body = JSON.stringify(problem);
+  const headers = Object.entries({
+    ...problemHeaders(code),
+    "content-type": PROBLEM_MEDIA_TYPE,
+    "content-length": String(Buffer.byteLength(body)),
+    connection: "close",
+  });
+  const head = headers.map(([name, value]) => `${name}: ${value}`).join("\r\n");
+  socket.end(`HTTP/1.1 ${problem.status} ${problem.title}\r\n${head}\r\n\r\n${body}`);
+}
+
+function unparsable(error: { code?: string }): [ErrorCode, string] {
+  switch (error.code) {
+    case "HPE_HEADER_OVERFLOW":
+      return ["headers_too_large", "The request's headers are larger than 16 KiB together."];
+    case "ERR_HTTP_REQUEST_TIMEOUT":
+      return ["request_timeout", "The request did not arrive whole in time."];
+    default:
+      return ["request_invalid", "The request is not valid HTTP/1.1."];
+  }
+}
