@@ -1,0 +1,65 @@
+/** The command: reads the configuration, runs a node until it is told to stop, and turns failures into one clear line. */
+import { readInvocation, UsageError } from "./config.ts";
+import { createLogger, type Logger } from "./log.ts";
+import { type Node, programVersion, startNode } from "./main.ts";
+import { StartError } from "./order/errors.ts";
+
+const EXIT_FAILURE = 1;
+const EXIT_USAGE = 2;
+const SIGNALS = ["SIGTERM", "SIGINT"] as const;
+
+try {
+  const invocation = readInvocation(process.argv.slice(2), process.env, programVersion());
+  if (invocation.kind === "print") {
+    process.stdout.write(invocation.text);
+  } else {
+    const { config } = invocation;
+    const log = createLogger(config.logLevel, config.logFormat, (text) => void process.stdout.write(text));
+    log.info(`Order Processing Service Start! (version ${programVersion()}, process ${process.pid})`);
+    log.info(`Log configuration loaded: {${config.logLevel} ${config.logFormat}}`);
+    const broken = (error: unknown): void => stopAtOnce(log, error);
+    process.on("uncaughtException", broken);
+    process.on("unhandledRejection", broken);
+    const starting = startNode(config, log, broken);
+    stopOnSignals(log, starting);
+    await starting;
+  }
+} catch (error) {
+  if (error instanceof UsageError) exitWith(EXIT_USAGE, error.message);
+  else if (error instanceof StartError) exitWith(EXIT_FAILURE, error.message);
+  else exitWith(EXIT_FAILURE, `failed to start, which is a defect, please report it: ${describe(error)}`);
+}
+
+/** The first signal stops the node in good order, the second at once. */
+function stopOnSignals(log: Logger, starting: Promise<Node>): void {
+  let signalled = false;
+  for (const signal of SIGNALS) {
+    process.on(signal, () => {
+      if (signalled) {
+        log.warn(`${signal} again: stopping at once`);
+        process.exit(EXIT_FAILURE);
+      }
+      signalled = true;
+      starting
+        .then((node) => node.stop())
+        .then(() => process.exit(0))
+        .catch((error: unknown) => stopAtOnce(log, error));
+    });
+  }
+}
+
+/** Something that must not happen has happened: going on could do harm, stopping loses nothing. */
+function stopAtOnce(log: Logger, error: unknown): never {
+  log.fatal({ err: error }, "The node can't go on and stops; what was acknowledged is in the store");
+  exitWith(EXIT_FAILURE, `stopped by a defect or a broken store: ${describe(error)}`);
+}
+
+function exitWith(code: number, line: string): never {
+  process.stderr.write(`order_process: ${line}\n`);
+  process.exit(code);
+}
+
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.cause === undefined ? error.message : `${error.message}: ${describe(error.cause)}`;
+}

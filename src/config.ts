@@ -1,0 +1,284 @@
+/**
+ * What can be configured, in one table: the command line, the environment, the file and `--help` all come from it.
+ * An option beats its environment variable, which beats the file, which beats the default (SPEC 4).
+ */
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import ms from "ms";
+import { parse as parseYaml } from "yaml";
+import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from "./log.ts";
+
+export interface Config {
+  readonly host: string;
+  readonly port: number;
+  /** The data folder. */
+  readonly data: string;
+  /** Absolute path of the embedded store's file, or null: in the data folder. */
+  readonly storePath: string | null;
+  readonly stepTimeMs: number;
+  /** 0 to 1. */
+  readonly failureRate: number;
+  /** How long running steps may go on when the node stops. */
+  readonly graceMs: number;
+  readonly inFlightMax: number;
+  readonly bodyBytesMax: number;
+  readonly logLevel: LogLevel;
+  readonly logFormat: LogFormat;
+}
+
+/** The command line, the environment or the file is wrong: shown as one line, exit code 2. */
+export class UsageError extends Error {
+  override readonly name = "UsageError";
+}
+
+/** What the command line asks for. */
+export type Invocation =
+  | { readonly kind: "run"; readonly config: Config }
+  /** Help or version: to be printed, and that is all. */
+  | { readonly kind: "print"; readonly text: string };
+
+interface OptionRow {
+  readonly flags: string;
+  readonly help: string;
+  readonly fallback: string;
+  /** Throws InvalidArgumentError. */
+  readonly parse: (text: string) => unknown;
+}
+
+const OPTIONS = {
+  host: { flags: "--host <address>", fallback: "127.0.0.1", help: "address to listen at", parse: nonEmpty },
+  port: { flags: "--port <number>", fallback: "8080", help: "port to listen at; 0 picks a free one", parse: port },
+  data: {
+    flags: "--data <folder>",
+    fallback: "./data",
+    help: "the node's identity and its embedded store",
+    parse: nonEmpty,
+  },
+  store: {
+    flags: "--store <url>",
+    fallback: "sqlite:",
+    help: "where orders live: sqlite:PATH; without a path, in the data folder",
+    parse: storePath,
+  },
+  stepTime: {
+    flags: "--step-time <duration>",
+    fallback: "5s",
+    help: "how long each built-in step takes",
+    parse: duration,
+  },
+  failureRate: {
+    flags: "--failure-rate <share>",
+    fallback: "0",
+    help: "share of built-in steps that fail, 0 to 1",
+    parse: share,
+  },
+  grace: {
+    flags: "--grace <duration>",
+    fallback: "10s",
+    help: "how long running steps may go on at a stop",
+    parse: duration,
+  },
+  inFlight: {
+    flags: "--in-flight <orders>",
+    fallback: "200000",
+    help: "orders in flight before new ones are refused",
+    parse: count,
+  },
+  bodyLimit: { flags: "--body-limit <size>", fallback: "256KiB", help: "largest body of a request", parse: size },
+  logLevel: { flags: "--log-level <level>", fallback: "info", help: LOG_LEVELS.join(", "), parse: oneOf(LOG_LEVELS) },
+  logFormat: {
+    flags: "--log-format <format>",
+    fallback: "logfmt",
+    help: LOG_FORMATS.join(", "),
+    parse: oneOf(LOG_FORMATS),
+  },
+} satisfies Record<string, OptionRow>;
+
+const EXAMPLES = `
+Durations are written 60ms, 5s, 2m. Each option can also come from the environment (ORDER_PROCESS_STEP_TIME=5s) or
+from the file that --config names (step-time: 5s); the command line beats the environment, which beats the file.
+
+Examples:
+  order_process                               listen at 127.0.0.1:8080, keep everything in ./data
+  order_process --port 8081 --data ./other    a second, independent service
+  order_process --step-time 60ms --log-level debug --log-format pretty
+                                              watch orders go by
+
+  curl -X POST --data "{}" -H "Authorization:user" http://localhost:8080/orders
+  curl -H "Authorization:user" http://localhost:8080/orders/<order_id>
+
+Documentation of the HTTP interface: http://localhost:8080/docs while the service runs.`;
+
+/**
+ * Reads the configuration from everywhere.
+ * @throws UsageError with one line
+ */
+export function readInvocation(
+  args: readonly string[],
+  environment: Readonly<Record<string, string | undefined>>,
+  version: string,
+): Invocation {
+  let printed = "";
+  const command = new Command("order_process")
+    .description("Takes orders over HTTP and carries each through a pipeline of steps, durably.")
+    .version(version, "-v, --version", "print the version")
+    .helpOption("-h, --help", "print this")
+    .allowExcessArguments(false)
+    .exitOverride()
+    .configureOutput({ writeOut: (text) => (printed += text), writeErr: () => undefined })
+    .configureHelp({ helpWidth: 120 })
+    .addHelpText("after", EXAMPLES);
+  command.addOption(new Option("--config <file>", "YAML or JSON file with options"));
+  for (const row of Object.values<OptionRow>(OPTIONS)) {
+    command.addOption(new Option(row.flags, row.help).default(undefined, row.fallback));
+  }
+
+  try {
+    command.parse([...args], { from: "user" });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    if (error.exitCode === 0) return { kind: "print", text: printed };
+    throw new UsageError(`${error.message.replace(/^error: /, "").replaceAll(/\s+/g, " ")}; see order_process --help`);
+  }
+  return { kind: "run", config: toConfig(command.opts<Record<string, string | undefined>>(), environment) };
+}
+
+function toConfig(
+  options: Record<string, string | undefined>,
+  environment: Readonly<Record<string, string | undefined>>,
+): Config {
+  const file = options["config"] ?? environment["ORDER_PROCESS_CONFIG"];
+  const fromFile = file === undefined ? {} : readFile(file);
+  const value = <K extends keyof typeof OPTIONS>(name: K): ReturnType<(typeof OPTIONS)[K]["parse"]> => {
+    const row: OptionRow = OPTIONS[name];
+    const longName = kebab(name);
+    const variable = `ORDER_PROCESS_${longName.replaceAll("-", "_").toUpperCase()}`;
+    const [text, where] =
+      options[name] !== undefined
+        ? [options[name], `--${longName}`]
+        : environment[variable] !== undefined
+          ? [environment[variable], variable]
+          : fromFile[longName] !== undefined
+            ? [fromFile[longName], `${longName} in ${file}`]
+            : [row.fallback, `--${longName}`];
+    try {
+      return row.parse(text) as ReturnType<(typeof OPTIONS)[K]["parse"]>;
+    } catch (error) {
+      if (!(error instanceof InvalidArgumentError)) throw error;
+      throw new UsageError(`${where} can't be "${text}": ${error.message}`);
+    }
+  };
+  return Object.freeze({
+    host: value("host"),
+    port: value("port"),
+    data: value("data"),
+    storePath: value("store"),
+    stepTimeMs: value("stepTime"),
+    failureRate: value("failureRate"),
+    graceMs: value("grace"),
+    inFlightMax: value("inFlight"),
+    bodyBytesMax: value("bodyLimit"),
+    logLevel: value("logLevel"),
+    logFormat: value("logFormat"),
+  });
+}
+
+function readFile(path: string): Record<string, string> {
+  let content: unknown;
+  try {
+    content = parseYaml(readFileSync(path, "utf8"));
+  } catch (error) {
+    const [line] = (error instanceof Error ? error.message : String(error)).split("\n");
+    throw new UsageError(`the configuration file ${path} can't be read: ${line}`);
+  }
+  if (content === null || content === undefined) return {};
+  if (typeof content !== "object" || Array.isArray(content)) {
+    throw new UsageError(`the configuration file ${path} is not a list of options, such as "port: 8081"`);
+  }
+  const known = Object.keys(OPTIONS).map(kebab);
+  const result: Record<string, string> = {};
+  for (const [name, setting] of Object.entries(content)) {
+    if (!known.includes(name)) {
+      throw new UsageError(
+        `the configuration file ${path} has an unknown option "${name}"; known are ${known.join(", ")}`,
+      );
+    }
+    if (typeof setting !== "string" && typeof setting !== "number") {
+      throw new UsageError(`${name} in ${path} is neither a text nor a number`);
+    }
+    result[name] = String(setting);
+  }
+  return result;
+}
+
+function kebab(name: string): string {
+  return name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
+function nonEmpty(text: string): string {
+  if (text.trim() === "") throw new InvalidArgumentError("it is empty.");
+  return text;
+}
+
+function port(text: string): number {
+  const number = wholeNumber(text);
+  if (number === null || number > 65_535) throw new InvalidArgumentError("a port is a whole number from 0 to 65535.");
+  return number;
+}
+
+function count(text: string): number {
+  const number = wholeNumber(text);
+  if (number === null || number < 1) throw new InvalidArgumentError("write a whole number from 1.");
+  return number;
+}
+
+function share(text: string): number {
+  const number = text.trim() === "" ? Number.NaN : Number(text);
+  if (!(number >= 0 && number <= 1)) throw new InvalidArgumentError("write a number from 0 to 1.");
+  return number;
+}
+
+/** In milliseconds. */
+function duration(text: string): number {
+  const value = /^\d+(\.\d+)?(ms|s|m|h)$/.test(text) ? ms(text as ms.StringValue) : undefined;
+  if (value === undefined) throw new InvalidArgumentError("durations are written 60ms, 5s, 2m.");
+  return Math.round(value);
+}
+
+const SIZE_UNITS: Readonly<Record<string, number>> = { "": 1, B: 1, KiB: 1024, MiB: 1024 ** 2 };
+
+/** The most that a body may be allowed to be: a body is text in memory, several times. */
+const BODY_BYTES_MAX = 64 * 1024 ** 2;
+
+/** In bytes. */
+function size(text: string): number {
+  const [, number, unit] = /^(\d+)(B|KiB|MiB)?$/.exec(text) ?? [];
+  const bytes = Number(number) * (SIZE_UNITS[unit ?? ""] ?? Number.NaN);
+  if (!(bytes >= 2 && bytes <= BODY_BYTES_MAX)) {
+    throw new InvalidArgumentError("sizes are written 4096, 256KiB, 1MiB, up to 64MiB.");
+  }
+  return bytes;
+}
+
+/** The absolute path that a store's URL names, or null: in the data folder. */
+function storePath(text: string): string | null {
+  if (/^rediss?:/.test(text))
+    throw new InvalidArgumentError("this version has the embedded store only; write sqlite:PATH.");
+  if (!text.startsWith("sqlite:")) throw new InvalidArgumentError("write sqlite:PATH.");
+  const path = text.slice("sqlite:".length);
+  return path === "" ? null : resolve(path);
+}
+
+function oneOf<T extends string>(values: readonly T[]): (text: string) => T {
+  return (text) => {
+    const found = values.find((value) => value === text);
+    if (found === undefined) throw new InvalidArgumentError(`choose from ${values.join(", ")}.`);
+    return found;
+  };
+}
+
+/** Digits only: Number() would take "0x50", "1e3" and "" as well. */
+function wholeNumber(text: string): number | null {
+  return /^\d{1,15}$/.test(text) ? Number(text) : null;
+}

@@ -1,0 +1,132 @@
+/**
+ * A node's data folder: its lock and its identity.
+ *
+ * 1. At most one process holds a folder (SPEC 8.7). The lock is the operating system's, so that a killed process lets go.
+ * 2. The service_id is made once and survives restarts (SPEC 2).
+ */
+import { randomUUID } from "node:crypto";
+import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { StartError } from "./order/errors.ts";
+
+export interface DataFolder {
+  /** Absolute. */
+  readonly path: string;
+  readonly serviceId: string;
+  /** Lets go of the lock. */
+  release(): void;
+}
+
+interface Identity {
+  readonly service_id: string;
+  /** The process that has, or last had, the folder: named to a person who starts a second one. */
+  readonly pid: number;
+}
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+
+/**
+ * Makes the folder if need be, locks it and reads or makes the identity.
+ * @throws StartError with one line
+ */
+export function openDataFolder(folder: string): DataFolder {
+  const path = resolve(folder);
+  try {
+    mkdirSync(path, { recursive: true });
+  } catch (error) {
+    throw new StartError(`the data folder ${path} can't be made (${codeOf(error)}); choose another with --data`, {
+      cause: error,
+    });
+  }
+  const identityPath = join(path, "node.json");
+  const lock = lockFolder(path, identityPath);
+  try {
+    const serviceId = readIdentity(identityPath)?.service_id ?? randomUUID();
+    writeIdentity(path, identityPath, { service_id: serviceId, pid: process.pid });
+    return { path, serviceId, release: () => lock.close() };
+  } catch (error) {
+    lock.close();
+    if (error instanceof StartError) throw error;
+    throw new StartError(
+      `the data folder ${path} can't be written (${codeOf(error)}); give this user write access or choose another with --data`,
+      { cause: error },
+    );
+  }
+}
+
+/**
+ * Node has no file locks of its own, SQLite has: an open exclusive transaction on an otherwise empty database is one, and
+ * the operating system ends it with the process.
+ */
+function lockFolder(path: string, identityPath: string): DatabaseSync {
+  let lock: DatabaseSync | null = null;
+  try {
+    lock = new DatabaseSync(join(path, "node.lock"), { timeout: 0 });
+    lock.exec("BEGIN EXCLUSIVE");
+    return lock;
+  } catch (error) {
+    if (lock?.isOpen) lock.close();
+    const SQLITE_BUSY = 5;
+    if (error instanceof Error && "errcode" in error && error.errcode === SQLITE_BUSY) {
+      const holder = readIdentity(identityPath);
+      throw new StartError(
+        `the data folder ${path} is in use by ${holder === null ? "another process" : `process ${holder.pid}`}; stop it or choose another folder with --data`,
+        { cause: error },
+      );
+    }
+    throw new StartError(
+      `the data folder ${path} can't be written (${codeOf(error)}); give this user write access or choose another with --data`,
+      { cause: error },
+    );
+  }
+}
+
+function readIdentity(identityPath: string): Identity | null {
+  let text: string;
+  try {
+    text = readFileSync(identityPath, "utf8");
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return null;
+    throw error;
+  }
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === "object" && value !== null && "service_id" in value && "pid" in value) {
+      const { service_id, pid } = value;
+      if (typeof service_id === "string" && UUID.test(service_id) && typeof pid === "number")
+        return { service_id, pid };
+    }
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+  }
+  throw new StartError(
+    `${identityPath} is damaged: it should hold the node's service_id; restore it, or remove it to give the node a new one`,
+  );
+}
+
+/** Replaces the file in one step: a crash leaves the old one or the new one. */
+function writeIdentity(path: string, identityPath: string, identity: Identity): void {
+  const draft = `${identityPath}.tmp`;
+  const file = openSync(draft, "w");
+  try {
+    writeSync(file, `${JSON.stringify(identity)}\n`);
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
+  renameSync(draft, identityPath);
+  const folder = openSync(path, "r");
+  try {
+    fsyncSync(folder);
+  } finally {
+    closeSync(folder);
+  }
+}
+
+function codeOf(error: unknown): string {
+  if (error instanceof Error && "code" in error && typeof error.code === "string") {
+    if (error.code !== "ERR_SQLITE_ERROR") return error.code;
+  }
+  return error instanceof Error ? error.message : String(error);
+}

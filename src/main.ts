@@ -1,0 +1,140 @@
+/** Wires a node together; the only file that knows every part. */
+import { randomUUIDv7 } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { getHeapStatistics } from "node:v8";
+import { singleNodeCluster } from "./cluster/single-node.ts";
+import type { Config } from "./config.ts";
+import { openDataFolder } from "./data-folder.ts";
+import { Engine, type EngineLimits } from "./engine/engine.ts";
+import type { HeartbeatStatus } from "./http/schemas.ts";
+import { createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "./http/server.ts";
+import type { Logger } from "./log.ts";
+import { StartError } from "./order/errors.ts";
+import type { Pipeline } from "./order/pipeline.ts";
+import { builtInPipeline } from "./pipelines/built-in.ts";
+import { openSqliteStore, type SqliteStoreOptions } from "./store/sqlite/sqlite-store.ts";
+import { type Store, StoreUnavailableError } from "./store/store.ts";
+
+/** A running node. */
+export interface Node {
+  /** Where it listens, as `http://host:port`. */
+  readonly url: string;
+  readonly serviceId: string;
+  /** Stops it without losing an order: no new intake, running steps get the configured grace time. */
+  stop(): Promise<void>;
+}
+
+/** What a test or a benchmark puts in the place of the usual. */
+export interface NodeParts {
+  readonly pipeline?: Pipeline;
+  /** Milliseconds since the epoch. */
+  readonly now?: () => number;
+  readonly openStore?: (options: SqliteStoreOptions) => Promise<Store>;
+}
+
+/** This program's version. */
+export function programVersion(): string {
+  const content = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as { version: string };
+  return content.version;
+}
+
+/**
+ * Starts a node; resolves when it listens. Orders that a former start left are taken over in the background.
+ * @param onBroken the node can't go on, through no fault of a caller: the process must end
+ * @throws StartError with one line
+ */
+export async function startNode(
+  config: Config,
+  log: Logger,
+  onBroken: (error: Error) => void,
+  parts: NodeParts = {},
+): Promise<Node> {
+  const now = parts.now ?? Date.now;
+  const folder = openDataFolder(config.data);
+  const { serviceId } = folder;
+  const storePath = config.storePath ?? join(folder.path, "orders.sqlite");
+  log.info(`Service configuration loaded: {${config.host} ${config.port}}, data in ${folder.path}`);
+  log.info(`Store configuration loaded: {sqlite ${storePath}}`);
+
+  let store: Store | null = null;
+  try {
+    store = await (parts.openStore ?? openSqliteStore)({ path: storePath, now, onBroken });
+    return await startOnStore(store);
+  } catch (error) {
+    await store?.close();
+    folder.release();
+    if (error instanceof StoreUnavailableError) throw new StartError(error.message, { cause: error });
+    throw error;
+  }
+
+  async function startOnStore(openStore: Store): Promise<Node> {
+    const engine = new Engine({
+      store: openStore,
+      incarnation: await openStore.registerIncarnation(serviceId, now()),
+      pipeline: parts.pipeline ?? builtInPipeline({ ...config, random: Math.random }),
+      log,
+      now,
+      random: Math.random,
+      newOrderId: randomUUIDv7,
+      limits: engineLimits(config.inFlightMax),
+    });
+    log.info(`[${serviceId}] stateChange initialized -> follower`);
+    log.info("Initializing new cluster");
+
+    let url = "";
+    let stopping = false;
+    const cluster = singleNodeCluster({ serviceId, url: () => url, now, store: openStore });
+    const status = (): HeartbeatStatus => {
+      if (stopping) return "SHUTTING_DOWN";
+      return engine.storeFailure === null ? "OK" : "STORE_UNAVAILABLE";
+    };
+    const server = await createHttpServer({
+      log,
+      limits: { ...DEFAULT_HTTP_LIMITS, bodyBytesMax: config.bodyBytesMax },
+      serviceId,
+      version: programVersion(),
+      now,
+      status,
+      submit: (submission) => engine.submit(submission),
+      readOrder: (orderId) => openStore.readOrder(orderId),
+      transfer: (dead) => cluster.transfer(dead),
+      cluster: () => cluster.view(),
+    });
+    log.info("Initializing HTTP server");
+    url = await listen(server, config.host, config.port);
+    log.info(`[${serviceId}] stateChange follower -> leader`);
+    log.info(`[${serviceId}] leaderChange -> ${serviceId}`);
+    log.info(`Listening at: ${url}`);
+    const resumed = engine.resume().then(
+      (orders) => {
+        if (orders > 0) log.info(`Orders of a former start taken over: ${orders}`);
+      },
+      (error: unknown) => onBroken(new Error("orders of a former start can't be taken over", { cause: error })),
+    );
+
+    const stop = async (): Promise<void> => {
+      stopping = true;
+      log.info(`Stopping: no new orders; running steps have ${config.graceMs} ms to end`);
+      const cut = await engine.drain(config.graceMs);
+      await resumed;
+      await server.close();
+      await openStore.close();
+      folder.release();
+      log.info(cut === 0 ? "Stopped" : `Stopped; ${cut} steps that were running are called again at the next start`);
+    };
+    return { url, serviceId, stop };
+  }
+}
+
+/**
+ * Bounds what is in flight by the memory there is (SPEC G8): bodies may fill a quarter of the heap (a character can take two
+ * bytes: half), orders a quarter at 4 KiB each, twice what one takes at the most.
+ */
+function engineLimits(inFlightMax: number): EngineLimits {
+  const heapBytes = getHeapStatistics().heap_size_limit;
+  return {
+    ordersMax: Math.min(inFlightMax, Math.floor(heapBytes / 4 / 4096)),
+    bodyCharsMax: Math.floor(heapBytes / 4),
+  };
+}
