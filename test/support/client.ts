@@ -1,0 +1,80 @@
+/** The few requests that most tests make. */
+import { waitFor } from "./wait.ts";
+
+export interface OrderAnswer {
+  readonly order_id: string;
+  readonly start_time: string;
+  readonly complete_time?: string;
+  readonly current_step: string;
+  readonly curent_step: string;
+  readonly status: string;
+  readonly service_id: string;
+  readonly steps: readonly {
+    readonly step_name: string;
+    readonly step_start_time: string;
+    readonly step_complete_time?: string;
+    readonly step_rollback_time?: string;
+    readonly attempts?: number;
+    readonly error?: string;
+  }[];
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly text: string;
+  /** The body where it is JSON, else undefined. */
+  readonly json: Record<string, unknown> | undefined;
+}
+
+/** Sends a request and reads the answer whole. */
+export async function send(url: string, init: RequestInit = {}): Promise<Answer> {
+  const response = await fetch(url, init);
+  const text = await response.text();
+  const isJson = (response.headers.get("content-type") ?? "").includes("json");
+  return {
+    status: response.status,
+    headers: response.headers,
+    text,
+    json: isJson ? (JSON.parse(text) as Record<string, unknown>) : undefined,
+  };
+}
+
+/** Submits an order as `user`. */
+export function submitOrder(
+  serviceUrl: string,
+  body: unknown = {},
+  headers: Record<string, string> = {},
+): Promise<Answer> {
+  return send(`${serviceUrl}/orders`, {
+    method: "POST",
+    body: typeof body === "string" ? body : JSON.stringify(body),
+    headers: { authorization: "user", "content-type": "application/json", ...headers },
+  });
+}
+
+/** Submits an order and returns its id; fails when it isn't accepted. */
+export async function acceptedOrderId(serviceUrl: string, body: unknown = {}): Promise<string> {
+  const answer = await submitOrder(serviceUrl, body);
+  const id = answer.json?.["order_id"];
+  if (answer.status !== 201 || typeof id !== "string") throw new Error(`not accepted: ${answer.status} ${answer.text}`);
+  return id;
+}
+
+/** The order as the service shows it. */
+export async function readOrder(serviceUrl: string, orderId: string): Promise<OrderAnswer> {
+  const answer = await send(`${serviceUrl}/orders/${orderId}`, { headers: { authorization: "user" } });
+  if (answer.status !== 200) throw new Error(`order ${orderId}: ${answer.status} ${answer.text}`);
+  return answer.json as unknown as OrderAnswer;
+}
+
+/** The order when it is final. */
+export function finalOrder(serviceUrl: string, orderId: string, deadlineMs = 20_000): Promise<OrderAnswer> {
+  return waitFor(
+    async () => {
+      const order = await readOrder(serviceUrl, orderId);
+      return order.complete_time === undefined ? undefined : order;
+    },
+    { deadlineMs, what: `order ${orderId} is final` },
+  );
+}

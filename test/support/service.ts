@@ -1,0 +1,107 @@
+/** Real service processes for tests: each on a free port, in a folder of its own, and ended when its test ends. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { TestContext } from "node:test";
+import { waitFor } from "./wait.ts";
+
+export const LAUNCHER = new URL("../../order_process", import.meta.url).pathname;
+
+export interface ServiceOptions {
+  /** The data folder; default: a new one that goes with the test. */
+  readonly data?: string;
+  /** More options of the command line. */
+  readonly args?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+  /** A script to run in the place of the service's own, with the same command line (see crash-node.ts). */
+  readonly script?: string;
+}
+
+export interface Service {
+  readonly url: string;
+  readonly pid: number;
+  readonly data: string;
+  /** All that it has written so far. */
+  readonly output: () => string;
+  /** Sends a signal and resolves with the exit code, or the signal that ended it. */
+  readonly end: (signal: NodeJS.Signals) => Promise<number | NodeJS.Signals>;
+  /** Resolves when the process is gone, with its exit code or the signal that ended it. */
+  readonly exited: Promise<number | NodeJS.Signals>;
+}
+
+export interface FinishedCommand {
+  readonly code: number | NodeJS.Signals;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+const START_DEADLINE_MS = 30_000;
+
+/** A new folder that is removed when the test ends. */
+export function temporaryFolder(t: TestContext): string {
+  const folder = mkdtempSync(join(tmpdir(), "order-process-test-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** Starts a service and resolves when it listens; it is killed when the test ends. */
+export async function startService(t: TestContext, options: ServiceOptions = {}): Promise<Service> {
+  const data = options.data ?? temporaryFolder(t);
+  const child = spawnService(options, ["--port", "0", "--data", data, ...(options.args ?? [])]);
+  let output = "";
+  for (const stream of [child.stdout, child.stderr]) stream?.setEncoding("utf8").on("data", (text) => (output += text));
+  const exited = exitOf(child);
+  let gone = false;
+  void exited.then(() => (gone = true));
+  t.after(async () => {
+    if (!gone) child.kill("SIGKILL");
+    await exited;
+  });
+  const url = await waitFor(
+    () => {
+      if (gone) throw new Error(`the service ended before it listened:\n${output}`);
+      return /Listening at: (http:\S+?)["\s]/.exec(output)?.[1];
+    },
+    { deadlineMs: START_DEADLINE_MS, what: () => `the service listens; it said:\n${output}` },
+  );
+  return {
+    url,
+    pid: child.pid ?? -1,
+    data,
+    output: () => output,
+    end: (signal) => {
+      child.kill(signal);
+      return exited;
+    },
+    exited,
+  };
+}
+
+/** Runs the command to its end: for starts that are refused, and for --help. */
+export async function runCommand(args: readonly string[], options: ServiceOptions = {}): Promise<FinishedCommand> {
+  const child = spawnService(options, args);
+  let stdout = "";
+  let stderr = "";
+  child.stdout?.setEncoding("utf8").on("data", (text) => (stdout += text));
+  child.stderr?.setEncoding("utf8").on("data", (text) => (stderr += text));
+  const timer = setTimeout(() => child.kill("SIGKILL"), START_DEADLINE_MS);
+  const code = await exitOf(child);
+  clearTimeout(timer);
+  return { code, stdout, stderr };
+}
+
+function spawnService(options: ServiceOptions, args: readonly string[]): ChildProcess {
+  const [command, first] = options.script === undefined ? [LAUNCHER, []] : [process.execPath, [options.script]];
+  return spawn(command, [...first, ...args], {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, ...options.env },
+  });
+}
+
+function exitOf(child: ChildProcess): Promise<number | NodeJS.Signals> {
+  return new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (code, signal) => resolve(code ?? signal ?? "SIGKILL"));
+  });
+}

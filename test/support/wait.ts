@@ -1,0 +1,26 @@
+/** Waiting for a condition, with a deadline. Tests never just sleep. */
+import { setTimeout as delay } from "node:timers/promises";
+
+export interface WaitOptions {
+  readonly deadlineMs?: number;
+  /** What is waited for, said when it does not come. */
+  readonly what: string | (() => string);
+}
+
+const POLL_MS = 10;
+
+/** Resolves with the first value of `probe` that is neither undefined, null nor false. */
+export async function waitFor<T>(
+  probe: () => T | Promise<T>,
+  { deadlineMs = 20_000, what }: WaitOptions,
+): Promise<Exclude<T, undefined | null | false>> {
+  const endMs = performance.now() + deadlineMs;
+  for (;;) {
+    const value = await probe();
+    if (value !== undefined && value !== null && value !== false) return value as Exclude<T, undefined | null | false>;
+    if (performance.now() > endMs) {
+      throw new Error(`waited ${deadlineMs} ms in vain until ${typeof what === "string" ? what : what()}`);
+    }
+    await delay(POLL_MS);
+  }
+}
