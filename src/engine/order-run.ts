@@ -222,9 +222,14 @@ function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof value === "object" && value !== null && "then" in value && typeof value.then === "function";
 }
 
-/** One line for whatever a step has thrown. */
+/** A text for whatever a step has thrown, even for what can't be made one. */
 function describeError(error: unknown): string {
-  const text = error instanceof Error ? error.message || error.name : String(error);
+  let text: string;
+  try {
+    text = error instanceof Error ? `${error.message || error.name}` : String(error);
+  } catch {
+    text = "a step threw something that can't be shown";
+  }
   return text.length > ERROR_CHARS_MAX ? `${text.slice(0, ERROR_CHARS_MAX)}…` : text;
 }
 

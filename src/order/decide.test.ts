@@ -146,7 +146,7 @@ test("the rollbacks are exactly the started steps that can be undone, last first
       if (last?.state.status !== "failed") return;
       const undoable = last.steps.filter((_, index) => pipeline.steps[index]?.rollback !== undefined);
       const rolledBack = [...new Set(calls.filter((call) => call.startsWith("rollback ")))];
-      assert.deepEqual(rolledBack, undoable.map(({ name }) => `rollback ${name}`).reverse());
+      assert.deepEqual(rolledBack, undoable.map(({ name }) => `rollback ${name}`).toReversed());
       assert.ok(last.steps.every((step) => undoable.includes(step) === (step.rollbackTimeMs !== null)));
     }),
   );

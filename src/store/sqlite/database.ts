@@ -212,15 +212,19 @@ function prepareFile(db: DatabaseSync): void {
   if (text !== "ok") throw new SqliteStoreError(`it is damaged (${String(text)}); restore it from a backup`);
 }
 
+/** Each migration in a transaction of its own; the version is read inside, for another process may be migrating, too. */
 function migrate(db: DatabaseSync): void {
-  const version = pragmaNumber(db, "user_version");
-  if (version > MIGRATIONS.length) {
-    throw new SqliteStoreError("it was written by a newer version of order_process; run that version");
-  }
-  for (const [index, migration] of MIGRATIONS.entries()) {
-    if (index < version) continue;
-    db.exec(`BEGIN IMMEDIATE; ${migration};
-      PRAGMA application_id = ${APPLICATION_ID}; PRAGMA user_version = ${index + 1}; COMMIT`);
+  for (let version = -1; version !== MIGRATIONS.length;) {
+    db.exec("BEGIN IMMEDIATE");
+    version = pragmaNumber(db, "user_version");
+    if (version > MIGRATIONS.length) {
+      throw new SqliteStoreError("it was written by a newer version of order_process; run that version");
+    }
+    const migration = MIGRATIONS[version];
+    if (migration !== undefined) {
+      db.exec(`${migration}; PRAGMA application_id = ${APPLICATION_ID}; PRAGMA user_version = ${++version}`);
+    }
+    db.exec("COMMIT");
   }
 }
 

@@ -1,0 +1,380 @@
+/** The engine on a real embedded store, in process. */
+import assert from "node:assert/strict";
+import { randomUUIDv7 } from "node:crypto";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { Engine, type EngineLimits, type Submission } from "../../src/engine/engine.ts";
+import { createLogger } from "../../src/log.ts";
+import { definePipeline, PermanentError, type StepContext, type StepDefinition } from "../../src/order/pipeline.ts";
+import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
+import { type Store, type StoredOrder, StoreUnavailableError } from "../../src/store/store.ts";
+import { temporaryFolder } from "../support/service.ts";
+import { waitFor } from "../support/wait.ts";
+
+interface Harness {
+  readonly engine: Engine;
+  readonly store: FaultyStore;
+  readonly logged: string[];
+  /** Submits an order and returns its id. */
+  readonly accepted: (change?: Partial<Submission>) => Promise<string>;
+  readonly order: (orderId: string) => Promise<StoredOrder>;
+  /** The order when it has the status. */
+  readonly reaches: (orderId: string, status: string) => Promise<StoredOrder>;
+}
+
+/** A real store whose commits can be made to fail, before or after they are done. */
+type FaultyStore = Store & { fault: "none" | "before" | "after"; commits: number };
+
+const submission: Submission = { user: "user", body: "{}", idempotencyKey: null };
+const NO_RETRY = { attemptsMax: 1, delayMs: 1, factor: 1, delayMsMax: 1, jitter: 0 };
+const noop = (): void => undefined;
+
+function faulty(store: Store): FaultyStore {
+  const failing = (): never => {
+    throw new StoreUnavailableError("the disk is full");
+  };
+  const wrapper: FaultyStore = Object.assign(Object.create(store) as Store, {
+    fault: "none",
+    commits: 0,
+    commit: async (writes: Parameters<Store["commit"]>[0]) => {
+      if (wrapper.fault === "before") failing();
+      const outcomes = await store.commit(writes);
+      wrapper.commits++;
+      return wrapper.fault === "after" ? failing() : outcomes;
+    },
+    probe: async () => (wrapper.fault === "before" ? failing() : await store.probe()),
+    readOrder: store.readOrder.bind(store),
+    // The private parts of the real one are its own.
+    claimOrders: store.claimOrders.bind(store),
+    listOwners: store.listOwners.bind(store),
+    registerIncarnation: store.registerIncarnation.bind(store),
+    close: store.close.bind(store),
+  });
+  return wrapper;
+}
+
+async function harness(
+  t: TestContext,
+  steps: readonly StepDefinition[],
+  { limits, path }: { limits?: Partial<EngineLimits>; path?: string } = {},
+): Promise<Harness> {
+  const store = faulty(
+    await openSqliteStore({
+      path: path ?? join(temporaryFolder(t), "orders.sqlite"),
+      now: Date.now,
+      onBroken: (error) => {
+        throw error;
+      },
+    }),
+  );
+  const logged: string[] = [];
+  const engine = new Engine({
+    store,
+    incarnation: await store.registerIncarnation("8cc227c0-8dac-42cf-983e-f7bcb95bf455", Date.now()),
+    pipeline: definePipeline({ name: "test", version: 1, steps }),
+    log: createLogger("debug", "logfmt", (line) => void logged.push(line)),
+    now: Date.now,
+    random: () => 0.5,
+    newOrderId: randomUUIDv7,
+    limits: { ordersMax: 1_000, bodyCharsMax: 1_000_000, ...limits },
+  });
+  t.after(async () => {
+    await engine.drain(0);
+    await store.close();
+  });
+  const order = async (orderId: string): Promise<StoredOrder> => {
+    const found = await store.readOrder(orderId);
+    assert.ok(found !== null, `order ${orderId} is in the store`);
+    return found;
+  };
+  return {
+    engine,
+    store,
+    logged,
+    order,
+    accepted: async (change) => {
+      const outcome = await engine.submit({ ...submission, ...change });
+      assert.ok(outcome.kind === "accepted", outcome.kind);
+      return outcome.orderId;
+    },
+    reaches: (orderId, status) =>
+      waitFor(
+        async () => {
+          const found = await order(orderId);
+          return found.status === status ? found : undefined;
+        },
+        { what: `order ${orderId} is ${status}; logged:\n${logged.join("")}` },
+      ),
+  };
+}
+
+test("an order is in the store before it is accepted, and its step is called after its start is", async (t) => {
+  let revisionAtCall: number | undefined;
+  const { accepted, order, reaches, store } = await harness(t, [
+    {
+      name: "A",
+      run: async ({ order: { orderId } }) => {
+        revisionAtCall = (await store.readOrder(orderId))?.revision;
+      },
+    },
+    { name: "B", run: noop },
+  ]);
+  const orderId = await accepted();
+  assert.equal((await order(orderId)).history[0]?.kind, "created");
+  assert.equal((await reaches(orderId, "completed")).revision, 3);
+  assert.equal(revisionAtCall, 1);
+});
+
+test("every attempt gets the body anew, and the key of its run", async (t) => {
+  const seen: [number, string, unknown][] = [];
+  const run = (context: StepContext): void => {
+    seen.push([context.attempt, context.idempotencyKey, { ...context.body }]);
+    Object.assign(context.body, { spoilt: true });
+    if (seen.length < 3) throw new Error("not yet");
+  };
+  const retry = { ...NO_RETRY, attemptsMax: 3 };
+  const { accepted, reaches } = await harness(t, [{ name: "A", run, retry }]);
+  const orderId = await accepted({ body: '{"item":"book"}' });
+  const { history } = await reaches(orderId, "completed");
+  const key = `${orderId}:A:run`;
+  assert.deepEqual(
+    seen,
+    [1, 2, 3].map((attempt) => [attempt, key, { item: "book" }]),
+  );
+  assert.equal(history.filter(({ kind }) => kind === "attempt_failed").length, 2);
+});
+
+test("a step that fails for good rolls back the started steps, last first, itself included", async (t) => {
+  const calls: string[] = [];
+  const undo = ({ idempotencyKey }: StepContext): void => void calls.push(idempotencyKey.split(":").slice(1).join(":"));
+  const { accepted, reaches } = await harness(t, [
+    { name: "A", run: noop, rollback: undo },
+    { name: "B", run: noop },
+    {
+      name: "C",
+      run: () => {
+        throw new PermanentError("no");
+      },
+      rollback: undo,
+    },
+    { name: "D", run: noop, rollback: undo },
+  ]);
+  await reaches(await accepted(), "failed");
+  assert.deepEqual(calls, ["C:rollback", "A:rollback"]);
+});
+
+test("a rollback that uses up its attempts leaves the order incomplete, and out of the engine's memory", async (t) => {
+  const fail = (): never => {
+    throw new Error("no");
+  };
+  const { accepted, reaches, engine } = await harness(t, [{ name: "A", run: fail, rollback: fail, retry: NO_RETRY }]);
+  const { history } = await reaches(await accepted(), "rollback_incomplete");
+  assert.deepEqual(history.at(-1)?.kind, "rollback_abandoned");
+  assert.equal(engine.ordersInFlight, 0);
+});
+
+test("an attempt that takes too long is aborted and counts as failed, and what it says later is not heard", async (t) => {
+  let aborted = false;
+  let release = noop;
+  const { accepted, reaches, order } = await harness(t, [
+    {
+      name: "A",
+      timeoutMs: 20,
+      retry: NO_RETRY,
+      run: ({ signal }) =>
+        new Promise<void>((resolve) => {
+          release = resolve;
+          signal.addEventListener("abort", () => (aborted = true));
+        }),
+    },
+  ]);
+  const orderId = await accepted();
+  const { revision } = await reaches(orderId, "failed");
+  assert.equal(aborted, true);
+  release();
+  await new Promise(setImmediate);
+  assert.equal((await order(orderId)).revision, revision);
+});
+
+for (const [what, thrown, said] of [
+  ["an Error", new Error("out of stock"), "out of stock"],
+  ["a string", "out of stock", "out of stock"],
+  ["undefined", undefined, "undefined"],
+  ["a huge text", "x".repeat(5_000), `${"x".repeat(1_000)}…`],
+  ["an object that can't be shown", Object.create(null), "a step threw something that can't be shown"],
+] as const) {
+  test(`a step that throws ${what} has failed with a text that can be shown`, async (t) => {
+    const run = (): never => {
+      // eslint-disable-next-line typescript/only-throw-error -- what is tested
+      throw thrown;
+    };
+    const { accepted, reaches } = await harness(t, [{ name: "A", run, retry: NO_RETRY }]);
+    const { history } = await reaches(await accepted(), "failed");
+    const failure = history.at(-1);
+    assert.equal(failure?.kind === "step_failed" && failure.error, said);
+  });
+}
+
+test("what is in flight is bounded in number, and there is room again when an order is final", async (t) => {
+  let release = noop;
+  const gate = new Promise<void>((resolve) => (release = resolve));
+  const { engine, accepted, reaches } = await harness(t, [{ name: "A", run: () => gate }], {
+    limits: { ordersMax: 2 },
+  });
+  const [one] = [await accepted(), await accepted()];
+  assert.deepEqual(await engine.submit(submission), { kind: "too_many_in_flight" });
+  release();
+  await reaches(one, "completed");
+  await waitFor(() => engine.ordersInFlight === 0, { what: "both orders are forgotten" });
+  await accepted();
+});
+
+test("what is in flight is bounded in the size of its bodies", async (t) => {
+  const { engine, accepted } = await harness(t, [{ name: "A", run: () => new Promise(noop) }], {
+    limits: { bodyCharsMax: 100 },
+  });
+  await accepted({ body: JSON.stringify({ text: "x".repeat(60) }) });
+  assert.deepEqual(await engine.submit({ ...submission, body: JSON.stringify({ text: "x".repeat(60) }) }), {
+    kind: "too_many_in_flight",
+  });
+  await accepted();
+});
+
+test("while the store fails nothing is accepted, and when it works again the orders under way go on", async (t) => {
+  let release = noop;
+  const gate = new Promise<void>((resolve) => (release = resolve));
+  const { engine, store, accepted, reaches, logged } = await harness(t, [{ name: "A", run: () => gate }]);
+  const orderId = await accepted();
+  store.fault = "before";
+  assert.deepEqual(await engine.submit(submission), { kind: "store_unavailable", reason: "the disk is full" });
+  assert.equal(engine.storeFailure, "the disk is full");
+  const refusedAtOnce = await engine.submit(submission);
+  assert.equal(refusedAtOnce.kind, "store_unavailable");
+  release();
+  store.fault = "none";
+  await reaches(orderId, "completed");
+  assert.equal(engine.storeFailure, null);
+  await accepted();
+  assert.ok(logged.some((line) => line.includes("The store failed: the disk is full")));
+  assert.ok(logged.some((line) => line.includes("The store works again")));
+});
+
+test("a store that had failed while nothing was under way is found to work again", async (t) => {
+  const { engine, store, accepted } = await harness(t, [{ name: "A", run: noop }]);
+  store.fault = "before";
+  await engine.submit(submission);
+  store.fault = "none";
+  await waitFor(() => engine.storeFailure === null, { what: "the probe has succeeded" });
+  await accepted();
+});
+
+test("a commit that was done but reported as failed is found out, not made twice", async (t) => {
+  let release = noop;
+  const gate = new Promise<void>((resolve) => (release = resolve));
+  const calls: string[] = [];
+  const { store, accepted, reaches } = await harness(t, [
+    { name: "A", run: () => gate },
+    { name: "B", run: ({ idempotencyKey }) => void calls.push(idempotencyKey) },
+  ]);
+  const orderId = await accepted();
+  store.fault = "after";
+  const commitsBefore = store.commits;
+  release();
+  await waitFor(() => store.commits > commitsBefore, { what: "the advance is committed" });
+  store.fault = "none";
+  const { history, revision } = await reaches(orderId, "completed");
+  assert.equal(revision, history.length);
+  assert.deepEqual(calls, [`${orderId}:B:run`]);
+});
+
+test("an order that another incarnation has taken is let go: its late write changes nothing", async (t) => {
+  let release = noop;
+  const gate = new Promise<void>((resolve) => (release = resolve));
+  const path = join(temporaryFolder(t), "orders.sqlite");
+  const old = await harness(t, [{ name: "A", run: () => gate }], { path });
+  const orderId = await old.accepted();
+  const next = await harness(t, [{ name: "A", run: () => new Promise(noop) }], { path });
+  assert.equal(await next.engine.resume(), 1);
+  const before = await next.order(orderId);
+  release();
+  await waitFor(() => old.engine.ordersInFlight === 0, { what: "the former owner lets go" });
+  assert.deepEqual(await next.order(orderId), before);
+  assert.ok(old.logged.some((line) => line.includes("belongs to another node now")));
+});
+
+test("resume takes over orders only as there is room for them", async (t) => {
+  const path = join(temporaryFolder(t), "orders.sqlite");
+  const old = await harness(t, [{ name: "A", run: () => new Promise(noop) }], { path });
+  const ids = await Promise.all(Array.from({ length: 25 }, () => old.accepted()));
+  await old.engine.drain(0);
+  let most = 0;
+  const next: Harness = await harness(
+    t,
+    [{ name: "A", run: () => void (most = Math.max(most, next.engine.ordersInFlight)) }],
+    {
+      path,
+      limits: { ordersMax: 10 },
+    },
+  );
+  assert.equal(await next.engine.resume(), 25);
+  for (const id of ids) await next.reaches(id, "completed");
+  assert.ok(most <= 10);
+});
+
+test("an order whose pipeline this node lacks, or whose history is damaged, waits and is named in the log", async (t) => {
+  const path = join(temporaryFolder(t), "orders.sqlite");
+  const old = await harness(t, [{ name: "A", run: () => new Promise(noop) }], { path });
+  const orderId = await old.accepted();
+  await old.store.commit([
+    {
+      kind: "create",
+      orderId: randomUUIDv7(),
+      user: "user",
+      idempotencyKey: null,
+      pipelineName: "other",
+      pipelineVersion: 7,
+      event: { kind: "created", atMs: 1, owner: 1, stepName: "X" },
+      body: "{}",
+    },
+  ]);
+  await old.engine.drain(0);
+  const next = await harness(t, [{ name: "A", run: noop }], { path });
+  assert.equal(await next.engine.resume(), 2);
+  await next.reaches(orderId, "completed");
+  assert.ok(next.logged.some((line) => line.includes("does not have its pipeline other v7")));
+});
+
+test("draining lets running steps end, starts none, and takes no order", async (t) => {
+  let release = noop;
+  const gate = new Promise<void>((resolve) => (release = resolve));
+  const called: string[] = [];
+  const { engine, accepted, order } = await harness(t, [
+    { name: "A", run: () => gate },
+    { name: "B", run: () => void called.push("B") },
+  ]);
+  const orderId = await accepted();
+  const drained = engine.drain(60_000);
+  assert.deepEqual(await engine.submit(submission), { kind: "shutting_down" });
+  release();
+  assert.equal(await drained, 0);
+  const { history } = await order(orderId);
+  assert.equal(history.at(-1)?.kind, "step_completed");
+  assert.deepEqual(called, []);
+});
+
+test("draining gives up steps that outlast the grace time, and aborts them", async (t) => {
+  let aborted = false;
+  const { engine, accepted, order } = await harness(t, [
+    {
+      name: "A",
+      run: ({ signal }) =>
+        new Promise(() => {
+          signal.addEventListener("abort", () => (aborted = true));
+        }),
+    },
+  ]);
+  const orderId = await accepted();
+  assert.equal(await engine.drain(10), 1);
+  assert.equal(aborted, true);
+  assert.equal((await order(orderId)).revision, 1);
+});
