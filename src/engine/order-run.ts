@@ -226,7 +226,8 @@ function isThenable(value: unknown): value is PromiseLike<unknown> {
 function describeError(error: unknown): string {
   let text: string;
   try {
-    text = error instanceof Error ? `${error.message || error.name}` : String(error);
+    const said: unknown = error instanceof Error ? error.message || error.name : error;
+    text = String(said);
   } catch {
     text = "a step threw something that can't be shown";
   }

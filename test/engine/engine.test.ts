@@ -33,9 +33,8 @@ function faulty(store: Store): FaultyStore {
   const failing = (): never => {
     throw new StoreUnavailableError("the disk is full");
   };
-  const wrapper: FaultyStore = Object.assign(Object.create(store) as Store, {
-    fault: "none",
-    commits: 0,
+  const state: Pick<FaultyStore, "fault" | "commits"> = { fault: "none", commits: 0 };
+  const wrapper: FaultyStore = Object.assign(Object.create(store) as Store, state, {
     commit: async (writes: Parameters<Store["commit"]>[0]) => {
       if (wrapper.fault === "before") failing();
       const outcomes = await store.commit(writes);
