@@ -131,7 +131,7 @@ export function readInvocation(
     .addHelpText("after", EXAMPLES);
   command.addOption(new Option("--config <file>", "YAML or JSON file with options"));
   for (const row of Object.values<OptionRow>(OPTIONS)) {
-    command.addOption(new Option(row.flags, row.help).default(undefined, row.fallback));
+    command.addOption(new Option(row.flags, `${row.help} (default: ${row.fallback})`));
   }
 
   try {

@@ -121,7 +121,7 @@ export async function startNode(
       await server.close();
       await openStore.close();
       folder.release();
-      log.info(cut === 0 ? "Stopped" : `Stopped; ${cut} steps that were running are called again at the next start`);
+      log.info(cut === 0 ? "Stopped" : `Stopped; steps cut short, to be called again at the next start: ${cut}`);
     };
     return { url, serviceId, stop };
   }

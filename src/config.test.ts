@@ -1,0 +1,117 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { type Config, readInvocation, UsageError } from "./config.ts";
+
+function configOf(args: readonly string[], environment: Record<string, string> = {}): Config {
+  const invocation = readInvocation(args, environment, "1.2.3");
+  assert.ok(invocation.kind === "run");
+  return invocation.config;
+}
+
+function withFile(text: string, body: (path: string) => void): void {
+  const folder = mkdtempSync(join(tmpdir(), "order-process-test-"));
+  try {
+    const path = join(folder, "config.yaml");
+    writeFileSync(path, text);
+    body(path);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+test("without any configuration the defaults hold", () => {
+  assert.deepEqual(configOf([]), {
+    host: "127.0.0.1",
+    port: 8080,
+    data: "./data",
+    storePath: null,
+    stepTimeMs: 5_000,
+    failureRate: 0,
+    graceMs: 10_000,
+    inFlightMax: 200_000,
+    bodyBytesMax: 262_144,
+    logLevel: "info",
+    logFormat: "logfmt",
+  });
+});
+
+test("an option beats its environment variable, which beats the file, which beats the default", () => {
+  withFile("port: 1001\nstep-time: 1m\nlog-level: debug\n", (path) => {
+    const args = ["--config", path];
+    const environment = { ORDER_PROCESS_PORT: "1002", ORDER_PROCESS_STEP_TIME: "60ms" };
+    const config = configOf([...args, "--port", "1003"], environment);
+    assert.deepEqual([config.port, config.stepTimeMs, config.logLevel, config.host], [1003, 60, "debug", "127.0.0.1"]);
+    assert.equal(configOf(args, environment).port, 1002);
+    assert.equal(configOf(args).port, 1001);
+    assert.equal(configOf([], { ORDER_PROCESS_CONFIG: path }).port, 1001);
+  });
+});
+
+for (const [args, environment, message] of [
+  [["--nonsense"], {}, /unknown option '--nonsense'/],
+  [["extra"], {}, /too many arguments/],
+  [["--port"], {}, /--port <number>' argument missing/],
+  [["--port", "http"], {}, /^--port can't be "http": a port is a whole number from 0 to 65535\.$/],
+  [["--port", "70000"], {}, /a whole number from 0 to 65535/],
+  [["--port", "0x50"], {}, /a whole number/],
+  [["--step-time", "5"], {}, /durations are written 60ms, 5s, 2m/],
+  [["--step-time", "-5s"], {}, /durations are written/],
+  [["--step-time", "5 years"], {}, /durations are written/],
+  [["--failure-rate", "1.5"], {}, /a number from 0 to 1/],
+  [["--failure-rate", ""], {}, /a number from 0 to 1/],
+  [["--in-flight", "0"], {}, /a whole number from 1/],
+  [["--body-limit", "1GiB"], {}, /sizes are written/],
+  [["--body-limit", "1"], {}, /sizes are written/],
+  [["--log-level", "loud"], {}, /choose from trace, debug, info/],
+  [["--data", " "], {}, /it is empty/],
+  [["--store", "redis://localhost"], {}, /the embedded store only/],
+  [["--store", "orders.db"], {}, /write sqlite:PATH/],
+  [["--config", "/nowhere.yaml"], {}, /\/nowhere\.yaml can't be read: ENOENT/],
+  [[], { ORDER_PROCESS_PORT: "x" }, /^ORDER_PROCESS_PORT can't be "x"/],
+] as const) {
+  test(`${JSON.stringify(args)} with ${JSON.stringify(environment)} is refused in one line`, () => {
+    assert.throws(
+      () => configOf(args, environment),
+      (error) => error instanceof UsageError && message.test(error.message) && !error.message.includes("\n"),
+    );
+  });
+}
+
+for (const [content, message] of [
+  ["- 1", /is not a list of options/],
+  ["colour: red", /unknown option "colour"; known are host, port/],
+  ["port: [1]", /port in .* is neither a text nor a number/],
+  ["port: http", /port in .* can't be "http"/],
+  ['"port: 1', /can't be read/],
+] as const) {
+  test(`the configuration file ${JSON.stringify(content)} is refused in one line`, () => {
+    withFile(content, (path) => {
+      assert.throws(
+        () => configOf(["--config", path]),
+        (error) => error instanceof UsageError && message.test(error.message) && !error.message.includes("\n"),
+      );
+    });
+  });
+}
+
+test("an empty configuration file configures nothing", () => {
+  withFile("", (path) => assert.equal(configOf(["--config", path]).port, 8080));
+});
+
+test("a JSON file is a configuration file, too", () => {
+  withFile('{"port": 8081, "body-limit": "1MiB"}', (path) => {
+    assert.deepEqual([configOf(["--config", path]).port, configOf(["--config", path]).bodyBytesMax], [8081, 1_048_576]);
+  });
+});
+
+test("help names every option with its default, and the version is printed", () => {
+  const help = readInvocation(["--help"], {}, "1.2.3");
+  assert.ok(help.kind === "print");
+  for (const text of ["--step-time", "(default: 5s)", "--config", "ORDER_PROCESS_", "curl -X POST"]) {
+    assert.ok(help.text.includes(text), text);
+  }
+  assert.deepEqual(readInvocation(["--version"], {}, "1.2.3"), { kind: "print", text: "1.2.3\n" });
+});
