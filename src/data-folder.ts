@@ -7,7 +7,7 @@
 import { randomUUID } from "node:crypto";
 import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { DatabaseSync } from "node:sqlite";
+import { type FileLock, lockFile } from "./file-lock.ts";
 import { StartError } from "./order/errors.ts";
 
 export interface DataFolder {
@@ -44,42 +44,32 @@ export function openDataFolder(folder: string): DataFolder {
   try {
     const serviceId = readIdentity(identityPath)?.service_id ?? randomUUID();
     writeIdentity(path, identityPath, { service_id: serviceId, pid: process.pid });
-    return { path, serviceId, release: () => lock.close() };
+    return { path, serviceId, release: () => lock.release() };
   } catch (error) {
-    lock.close();
-    if (error instanceof StartError) throw error;
-    throw new StartError(
-      `the data folder ${path} can't be written (${codeOf(error)}); give this user write access or choose another with --data`,
-      { cause: error },
-    );
+    lock.release();
+    throw error instanceof StartError ? error : notWritable(path, error);
   }
 }
 
-/**
- * Node has no file locks of its own, SQLite has: an open exclusive transaction on an otherwise empty database is one, and
- * the operating system ends it with the process.
- */
-function lockFolder(path: string, identityPath: string): DatabaseSync {
-  let lock: DatabaseSync | null = null;
+function lockFolder(path: string, identityPath: string): FileLock {
+  let lock: FileLock | null;
   try {
-    lock = new DatabaseSync(join(path, "node.lock"), { timeout: 0 });
-    lock.exec("BEGIN EXCLUSIVE");
-    return lock;
+    lock = lockFile(join(path, "node.lock"));
   } catch (error) {
-    if (lock?.isOpen) lock.close();
-    const SQLITE_BUSY = 5;
-    if (error instanceof Error && "errcode" in error && error.errcode === SQLITE_BUSY) {
-      const holder = readIdentity(identityPath);
-      throw new StartError(
-        `the data folder ${path} is in use by ${holder === null ? "another process" : `process ${holder.pid}`}; stop it or choose another folder with --data`,
-        { cause: error },
-      );
-    }
-    throw new StartError(
-      `the data folder ${path} can't be written (${codeOf(error)}); give this user write access or choose another with --data`,
-      { cause: error },
-    );
+    throw notWritable(path, error);
   }
+  if (lock !== null) return lock;
+  const holder = readIdentity(identityPath);
+  throw new StartError(
+    `the data folder ${path} is in use by ${holder === null ? "another process" : `process ${holder.pid}`}; stop it or choose another folder with --data`,
+  );
+}
+
+function notWritable(path: string, error: unknown): StartError {
+  return new StartError(
+    `the data folder ${path} can't be written (${codeOf(error)}); give this user write access or choose another with --data`,
+    { cause: error },
+  );
 }
 
 function readIdentity(identityPath: string): Identity | null {

@@ -6,6 +6,7 @@ import { getHeapStatistics } from "node:v8";
 import { singleNodeCluster } from "./cluster/single-node.ts";
 import type { Config } from "./config.ts";
 import { openDataFolder } from "./data-folder.ts";
+import { type FileLock, lockFile } from "./file-lock.ts";
 import { Engine, type EngineLimits } from "./engine/engine.ts";
 import type { HeartbeatStatus } from "./http/schemas.ts";
 import { createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "./http/server.ts";
@@ -58,11 +59,15 @@ export async function startNode(
   log.info(`Store configuration loaded: {sqlite ${storePath}}`);
 
   let store: Store | null = null;
+  let storeLock: FileLock | null = null;
   try {
+    // A store in the data folder is under the folder's lock.
+    if (config.storePath !== null) storeLock = lockStore(config.storePath);
     store = await (parts.openStore ?? openSqliteStore)({ path: storePath, now, onBroken });
     return await startOnStore(store);
   } catch (error) {
     await store?.close();
+    storeLock?.release();
     folder.release();
     if (error instanceof StoreUnavailableError) throw new StartError(error.message, { cause: error });
     throw error;
@@ -120,11 +125,31 @@ export async function startNode(
       await resumed;
       await server.close();
       await openStore.close();
+      storeLock?.release();
       folder.release();
       log.info(cut === 0 ? "Stopped" : `Stopped; steps cut short, to be called again at the next start: ${cut}`);
     };
     return { url, serviceId, stop };
   }
+}
+
+/** Nodes don't share a store yet: each would take the other's orders for those of a former start. */
+function lockStore(path: string): FileLock {
+  let lock: FileLock | null;
+  try {
+    lock = lockFile(`${path}.lock`);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new StartError(
+      `the store ${path} can't be locked (${reason}); check that its folder exists and can be written`,
+      {
+        cause: error,
+      },
+    );
+  }
+  if (lock === null)
+    throw new StartError(`the store ${path} is in use by another process; stop it or choose another with --store`);
+  return lock;
 }
 
 /**

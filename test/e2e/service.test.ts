@@ -1,10 +1,11 @@
 /** The service as its users meet it: the seed's calls, its log, stopping and starting. */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { ERRORS } from "../../src/order/errors.ts";
 import { acceptedOrderId, finalOrder, type OrderAnswer, readOrder, send, submitOrder } from "../support/client.ts";
-import { startService } from "../support/service.ts";
+import { runCommand, startService, temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
@@ -215,6 +216,19 @@ test("after kill -9 every acknowledged order goes on from its last committed ste
     assert.deepEqual([order.status, order.service_id], ["completed", serviceId]);
     assertTimesRise(order);
   }
+});
+
+test("a store of its own path is used, and refused to a second node while the first has it", async (t) => {
+  const store = join(temporaryFolder(t), "shop.sqlite");
+  const first = await startService(t, { args: [...FAST, "--store", `sqlite:${store}`] });
+  const orderId = await acceptedOrderId(first.url);
+  const refused = await runCommand(["--port", "0", "--data", temporaryFolder(t), "--store", `sqlite:${store}`]);
+  assert.equal(refused.code, 1);
+  assert.match(refused.stderr, /^order_process: the store .*shop\.sqlite is in use by another process; .*\n$/);
+  await finalOrder(first.url, orderId);
+  await first.end("SIGTERM");
+  const second = await startService(t, { args: [...FAST, "--store", `sqlite:${store}`] });
+  assert.equal((await readOrder(second.url, orderId)).status, "completed");
 });
 
 for (const format of ["json", "pretty", "logfmt"]) {
