@@ -1,10 +1,11 @@
 /** `/orders`: submit an order, look at one. */
-import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { FastifyInstance } from "fastify";
 import { Type } from "typebox";
 import type { SubmitOutcome, Submission } from "../engine/engine.ts";
 import { CatalogueError } from "../order/errors.ts";
 import { type StoredOrder, StoreUnavailableError } from "../store/store.ts";
 import { orderView, rfc3339 } from "./order-view.ts";
+import { requireUser, USER_SECURITY } from "./authorization.ts";
 import { AcceptedOrder, OrderBody, OrderView, problemResponses } from "./schemas.ts";
 
 export interface OrdersResource {
@@ -12,15 +13,10 @@ export interface OrdersResource {
   readonly readOrder: (orderId: string) => Promise<StoredOrder | null>;
 }
 
-/** Longer ones are a mistake: a user's name or token is meant, not a document. */
-const USER_CHARS_MAX = 1_024;
-
 /** As the IETF draft's examples, with room: a UUID or a hash. */
 const IDEMPOTENCY_KEY_CHARS_MAX = 255;
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
-
-const SECURITY = [{ user: [] }];
 
 export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: OrdersResource): void {
   app.route({
@@ -29,7 +25,7 @@ export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: Orders
     schema: {
       summary: "Submit an order",
       description: "Answered only when the order is durable. It then goes through the steps of its pipeline.",
-      security: SECURITY,
+      security: USER_SECURITY,
       headers: Type.Object({
         "idempotency-key": Type.Optional(
           Type.String({
@@ -59,11 +55,11 @@ export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: Orders
         ),
       },
     },
+    onRequest: requireUser,
     handler: async (request, reply) => {
-      const user = userOf(request);
       const key = request.headers["idempotency-key"];
       const outcome = await submit({
-        user,
+        user: request.user,
         body: request.bodyText,
         idempotencyKey: typeof key === "string" ? key : null,
       });
@@ -79,18 +75,18 @@ export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: Orders
     schema: {
       summary: "Look at an order",
       description: "Only its user sees it; to all others it does not exist.",
-      security: SECURITY,
+      security: USER_SECURITY,
       params: Type.Object({ order_id: Type.String() }),
       response: {
         200: OrderView,
         ...problemResponses("authorization_required", "order_not_found", "store_unavailable"),
       },
     },
+    onRequest: requireUser,
     handler: async (request) => {
-      const user = userOf(request);
       const orderId = request.params.order_id;
       const stored = UUID.test(orderId) ? await read(readOrder, orderId.toLowerCase()) : null;
-      if (stored === null || stored.user !== user) {
+      if (stored === null || stored.user !== request.user) {
         throw new CatalogueError(
           "order_not_found",
           "You have no order with this id; check the id and the Authorization header.",
@@ -99,22 +95,6 @@ export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: Orders
       return orderView(stored);
     },
   });
-}
-
-/**
- * The user that a request names.
- * @throws CatalogueError authorization_required, headers_too_large
- */
-export function userOf(request: FastifyRequest): string {
-  const user = request.headers.authorization?.trim() ?? "";
-  if (user === "") throw new CatalogueError("authorization_required", "Send the header Authorization: <user>.");
-  if (user.length > USER_CHARS_MAX) {
-    throw new CatalogueError(
-      "headers_too_large",
-      `The Authorization header is longer than ${USER_CHARS_MAX} characters.`,
-    );
-  }
-  return user;
 }
 
 async function read(readOrder: OrdersResource["readOrder"], orderId: string): Promise<StoredOrder | null> {

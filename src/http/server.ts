@@ -14,6 +14,8 @@ import { type ServiceResource, serviceRoutes } from "./service.ts";
 
 declare module "fastify" {
   interface FastifyRequest {
+    /** The user that the Authorization header names, on routes that need one. */
+    user: string;
     /** The body as it came, when it is a JSON object. */
     bodyText: string;
   }
@@ -63,22 +65,16 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
   });
   app.server.maxConnections = limits.connectionsMax;
 
+  app.decorateRequest("user", "");
   app.decorateRequest("bodyText", "");
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser("*", { parseAs: "buffer" }, (request, bytes, done) => {
-    try {
-      requireJsonType(request);
-      const { text, value } = parseJsonBody(bytes as Buffer);
-      request.bodyText = text;
-      done(null, value);
-    } catch (error) {
-      done(error as Error);
-    }
-  });
+  app.addContentTypeParser("*", { parseAs: "buffer" }, (_request, bytes, done) => done(null, bytes));
   app.addHook("preValidation", async (request) => {
-    if (request.method === "POST" && request.body === undefined) {
-      throw new CatalogueError("body_not_json", "The body is empty; send a JSON object, {} at least.");
-    }
+    if (request.method !== "POST" || request.is404) return;
+    requireJsonType(request);
+    const { text, value } = parseJsonBody(request.body instanceof Buffer ? request.body : Buffer.alloc(0));
+    request.bodyText = text;
+    request.body = value;
   });
   app.setErrorHandler(errorHandler(log));
   app.setNotFoundHandler((request, reply) =>

@@ -2,8 +2,8 @@
 import type { FastifyInstance } from "fastify";
 import type { TransferOutcome } from "../cluster/cluster.ts";
 import { CatalogueError } from "../order/errors.ts";
+import { requireUser, USER_SECURITY } from "./authorization.ts";
 import { problemResponses, Transfer, TransferRequest } from "./schemas.ts";
-import { userOf } from "./orders.ts";
 
 export interface ServiceResource {
   readonly serviceId: string;
@@ -16,7 +16,7 @@ export function serviceRoutes(app: FastifyInstance, { serviceId, transfer }: Ser
     url: "/service/transfer",
     schema: {
       summary: "Take over the orders of a dead node",
-      security: [{ user: [] }],
+      security: USER_SECURITY,
       body: TransferRequest,
       response: {
         200: Transfer,
@@ -30,8 +30,8 @@ export function serviceRoutes(app: FastifyInstance, { serviceId, transfer }: Ser
         ),
       },
     },
+    onRequest: requireUser,
     handler: async (request) => {
-      userOf(request);
       const dead = request.body.service_id;
       const outcome = await transfer(dead);
       switch (outcome.kind) {
