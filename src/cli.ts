@@ -8,6 +8,9 @@ const EXIT_FAILURE = 1;
 const EXIT_USAGE = 2;
 const SIGNALS = ["SIGTERM", "SIGINT"] as const;
 
+// A log that can't be written (a full disk, a reader that has gone) must not stop the service.
+for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined);
+
 try {
   const invocation = readInvocation(process.argv.slice(2), process.env, programVersion());
   if (invocation.kind === "print") {
@@ -55,7 +58,7 @@ function stopAtOnce(log: Logger, error: unknown): never {
 }
 
 function exitWith(code: number, line: string): never {
-  process.stderr.write(`order_process: ${line}\n`);
+  process.stderr.write(`order_process: ${line.replaceAll(/\s*\n\s*/g, " ")}\n`);
   process.exit(code);
 }
 

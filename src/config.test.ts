@@ -60,6 +60,7 @@ for (const [args, environment, message] of [
   [["--step-time", "5"], {}, /durations are written 60ms, 5s, 2m/],
   [["--step-time", "-5s"], {}, /durations are written/],
   [["--step-time", "5 years"], {}, /durations are written/],
+  [["--grace", "1000h"], {}, /the longest is 596h/],
   [["--failure-rate", "1.5"], {}, /a number from 0 to 1/],
   [["--failure-rate", ""], {}, /a number from 0 to 1/],
   [["--in-flight", "0"], {}, /a whole number from 1/],

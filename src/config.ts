@@ -187,7 +187,7 @@ function toConfig(
 function readFile(path: string): Record<string, string> {
   let content: unknown;
   try {
-    content = parseYaml(readFileSync(path, "utf8"));
+    content = parseYaml(readFileSync(path, "utf8"), { logLevel: "error" });
   } catch (error) {
     const [line] = (error instanceof Error ? error.message : String(error)).split("\n");
     throw new UsageError(`the configuration file ${path} can't be read: ${line}`);
@@ -239,10 +239,14 @@ function share(text: string): number {
   return number;
 }
 
+/** What a timer of Node's can wait. */
+const DURATION_MS_MAX = 2 ** 31 - 1;
+
 /** In milliseconds. */
 function duration(text: string): number {
   const value = /^\d+(\.\d+)?(ms|s|m|h)$/.test(text) ? ms(text as ms.StringValue) : undefined;
   if (value === undefined) throw new InvalidArgumentError("durations are written 60ms, 5s, 2m.");
+  if (value > DURATION_MS_MAX) throw new InvalidArgumentError("the longest is 596h.");
   return Math.round(value);
 }
 

@@ -5,8 +5,18 @@
  * 2. The service_id is made once and survives restarts (SPEC 2).
  */
 import { randomUUID } from "node:crypto";
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
-import { join, resolve } from "node:path";
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  writeSync,
+} from "node:fs";
+import { dirname, join, resolve } from "node:path";
 import { type FileLock, lockFile } from "./file-lock.ts";
 import { StartError } from "./order/errors.ts";
 
@@ -33,7 +43,7 @@ const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 export function openDataFolder(folder: string): DataFolder {
   const path = resolve(folder);
   try {
-    mkdirSync(path, { recursive: true });
+    makeFolder(path);
   } catch (error) {
     throw new StartError(`the data folder ${path} can't be made (${codeOf(error)}); choose another with --data`, {
       cause: error,
@@ -51,11 +61,26 @@ export function openDataFolder(folder: string): DataFolder {
   }
 }
 
+/** Makes the folder and those above it, one by one: mkdir's own `recursive` never ends where the system answers oddly (/proc). */
+function makeFolder(path: string): void {
+  if (existsSync(path)) {
+    if (!statSync(path).isDirectory()) throw new Error("it is not a folder");
+    return;
+  }
+  const parent = dirname(path);
+  if (parent !== path) makeFolder(parent);
+  mkdirSync(path);
+}
+
 function lockFolder(path: string, identityPath: string): FileLock {
+  const lockPath = join(path, "node.lock");
   let lock: FileLock | null;
   try {
-    lock = lockFile(join(path, "node.lock"));
+    lock = lockFile(lockPath);
   } catch (error) {
+    if (sqliteCodeOf(error) === SQLITE_NOTADB) {
+      throw new StartError(`${lockPath} is damaged: it should be empty; remove it`, { cause: error });
+    }
     throw notWritable(path, error);
   }
   if (lock !== null) return lock;
@@ -65,9 +90,15 @@ function lockFolder(path: string, identityPath: string): FileLock {
   );
 }
 
+const SQLITE_FULL = 13;
+const SQLITE_NOTADB = 26;
+
 function notWritable(path: string, error: unknown): StartError {
+  const full = codeOf(error) === "ENOSPC" || sqliteCodeOf(error) === SQLITE_FULL;
   return new StartError(
-    `the data folder ${path} can't be written (${codeOf(error)}); give this user write access or choose another with --data`,
+    full
+      ? `the disk of the data folder ${path} is full; free some space or choose another folder with --data`
+      : `the data folder ${path} can't be written (${codeOf(error)}); give this user write access or choose another with --data`,
     { cause: error },
   );
 }
@@ -119,4 +150,8 @@ function codeOf(error: unknown): string {
     if (error.code !== "ERR_SQLITE_ERROR") return error.code;
   }
   return error instanceof Error ? error.message : String(error);
+}
+
+function sqliteCodeOf(error: unknown): unknown {
+  return error instanceof Error && "errcode" in error ? error.errcode : undefined;
 }

@@ -1,7 +1,7 @@
 /** Wires a node together; the only file that knows every part. */
 import { randomUUIDv7 } from "node:crypto";
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, readFileSync, realpathSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { getHeapStatistics } from "node:v8";
 import { singleNodeCluster } from "./cluster/single-node.ts";
 import type { Config } from "./config.ts";
@@ -61,8 +61,7 @@ export async function startNode(
   let store: Store | null = null;
   let storeLock: FileLock | null = null;
   try {
-    // A store in the data folder is under the folder's lock.
-    if (config.storePath !== null) storeLock = lockStore(config.storePath);
+    storeLock = lockStore(storePath);
     store = await (parts.openStore ?? openSqliteStore)({ path: storePath, now, onBroken });
     return await startOnStore(store);
   } catch (error) {
@@ -137,7 +136,9 @@ export async function startNode(
 function lockStore(path: string): FileLock {
   let lock: FileLock | null;
   try {
-    lock = lockFile(`${path}.lock`);
+    const folder = realpathSync(dirname(path));
+    const target = join(folder, basename(path));
+    lock = lockFile(`${existsSync(target) ? realpathSync(target) : target}.lock`);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new StartError(

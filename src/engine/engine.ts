@@ -17,7 +17,6 @@ import type { Pipeline } from "../order/pipeline.ts";
 import type { Logger } from "../log.ts";
 import {
   type AdvanceWrite,
-  type ClaimedOrder,
   type CreateWrite,
   type Store,
   type StoredOrder,
@@ -158,16 +157,19 @@ export class Engine {
    */
   async resume(): Promise<number> {
     let resumed = 0;
-    for (const { incarnation, serviceId } of await this.#store.listOwners()) {
+    for (const { incarnation, serviceId } of await this.#patiently(() => this.#store.listOwners(), [])) {
       if (incarnation === this.#incarnation) continue;
       for (;;) {
         const limit = Math.min(CLAIM_PAGE_ORDERS, this.#room());
         if (this.#stopping) return resumed;
-        const page = limit > 0 ? await this.#claim(incarnation, limit) : null;
-        if (page === null) {
+        if (limit === 0) {
           await delay(RESUME_RETRY_MS);
           continue;
         }
+        const page = await this.#patiently(
+          () => this.#store.claimOrders(incarnation, this.#incarnation, this.#now(), limit),
+          [],
+        );
         for (const order of page) this.#adopt(order);
         resumed += page.length;
         if (page.length < limit) break;
@@ -244,14 +246,20 @@ export class Engine {
     }
   }
 
-  async #claim(from: Incarnation, limit: number): Promise<readonly ClaimedOrder[] | null> {
-    try {
-      return await this.#store.claimOrders(from, this.#incarnation, this.#now(), limit);
-    } catch (error) {
-      if (!(error instanceof StoreUnavailableError)) throw error;
-      this.#log.error(`Orders of a former start can't be taken over yet: ${error.message}`);
-      return null;
+  /** Asks the store again and again until it answers (SPEC G7), or the node stops: then `otherwise`. */
+  async #patiently<T>(ask: () => Promise<T>, otherwise: T): Promise<T> {
+    let failure = "";
+    while (!this.#stopping) {
+      try {
+        return await ask();
+      } catch (error) {
+        if (!(error instanceof StoreUnavailableError)) throw error;
+        if (error.message !== failure) this.#log.error(`The store can't be read: ${error.message}. It is asked again.`);
+        failure = error.message;
+        await delay(RESUME_RETRY_MS);
+      }
     }
+    return otherwise;
   }
 
   /** Goes on with an order that is this incarnation's by a committed write (SPEC 8.6). */
@@ -281,19 +289,11 @@ export class Engine {
    */
   async #reread(run: OrderRun): Promise<void> {
     const { orderId } = run.order;
-    for (;;) {
-      try {
-        const stored = await this.#store.readOrder(orderId);
-        this.#forget(run);
-        if (this.#stopping) return;
-        if (stored !== null && stored.owner === this.#incarnation) this.#adopt({ ...stored, body: run.bodyText });
-        else this.#log.warn(`Order ${orderId} is let go: it belongs to another node now`);
-        return;
-      } catch (error) {
-        if (!(error instanceof StoreUnavailableError)) throw error;
-        await delay(RESUME_RETRY_MS);
-      }
-    }
+    const stored = await this.#patiently(() => this.#store.readOrder(orderId), null);
+    this.#forget(run);
+    if (this.#stopping) return;
+    if (stored !== null && stored.owner === this.#incarnation) this.#adopt({ ...stored, body: run.bodyText });
+    else this.#log.warn(`Order ${orderId} is let go: it belongs to another node now`);
   }
 
   #remember(run: OrderRun): void {

@@ -65,14 +65,12 @@ export class OrderRun implements WriteListener {
   proceed(): void {
     const { state } = this.#order;
     if (state.status !== "running" && state.status !== "rolling_back") return this.#host.finished(this);
-    if (!this.#host.callsAllowed) return;
-    const waitMs = state.call.notBeforeMs === null ? 0 : state.call.notBeforeMs - this.#host.now();
-    if (waitMs > 0) {
-      this.#timer = setTimeout(() => this.proceed(), Math.min(waitMs, TIMER_MS_MAX));
-    } else {
-      this.#timer = null;
-      this.#makeCall(state.status === "running" ? "run" : "rollback", state.call.stepIndex, state.call.attempt);
-    }
+    const { stepIndex, attempt, notBeforeMs } = state.call;
+    const direction = state.status === "running" ? "run" : "rollback";
+    // Never longer than the wait was meant to be, should the clock have been set back since.
+    const waitMs = notBeforeMs === null ? 0 : notBeforeMs - Math.max(this.#host.now(), this.#order.changeTimeMs);
+    if (waitMs > 0) this.#callAfter(waitMs, direction, stepIndex, attempt);
+    else this.#makeCall(direction, stepIndex, attempt);
   }
 
   /** Gives up whatever waits or is under way: nothing more comes from this run. */
@@ -100,7 +98,17 @@ export class OrderRun implements WriteListener {
     throw new Error("only a creation can be dropped");
   }
 
+  #callAfter(waitMs: number, direction: "run" | "rollback", stepIndex: number, attempt: number): void {
+    const partMs = Math.min(waitMs, TIMER_MS_MAX);
+    this.#timer = setTimeout(() => {
+      if (waitMs > partMs) this.#callAfter(waitMs - partMs, direction, stepIndex, attempt);
+      else this.#makeCall(direction, stepIndex, attempt);
+    }, partMs);
+  }
+
   #makeCall(direction: "run" | "rollback", stepIndex: number, attempt: number): void {
+    this.#timer = null;
+    if (!this.#host.callsAllowed) return;
     const step = this.#pipeline.steps[stepIndex];
     const action = step?.[direction];
     if (step === undefined || action === undefined) {

@@ -21,6 +21,12 @@ export function parseJsonBody(bytes: Buffer): JsonBody {
     throw new CatalogueError("body_not_json", "The body is empty; send a JSON object, {} at least.");
   if (!isUtf8(bytes)) throw new CatalogueError("body_not_json", "The body is not valid UTF-8, as JSON must be.");
   const text = bytes.toString("utf8");
+  if (text.startsWith("\uFEFF")) {
+    throw new CatalogueError(
+      "body_not_json",
+      "The body begins with a byte order mark, which JSON does not have; leave it out.",
+    );
+  }
   if (exceedsDepth(text, BODY_DEPTH_MAX)) {
     throw new CatalogueError("body_too_deep", `The body is nested deeper than ${BODY_DEPTH_MAX} levels.`);
   }

@@ -49,6 +49,9 @@ export function errorHandler(
     if (error instanceof CatalogueError) return sendProblem(reply, error.code, error.message);
     if (error.validation !== undefined) return sendProblem(reply, "request_invalid", `${error.message}.`);
     const code = FASTIFY_CODES[error.code];
+    // Fastify would close the connection, and a client that is still sending would miss the answer; Node reads on instead,
+    // until the time for the request is over.
+    if (code === "body_too_large") reply.removeHeader("connection");
     if (code !== undefined) return sendProblem(reply, code, detailOf(code, error, request));
     if (error.statusCode !== undefined && error.statusCode < 500)
       return sendProblem(reply, "request_invalid", error.message);

@@ -2,7 +2,7 @@
 import type { Socket } from "node:net";
 import swagger from "@fastify/swagger";
 import swaggerUi from "@fastify/swagger-ui";
-import Fastify, { type FastifyInstance, type FastifyRequest, type HTTPMethods } from "fastify";
+import Fastify, { type FastifyInstance, type FastifyRequest } from "fastify";
 import type { Logger } from "../log.ts";
 import { CatalogueError, type ErrorCode, StartError } from "../order/errors.ts";
 import { parseJsonBody } from "./body.ts";
@@ -48,6 +48,9 @@ export type HttpServerOptions = { readonly log: Logger; readonly limits: HttpLim
 /** How often Node looks for connections that are over their time. */
 const TIMEOUT_CHECK_MS = 1_000;
 
+/** A path that leads nowhere is shown to who asked for it, up to here. */
+const SHOWN_PATH_CHARS_MAX = 200;
+
 /** Builds the server with its routes; `listen` starts it. */
 export async function createHttpServer(options: HttpServerOptions): Promise<FastifyInstance> {
   const { log, limits } = options;
@@ -57,11 +60,19 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
     requestTimeout: limits.requestTimeoutMs,
     keepAliveTimeout: limits.keepAliveTimeoutMs,
     forceCloseConnections: "idle",
-    http: { headersTimeout: limits.headersTimeoutMs, connectionsCheckingInterval: TIMEOUT_CHECK_MS },
+    // HTTP/1.1 without Host is refused below, in our own words.
+    http: {
+      headersTimeout: limits.headersTimeoutMs,
+      connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+      requireHostHeader: false,
+    },
+    // No path is too long to be looked up, and not found; Node bounds it with the other headers.
+    routerOptions: { maxParamLength: 16 * 1024 },
     // A request is taken as it is or refused; it isn't mended.
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, allErrors: false } },
     clientErrorHandler: (error, socket) => answerUnparsable(error, socket),
-    frameworkErrors: (error, _request, reply) => void sendProblem(reply, "request_invalid", error.message),
+    frameworkErrors: (_error, _request, reply) =>
+      void sendProblem(reply, "request_invalid", "The path is not a valid one; check its percent signs."),
   });
   app.server.maxConnections = limits.connectionsMax;
 
@@ -69,6 +80,10 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
   app.decorateRequest("bodyText", "");
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", { parseAs: "buffer" }, (_request, bytes, done) => done(null, bytes));
+  app.addHook("onRequest", (request, _reply, done) => {
+    const hasHost = request.headers.host !== undefined || request.raw.httpVersion !== "1.1";
+    done(hasHost ? undefined : new CatalogueError("request_invalid", "An HTTP/1.1 request needs a Host header."));
+  });
   app.addHook("preValidation", async (request) => {
     if (request.method !== "POST" || request.is404) return;
     requireJsonType(request);
@@ -77,13 +92,22 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
     request.body = value;
   });
   app.setErrorHandler(errorHandler(log));
-  app.setNotFoundHandler((request, reply) =>
-    sendProblem(
+  const allowedMethods = collectMethods(app);
+  app.setNotFoundHandler((request, reply) => {
+    const { method } = request;
+    const [path = ""] = request.url.split("?");
+    const allowed = allowedMethods(path);
+    if (allowed.length === 0) {
+      const shown = path.slice(0, SHOWN_PATH_CHARS_MAX);
+      return sendProblem(reply, "route_not_found", `There is nothing at ${method} ${shown}; see /docs.`);
+    }
+    reply.header("allow", allowed.join(", "));
+    return sendProblem(
       reply,
-      "route_not_found",
-      `There is nothing at ${request.method} ${request.url.slice(0, 200)}; see /docs.`,
-    ),
-  );
+      "method_not_allowed",
+      `${method} is not a method of this resource; it has ${allowed.join(", ")}.`,
+    );
+  });
 
   for (const schema of NAMED_SCHEMAS) app.addSchema(schema);
   await app.register(swagger, {
@@ -116,11 +140,6 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
   diagnosticRoutes(app, options);
   app.get("/openapi.json", { schema: { hide: true } }, () => app.swagger());
 
-  refuseOtherMethods(app, "/orders", ["POST"]);
-  refuseOtherMethods(app, "/orders/:order_id", ["GET", "HEAD"]);
-  refuseOtherMethods(app, "/service/transfer", ["POST"]);
-  refuseOtherMethods(app, "/diagnostic/heartbeat", ["GET", "HEAD"]);
-  refuseOtherMethods(app, "/diagnostic/cluster", ["GET", "HEAD"]);
   return app;
 }
 
@@ -159,28 +178,25 @@ function listenReason(error: unknown): string {
 const JSON_TYPE = /^(application\/([\w.+-]+\+)?json|application\/x-www-form-urlencoded)\s*(;|$)/i;
 
 function requireJsonType(request: FastifyRequest): void {
-  const type = request.headers["content-type"];
+  const { "content-type": type, "content-encoding": encoding } = request.headers;
+  if (encoding !== undefined && encoding !== "identity") {
+    throw new CatalogueError("media_type_unsupported", "Send the body as it is, without Content-Encoding.");
+  }
   if (type === undefined || type === "application/json" || JSON_TYPE.test(type)) return;
   throw new CatalogueError("media_type_unsupported", "Send the body as application/json.");
 }
 
-const METHODS: readonly HTTPMethods[] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-
-function refuseOtherMethods(app: FastifyInstance, url: string, allowed: readonly HTTPMethods[]): void {
-  app.route({
-    method: METHODS.filter((method) => !allowed.includes(method)),
-    url,
-    schema: { hide: true },
-    // Before the body is looked at: it doesn't matter what is in it.
-    onRequest: async (request, reply) => {
-      reply.header("allow", allowed.join(", "));
-      throw new CatalogueError(
-        "method_not_allowed",
-        `${request.method} is not a method of this resource; it has ${allowed.join(", ")}.`,
-      );
-    },
-    handler: () => undefined,
+/** Remembers the methods of every route that is added from now on; the answer is by path, empty where there is nothing. */
+function collectMethods(app: FastifyInstance): (path: string) => readonly string[] {
+  const resources = new Map<string, { pattern: RegExp; methods: string[] }>();
+  app.addHook("onRoute", ({ url, method, schema }) => {
+    if (schema?.hide === true) return;
+    const pattern = new RegExp(`^${url.replaceAll(/:\w+/g, "[^/]+")}$`);
+    const resource = resources.get(url) ?? { pattern, methods: [] };
+    resource.methods.push(...[method].flat());
+    resources.set(url, resource);
   });
+  return (path) => [...resources.values()].find(({ pattern }) => pattern.test(path))?.methods ?? [];
 }
 
 /** What Node's parser refuses before there is a request: answered on the bare socket. */

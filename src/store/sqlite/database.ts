@@ -24,6 +24,7 @@ import {
   type TakenKey,
 } from "./protocol.ts";
 import { APPLICATION_ID, MIGRATIONS, PAGE_BYTES, SQLITE_VERSION_MIN } from "./schema.ts";
+import { logHeaderIsSound } from "./log-header.ts";
 import { reasonOf, SqliteStoreError } from "./reasons.ts";
 
 /** How long a write waits for another process that holds the write lock. */
@@ -81,6 +82,9 @@ export class SqliteDatabase {
     requireVersion(process.versions.sqlite);
     let db: DatabaseSync | null = null;
     try {
+      if (!logHeaderIsSound(path)) {
+        throw new SqliteStoreError(`its log ${path}-wal is damaged; restore both from a backup`);
+      }
       db = new DatabaseSync(path, { timeout: BUSY_TIMEOUT_MS });
       prepareFile(db);
       migrate(db);
