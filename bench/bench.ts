@@ -1,0 +1,346 @@
+/**
+ * Measures what bench/README.md lists and prints it as a table. Every figure stands beside the ceiling that was measured
+ * in turn with it, in the same run, because machines differ and change: the ratio is what counts.
+ *
+ *     npm run bench            about four minutes
+ *     npm run bench -- quick   one round each, shorter: to see that it runs, not to quote
+ */
+import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { Agent, request } from "node:http";
+import { cpus, tmpdir } from "node:os";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+
+const QUICK = process.argv.includes("quick");
+const ROUNDS = QUICK ? 1 : 5;
+const LOAD_SECONDS = QUICK ? 2 : 6;
+const LOOP_ORDERS = QUICK ? 30_000 : 150_000;
+const IDLE_ORDERS = QUICK ? 50 : 400;
+const IN_FLIGHT_ORDERS = 100_000;
+/** As many as the connections below keep busy, and as the in-process engine is given. */
+const CONNECTIONS = 256;
+const LOOP_IN_FLIGHT = 3_000;
+const LOOP_WRITES_PER_COMMIT = 1_500;
+
+const ROOT = new URL("..", import.meta.url).pathname;
+const LAUNCHER = join(ROOT, "order_process");
+/** As the launcher starts the service. */
+const NODE_FLAGS = ["--max-semi-space-size=32"];
+const HAS_WRK = spawnSync("wrk", ["-v"]).error === undefined;
+
+interface Row {
+  readonly what: string;
+  readonly figure: string;
+  readonly beside: string;
+  readonly goal: string;
+}
+
+const folders: string[] = [];
+const children = new Set<ChildProcess>();
+const rows: Row[] = [];
+
+process.on("exit", () => {
+  for (const child of children) child.kill("SIGKILL");
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+});
+
+progress(
+  `${cpus().length} × ${cpus()[0]?.model ?? "?"}, Node ${process.version}, load from ${HAS_WRK ? "wrk" : "autocannon"}`,
+);
+await measureEngine();
+const servicePerSecond = await measureHttp();
+await measureAcceptLatency(servicePerSecond);
+await measureIdle();
+measureMemory();
+await measureRestart();
+printTable();
+
+/** The engine without HTTP beside a bare loop that makes the same writes in the same store. */
+async function measureEngine(): Promise<void> {
+  const engine: number[] = [];
+  const loop: number[] = [];
+  for (let round = 1; round <= ROUNDS; round++) {
+    engine.push(runLoop("in-process.ts", ["speed"], LOOP_IN_FLIGHT));
+    loop.push(runLoop("bare-loop.ts", [], LOOP_WRITES_PER_COMMIT));
+    progress(
+      `in-process, round ${round} of ${ROUNDS}: engine ${perSecond(engine.at(-1))}, bare loop ${perSecond(loop.at(-1))}`,
+    );
+  }
+  rows.push({
+    what: "orders completed, in-process",
+    figure: perSecond(median(engine)),
+    beside: `bare loop ${perSecond(median(loop))}: ${ratios(engine, loop)}`,
+    goal: "≥ 65 %",
+  });
+}
+
+/** The service over HTTP beside the same server with no work behind it. */
+async function measureHttp(): Promise<number> {
+  const service: number[] = [];
+  const ceiling: number[] = [];
+  for (let round = 1; round <= ROUNDS; round++) {
+    service.push(await completedPerSecond());
+    ceiling.push(await acceptedPerSecondWithoutWork());
+    progress(
+      `over HTTP, round ${round} of ${ROUNDS}: service ${perSecond(service.at(-1))}, no work ${perSecond(ceiling.at(-1))}`,
+    );
+  }
+  rows.push({
+    what: "orders completed, over HTTP",
+    figure: perSecond(median(service)),
+    beside: `same server, no work ${perSecond(median(ceiling))}: ${ratios(service, ceiling)}`,
+    goal: "≥ 50 %",
+  });
+  return median(service);
+}
+
+async function measureAcceptLatency(peakPerSecond: number): Promise<void> {
+  const { url, child } = await startService(["--step-time", "0ms"]);
+  const rate = Math.round(peakPerSecond / 2);
+  const result = autocannon(url, ["-d", String(LOAD_SECONDS), "-c", "50", "-R", String(rate)]);
+  await end(child, "SIGTERM");
+  progress(`accept latency at ${perSecond(rate)} offered: p50 ${result.latency.p50} ms, p99 ${result.latency.p99} ms`);
+  rows.push({
+    what: "accept latency at half load",
+    figure: `p50 ${result.latency.p50} ms, p99 ${result.latency.p99} ms`,
+    beside: `${perSecond(rate)} offered, ${perSecond(result.requests.average)} accepted`,
+    goal: "p99 ≤ 20 ms",
+  });
+}
+
+/** One order at a time: from before its submission until a client has seen it completed, by asking again and again. */
+async function measureIdle(): Promise<void> {
+  const { url, child } = await startService(["--step-time", "0ms"]);
+  const agent = new Agent({ keepAlive: true });
+  const times: number[] = [];
+  for (let count = 0; count < IDLE_ORDERS; count++) {
+    const startMs = performance.now();
+    const { order_id: id } = await ask(agent, "POST", `${url}/orders`, "{}");
+    for (;;) {
+      const { status } = await ask(agent, "GET", `${url}/orders/${id}`);
+      if (status === "completed") break;
+    }
+    times.push(performance.now() - startMs);
+  }
+  agent.destroy();
+  await end(child, "SIGTERM");
+  const p50 = median(times.slice(IDLE_ORDERS / 10));
+  progress(`idle system, submitted to seen completed: p50 ${p50.toFixed(2)} ms`);
+  rows.push({
+    what: "one order, idle system",
+    figure: `p50 ${p50.toFixed(2)} ms`,
+    beside: "five disk syncs, one after another, and the polling",
+    goal: "p50 ≤ 3 ms",
+  });
+}
+
+function measureMemory(): void {
+  const figures = runScript("in-process.ts", ["memory", newFolder(), String(IN_FLIGHT_ORDERS)]);
+  const [heap, resident] = [figures["heapBytesPerOrder"], figures["residentBytesPerOrder"]].map((bytes) =>
+    Math.round(bytes ?? Number.NaN),
+  );
+  progress(`${IN_FLIGHT_ORDERS} orders in flight: ${heap} bytes of heap each`);
+  rows.push({
+    what: "memory per order in flight",
+    figure: `${heap} B of heap`,
+    beside: `resident ${resident} B, with the store's page cache and room for garbage`,
+    goal: "≤ 2048 B",
+  });
+}
+
+async function measureRestart(): Promise<void> {
+  const options = ["--step-time", "1h"];
+  const { url, child, data } = await startService(options);
+  autocannon(url, ["-a", String(IN_FLIGHT_ORDERS), "-c", "50"]);
+  await end(child, "SIGKILL");
+  const startMs = performance.now();
+  const again = await startService(options, data);
+  const listenMs = performance.now() - startMs;
+  await seen(again, `taken over: ${IN_FLIGHT_ORDERS}`);
+  const restartMs = performance.now() - startMs;
+  await end(again.child, "SIGKILL");
+  progress(
+    `restart after SIGKILL with ${IN_FLIGHT_ORDERS} in flight: all running after ${(restartMs / 1_000).toFixed(2)} s`,
+  );
+  rows.push({
+    what: "restart, 100,000 in flight",
+    figure: `${(restartMs / 1_000).toFixed(2)} s`,
+    beside: `process start to all running; it listens after ${(listenMs / 1_000).toFixed(2)} s`,
+    goal: "≤ 10 s",
+  });
+}
+
+function runLoop(script: string, mode: readonly string[], size: number): number {
+  const folder = newFolder();
+  const { ordersPerSecond } = runScript(script, [...mode, folder, String(LOOP_ORDERS), String(size)]);
+  rmSync(folder, { recursive: true });
+  return ordersPerSecond ?? Number.NaN;
+}
+
+/** Runs a script of this folder on the service's own Node flags; returns the figures that it prints as JSON. */
+function runScript(script: string, args: readonly string[]): Record<string, number> {
+  const command = [...NODE_FLAGS, "--expose-gc", join(ROOT, "bench", script), ...args];
+  return JSON.parse(execFileSync(process.execPath, command, { encoding: "utf8" })) as Record<string, number>;
+}
+
+/** From the store itself: what is completed in it when the load has ended. */
+async function completedPerSecond(): Promise<number> {
+  const { url, child, data } = await startService(["--step-time", "0ms"]);
+  const { seconds } = load(url);
+  await end(child, "SIGTERM");
+  const db = new DatabaseSync(join(data, "orders.sqlite"), { readOnly: true });
+  const row = db.prepare("SELECT count(*) AS completed FROM orders WHERE status = 'completed'").get();
+  db.close();
+  rmSync(data, { recursive: true });
+  return Number(row?.["completed"]) / seconds;
+}
+
+async function acceptedPerSecondWithoutWork(): Promise<number> {
+  const { url, child } = await start(process.execPath, [...NODE_FLAGS, join(ROOT, "bench", "http-ceiling.ts")]);
+  const { requests, seconds } = load(url);
+  await end(child, "SIGTERM");
+  return requests / seconds;
+}
+
+/** Posts orders as fast as they are answered, from a process of its own. */
+function load(url: string): { requests: number; seconds: number } {
+  if (!HAS_WRK) {
+    const result = autocannon(url, ["-d", String(LOAD_SECONDS), "-c", String(CONNECTIONS)]);
+    return { requests: result["2xx"], seconds: result.duration };
+  }
+  const args = [
+    "-t1",
+    `-c${CONNECTIONS}`,
+    `-d${LOAD_SECONDS}s`,
+    "-s",
+    join(ROOT, "bench", "post.lua"),
+    `${url}/orders`,
+  ];
+  const text = execFileSync("wrk", args, { encoding: "utf8" });
+  const [, requests, seconds] = /(\d+) requests in ([\d.]+)s/.exec(text) ?? [];
+  if (requests === undefined || seconds === undefined || text.includes("Non-2xx")) throw new Error(`wrk said: ${text}`);
+  return { requests: Number(requests), seconds: Number(seconds) };
+}
+
+interface AutocannonResult {
+  readonly "2xx": number;
+  readonly non2xx: number;
+  readonly errors: number;
+  readonly duration: number;
+  readonly latency: { readonly p50: number; readonly p99: number };
+  readonly requests: { readonly average: number };
+}
+
+function autocannon(url: string, options: readonly string[]): AutocannonResult {
+  const script = join(ROOT, "node_modules", "autocannon", "autocannon.js");
+  const headers = ["-H", "Authorization=user", "-H", "Content-Type=application/json"];
+  const args = [
+    script,
+    "--json",
+    "-m",
+    "POST",
+    ...headers,
+    "-b",
+    '{"item":"book","amount":3}',
+    ...options,
+    `${url}/orders`,
+  ];
+  const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8", maxBuffer: 2 ** 26 });
+  const line = stdout.split("\n").find((text) => text.startsWith("{"));
+  if (line === undefined) throw new Error(`autocannon said: ${stdout}${stderr}`);
+  const result = JSON.parse(line) as AutocannonResult;
+  if (result.non2xx > 0 || result.errors > 0)
+    throw new Error(`${result.non2xx} refused, ${result.errors} failed: ${line}`);
+  return result;
+}
+
+interface Started {
+  readonly url: string;
+  readonly child: ChildProcess;
+  readonly output: () => string;
+}
+
+async function startService(options: readonly string[], data = newFolder()): Promise<Started & { data: string }> {
+  return { ...(await start(LAUNCHER, ["--port", "0", "--data", data, ...options])), data };
+}
+
+async function start(command: string, args: readonly string[]): Promise<Started> {
+  const child = spawn(command, args, { stdio: ["ignore", "pipe", "inherit"] });
+  children.add(child);
+  let output = "";
+  child.stdout.setEncoding("utf8").on("data", (text) => (output += text));
+  const started = { child, output: () => output };
+  const [, url] = await seen(started, /Listening at: (http:[^\s"]+)/);
+  if (url === undefined) throw new Error("no address");
+  return { ...started, url };
+}
+
+/** Resolves when the process has said it. */
+function seen({ child, output }: Omit<Started, "url">, what: string | RegExp): Promise<readonly string[]> {
+  return new Promise((resolve, reject) => {
+    const look = (): void => {
+      const found = typeof what === "string" ? (output().includes(what) ? [what] : null) : what.exec(output());
+      if (found !== null) resolve(found);
+    };
+    child.once("exit", () => reject(new Error(`the service ended: ${output()}`)));
+    child.stdout?.on("data", look);
+    look();
+  });
+}
+
+function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
+  return new Promise((resolve) => {
+    child.once("exit", () => {
+      children.delete(child);
+      resolve();
+    });
+    child.kill(signal);
+  });
+}
+
+function ask(agent: Agent, method: string, url: string, body?: string): Promise<Record<string, string>> {
+  return new Promise((resolve, reject) => {
+    const outgoing = request(url, { method, agent, headers: { authorization: "user" } }, (incoming) => {
+      let text = "";
+      incoming.setEncoding("utf8").on("data", (part) => (text += part));
+      incoming.on("end", () => resolve(JSON.parse(text) as Record<string, string>));
+    });
+    outgoing.on("error", reject).end(body);
+  });
+}
+
+function newFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), "order-process-bench-"));
+  folders.push(folder);
+  return folder;
+}
+
+function median(values: readonly number[]): number {
+  return values.toSorted((one, other) => one - other)[Math.floor(values.length / 2)] ?? Number.NaN;
+}
+
+/** The median of the rounds' ratios, and their range. */
+function ratios(values: readonly number[], ceilings: readonly number[]): string {
+  const each = values.map((value, round) => (100 * value) / (ceilings[round] ?? Number.NaN));
+  return `${Math.round(median(each))} % (${Math.round(Math.min(...each))} to ${Math.round(Math.max(...each))})`;
+}
+
+function perSecond(value: number | undefined): string {
+  return `${Math.round(value ?? Number.NaN).toLocaleString("en")}/s`;
+}
+
+function progress(line: string): void {
+  process.stderr.write(`${line}\n`);
+}
+
+function printTable(): void {
+  const header: Row = { what: "what", figure: "measured", beside: "beside", goal: "goal" };
+  const widths = (["what", "figure", "beside", "goal"] as const).map((key) => ({
+    key,
+    width: Math.max(...[header, ...rows].map((row) => row[key].length)),
+  }));
+  const line = (row: Row): string => `| ${widths.map(({ key, width }) => row[key].padEnd(width)).join(" | ")} |`;
+  const rule = `|${widths.map(({ width }) => "-".repeat(width + 2)).join("|")}|`;
+  console.log(["", line(header), rule, ...rows.map(line)].join("\n"));
+}

@@ -1,0 +1,23 @@
+/**
+ * The HTTP ceiling: the service's own server, routes, limits and schemas, with no work behind them: an order is
+ * "accepted" at once and forgotten. Prints where it listens.
+ */
+import { randomUUIDv7 } from "node:crypto";
+import { createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "../src/http/server.ts";
+import { createLogger } from "../src/log.ts";
+
+const serviceId = "00000000-0000-4000-8000-000000000000";
+const app = await createHttpServer({
+  log: createLogger("warn", "logfmt", (text) => process.stderr.write(text)),
+  limits: DEFAULT_HTTP_LIMITS,
+  serviceId,
+  version: "0.0.0",
+  now: Date.now,
+  status: () => "OK",
+  submit: () =>
+    Promise.resolve({ kind: "accepted", orderId: randomUUIDv7(), startTimeMs: Date.now(), replayed: false }),
+  readOrder: () => Promise.resolve(null),
+  transfer: () => Promise.resolve({ kind: "service_not_found" }),
+  cluster: () => ({ leaderServiceId: serviceId, term: 1, nodes: [] }),
+});
+console.log(`Listening at: ${await listen(app, "127.0.0.1", 0)}`);

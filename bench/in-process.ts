@@ -1,0 +1,69 @@
+/**
+ * The engine on the embedded store, without HTTP. Prints one line of JSON.
+ *
+ *     node bench/in-process.ts speed <folder> <orders> <orders in flight>
+ *         Orders completed per second: four empty steps, every transition durable.
+ *     node --expose-gc bench/in-process.ts memory <folder> <orders>
+ *         The memory that an order takes while its first step runs.
+ */
+import { randomUUIDv7 } from "node:crypto";
+import { join } from "node:path";
+import { Engine } from "../src/engine/engine.ts";
+import { createLogger } from "../src/log.ts";
+import { builtInPipeline } from "../src/pipelines/built-in.ts";
+import { openSqliteStore } from "../src/store/sqlite/sqlite-store.ts";
+
+const [mode = "", folder = ".", orders = "0", inFlight = orders] = process.argv.slice(2);
+const ordersMax = Number(orders);
+const inFlightMax = Number(inFlight);
+const submission = { user: "user", body: '{"item":"book","amount":3}', idempotencyKey: null };
+
+const store = await openSqliteStore({
+  path: join(folder, "orders.sqlite"),
+  now: Date.now,
+  onBroken: (error) => {
+    throw error;
+  },
+});
+const engine = new Engine({
+  store,
+  incarnation: await store.registerIncarnation("00000000-0000-4000-8000-000000000000", Date.now()),
+  pipeline: builtInPipeline({ stepTimeMs: mode === "memory" ? 3_600_000 : 0, failureRate: 0, random: Math.random }),
+  log: createLogger("warn", "logfmt", (text) => process.stderr.write(text)),
+  now: Date.now,
+  random: Math.random,
+  newOrderId: randomUUIDv7,
+  limits: { ordersMax: inFlightMax, bodyCharsMax: 1_000_000_000 },
+});
+console.log(JSON.stringify(mode === "memory" ? await measureMemory() : await measureSpeed()));
+await engine.drain(0);
+await store.close();
+process.exit(0); // the steps still under way are not waited for
+
+async function measureSpeed(): Promise<object> {
+  const startMs = performance.now();
+  let submitted = 0;
+  while (submitted < ordersMax || engine.ordersInFlight > 0) {
+    const room = Math.min(inFlightMax - engine.ordersInFlight, ordersMax - submitted);
+    for (let count = 0; count < room; count++) void engine.submit(submission);
+    submitted += room;
+    await new Promise(setImmediate);
+  }
+  return { ordersPerSecond: (ordersMax * 1_000) / (performance.now() - startMs) };
+}
+
+async function measureMemory(): Promise<object> {
+  if (gc === undefined) throw new Error("run it with --expose-gc");
+  await gc({ execution: "async" });
+  const before = process.memoryUsage();
+  const BATCH = 1_000;
+  for (let count = 0; count < ordersMax; count += BATCH) {
+    await Promise.all(Array.from({ length: BATCH }, () => engine.submit(submission)));
+  }
+  await gc({ execution: "async" });
+  const after = process.memoryUsage();
+  return {
+    heapBytesPerOrder: (after.heapUsed - before.heapUsed) / ordersMax,
+    residentBytesPerOrder: (after.rss - before.rss) / ordersMax,
+  };
+}
