@@ -3,6 +3,8 @@
  *
  *     node bench/in-process.ts speed <folder> <orders> <orders in flight>
  *         Orders completed per second: four empty steps, every transition durable.
+ *     node bench/in-process.ts latency <folder> <orders>
+ *         From submission to completion of one order after another, the system otherwise idle.
  *     node --expose-gc bench/in-process.ts memory <folder> <orders>
  *         The memory that an order takes while its first step runs.
  */
@@ -35,7 +37,12 @@ const engine = new Engine({
   newOrderId: randomUUIDv7,
   limits: { ordersMax: inFlightMax, bodyCharsMax: 1_000_000_000 },
 });
-console.log(JSON.stringify(mode === "memory" ? await measureMemory() : await measureSpeed()));
+const measures: Readonly<Record<string, () => Promise<object>>> = {
+  speed: measureSpeed,
+  latency: measureLatency,
+  memory: measureMemory,
+};
+console.log(JSON.stringify(await measures[mode]?.()));
 await engine.drain(0);
 await store.close();
 process.exit(0); // the steps still under way are not waited for
@@ -50,6 +57,18 @@ async function measureSpeed(): Promise<object> {
     await new Promise(setImmediate);
   }
   return { ordersPerSecond: (ordersMax * 1_000) / (performance.now() - startMs) };
+}
+
+async function measureLatency(): Promise<object> {
+  const timesMs: number[] = [];
+  for (let count = 0; count < ordersMax; count++) {
+    const startMs = performance.now();
+    void engine.submit(submission);
+    while (engine.ordersInFlight > 0) await new Promise(setImmediate);
+    timesMs.push(performance.now() - startMs);
+  }
+  timesMs.sort((one, other) => one - other);
+  return { p50Ms: timesMs[Math.floor(ordersMax * 0.5)], p99Ms: timesMs[Math.floor(ordersMax * 0.99)] };
 }
 
 async function measureMemory(): Promise<object> {

@@ -111,11 +111,10 @@ export class GroupCommit {
       return;
     }
     this.#batchesInFlight--;
-    for (const [index, entry] of batch.entries()) {
-      const outcome = outcomes[index];
-      if (outcome === undefined) throw new Error("the store answered fewer writes than it was given");
-      entry.listener.settled(outcome);
-    }
+    if (outcomes.length !== batch.length)
+      throw new Error("the store answered another number of writes than it was given");
+    let index = 0;
+    for (const outcome of outcomes) batch[index++]?.listener.settled(outcome);
     this.#recover();
     this.#onSettled();
     this.#scheduleFlush();
