@@ -57,6 +57,7 @@ export async function startNode(
   const storePath = config.storePath ?? join(folder.path, "orders.sqlite");
   log.info(`Service configuration loaded: {${config.host} ${config.port}}, data in ${folder.path}`);
   log.info(`Store configuration loaded: {sqlite ${storePath}}`);
+  log.info("Opening and checking the store");
 
   let store: Store | null = null;
   let storeLock: FileLock | null = null;

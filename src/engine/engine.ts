@@ -83,6 +83,8 @@ export class Engine {
   #creating = 0;
   #bodyChars = 0;
   #callsUnderWay = 0;
+  /** Pipelines that orders wait for and this node lacks: named in the log once each. */
+  readonly #missingPipelines = new Set<string>();
   #stopping = false;
   #wakeDrain: (() => void) | null = null;
 
@@ -166,13 +168,14 @@ export class Engine {
           await delay(RESUME_RETRY_MS);
           continue;
         }
-        const page = await this.#patiently(
+        const { orders, damaged } = await this.#patiently(
           () => this.#store.claimOrders(incarnation, this.#incarnation, this.#now(), limit),
-          [],
+          { orders: [], damaged: [] },
         );
-        for (const order of page) this.#adopt(order);
-        resumed += page.length;
-        if (page.length < limit) break;
+        for (const order of orders) this.#adopt(order);
+        for (const { orderId, reason } of damaged) this.#leaveAlone(orderId, reason);
+        resumed += orders.length;
+        if (orders.length + damaged.length < limit) break;
       }
       this.#log.debug(`Orders of service ${serviceId}, incarnation ${incarnation}, are taken over`);
     }
@@ -268,19 +271,28 @@ export class Engine {
     try {
       order = replay(stored.orderId, stored.history);
     } catch (error) {
-      this.#log.error(`Order ${stored.orderId} is left alone: its history in the store is damaged (${String(error)})`);
+      this.#leaveAlone(stored.orderId, error instanceof Error ? error.message : String(error));
       return;
     }
     if (order.state.status !== "running" && order.state.status !== "rolling_back") return;
     if (stored.pipelineName !== this.#pipeline.name || stored.pipelineVersion !== this.#pipeline.version) {
-      this.#log.warn(
-        `Order ${stored.orderId} waits: this node does not have its pipeline ${stored.pipelineName} v${stored.pipelineVersion}`,
-      );
+      const missing = `${stored.pipelineName} v${stored.pipelineVersion}`;
+      if (!this.#missingPipelines.has(missing)) {
+        this.#log.warn(
+          `Orders wait: this node does not have their pipeline ${missing} (order ${stored.orderId} is one)`,
+        );
+      }
+      this.#missingPipelines.add(missing);
       return;
     }
     const run = new OrderRun(this.#host, this.#pipeline, order, stored.user, stored.body);
     this.#remember(run);
     run.proceed();
+  }
+
+  /** One damaged order must not keep the others from going on. */
+  #leaveAlone(orderId: string, reason: string): void {
+    this.#log.error(`Order ${orderId} is left alone: its history in the store is damaged (${reason})`);
   }
 
   /**

@@ -71,9 +71,11 @@ export class GroupCommit {
     this.#add(write, listener);
   }
 
-  /** Stops retrying. What the store has not taken stays undone. */
+  /** Stops: creations that wait are dropped, other writes stay undone, for the next start to make again. */
   close(): void {
     this.#closed = true;
+    this.#dropCreations(this.#queue, new Error("the node is stopping"));
+    this.#queue = [];
     if (this.#retryTimer !== null) clearTimeout(this.#retryTimer);
     this.#retryTimer = null;
   }
@@ -125,14 +127,15 @@ export class GroupCommit {
       this.#log.error(`The store failed: ${error.message}. New orders are refused until it works again.`);
     }
     this.#failure = error.message;
-    const kept: Entry[] = [];
-    for (const entry of [...batch, ...this.#queue]) {
-      if (entry.write.kind === "create") entry.listener.dropped(error);
-      else kept.push(entry);
-    }
-    this.#queue = kept;
+    this.#queue = this.#dropCreations([...batch, ...this.#queue], error);
     this.#onSettled();
     if (this.#retryTimer === null && !this.#closed) this.#retryTimer = setTimeout(() => this.#retry(), RETRY_MS);
+  }
+
+  /** Tells the listeners of creations that they are dropped; returns the other writes. */
+  #dropCreations(entries: readonly Entry[], error: Error): Entry[] {
+    for (const { write, listener } of entries) if (write.kind === "create") listener.dropped(error);
+    return entries.filter(({ write }) => write.kind !== "create");
   }
 
   /** While writes wait, they are the trial; otherwise a write of no meaning is. */

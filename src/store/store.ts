@@ -66,6 +66,13 @@ export interface ClaimedOrder extends StoredOrder {
   readonly body: string;
 }
 
+/** What a claim has brought. */
+export interface Claim {
+  readonly orders: readonly ClaimedOrder[];
+  /** Orders that were claimed, too, but can't be read: their rows are damaged. */
+  readonly damaged: readonly { readonly orderId: string; readonly reason: string }[];
+}
+
 /** An incarnation that owns orders which are not final. */
 export interface OwnerSummary {
   readonly incarnation: Incarnation;
@@ -85,9 +92,9 @@ export interface Store {
   listOwners(): Promise<readonly OwnerSummary[]>;
   /**
    * Gives up to `limit` orders that are not final from one owner to another (one event, one revision each) and returns
-   * them as they are after that. Fewer than `limit`: none is left.
+   * them as they are after that. Fewer than `limit` together: none is left.
    */
-  claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): Promise<readonly ClaimedOrder[]>;
+  claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): Promise<Claim>;
   /** Makes one durable write of no meaning; resolves when the store can be written again. */
   probe(): Promise<void>;
   /** Waits for what was asked and lets go of the store. */

@@ -134,7 +134,7 @@ export function storeContract(name: string, open: OpenStores): void {
       await store.commit([advance(orderId, owner, 1, { ...completion, newStatus: status })]);
       assert.deepEqual(kinds(await store.commit([advance(orderId, owner, 2)])), ["conflict"]);
       const other = await store.registerIncarnation(SERVICE_ID, AT_MS);
-      assert.deepEqual(await store.claimOrders(owner, other, AT_MS, 10), []);
+      assert.deepEqual(await store.claimOrders(owner, other, AT_MS, 10), { orders: [], damaged: [] });
       assert.equal((await store.readOrder(orderId))?.revision, 2);
     }
   });
@@ -190,10 +190,10 @@ export function storeContract(name: string, open: OpenStores): void {
         await store.claimOrders(former, owner, AT_MS + 5, 3),
       ];
       assert.deepEqual(
-        pages.map((page) => page.length),
+        pages.map(({ orders }) => orders.length),
         [3, 2, 0],
       );
-      const claimed = pages.flat();
+      const claimed = pages.flatMap(({ orders }) => orders);
       assert.deepEqual(new Set(claimed.map(({ orderId }) => orderId)), new Set(writes.map(({ orderId }) => orderId)));
       for (const order of claimed) {
         assert.equal(order.owner, owner);
@@ -220,7 +220,7 @@ export function storeContract(name: string, open: OpenStores): void {
         turn % 2 === 0 ? store.claimOrders(former, one, AT_MS, 7) : other.claimOrders(former, two, AT_MS, 7),
       ),
     );
-    const ids = pages.flat().map(({ orderId }) => orderId);
+    const ids = pages.flatMap(({ orders }) => orders).map(({ orderId }) => orderId);
     assert.equal(ids.length, 40);
     assert.equal(new Set(ids).size, 40);
   });
@@ -231,7 +231,7 @@ export function storeContract(name: string, open: OpenStores): void {
     const event = { kind: "rollback_abandoned", atMs: AT_MS, error: "no" } as const;
     await store.commit([advance(orderId, former, 1, { event, newStatus: "rollback_incomplete" })]);
     const owner = await store.registerIncarnation(SERVICE_ID, AT_MS);
-    const claimed = await store.claimOrders(former, owner, AT_MS, 10);
+    const { orders: claimed } = await store.claimOrders(former, owner, AT_MS, 10);
     assert.deepEqual(
       claimed.map((order) => [order.orderId, order.status]),
       [[orderId, "rollback_incomplete"]],

@@ -39,7 +39,7 @@ export function witnessedStore(store: Store): { store: Store; witness: Witness }
     },
     claimOrders: async (from, to, atMs, limit) => {
       const claimed = await store.claimOrders(from, to, atMs, limit);
-      for (const order of claimed) revisions.set(order.orderId, order.revision);
+      for (const order of claimed.orders) revisions.set(order.orderId, order.revision);
       return claimed;
     },
   };

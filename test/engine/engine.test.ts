@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { randomUUIDv7 } from "node:crypto";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { test, type TestContext } from "node:test";
 import { Engine, type EngineLimits, type Submission } from "../../src/engine/engine.ts";
 import { createLogger } from "../../src/log.ts";
@@ -28,6 +29,11 @@ type FaultyStore = Store & { fault: "none" | "before" | "after"; commits: number
 const submission: Submission = { user: "user", body: "{}", idempotencyKey: null };
 const NO_RETRY = { attemptsMax: 1, delayMs: 1, factor: 1, delayMsMax: 1, jitter: 0 };
 const noop = (): void => undefined;
+
+/** Lets the event loop turn, so that what is due now happens. */
+async function waitForTurns(turns: number): Promise<void> {
+  for (let turn = 0; turn < turns; turn++) await new Promise(setImmediate);
+}
 
 function faulty(store: Store): FaultyStore {
   const failing = (): never => {
@@ -336,11 +342,26 @@ test("an order whose pipeline this node lacks, or whose history is damaged, wait
       body: "{}",
     },
   ]);
+  const damagedId = await old.accepted();
+  const impossibleId = await old.accepted();
   await old.engine.drain(0);
+  const db = new DatabaseSync(path);
+  db.prepare("UPDATE orders SET history = 'noise' WHERE order_id = ?").run(damagedId);
+  db.prepare(`UPDATE orders SET history = '["owner",1,1]' WHERE order_id = ?`).run(impossibleId);
+  db.close();
   const next = await harness(t, [{ name: "A", run: noop }], { path });
-  assert.equal(await next.engine.resume(), 2);
+  assert.equal(await next.engine.resume(), 3);
   await next.reaches(orderId, "completed");
-  assert.ok(next.logged.some((line) => line.includes("does not have its pipeline other v7")));
+  for (const words of [
+    "pipeline other v7",
+    `Order ${damagedId} is left alone`,
+    `Order ${impossibleId} is left alone`,
+  ]) {
+    assert.ok(
+      next.logged.some((line) => line.includes(words)),
+      words,
+    );
+  }
 });
 
 test("draining lets running steps end, starts none, and takes no order", async (t) => {
@@ -359,6 +380,26 @@ test("draining lets running steps end, starts none, and takes no order", async (
   const { history } = await order(orderId);
   assert.equal(history.at(-1)?.kind, "step_completed");
   assert.deepEqual(called, []);
+});
+
+test("an order whose creation the store has not taken when the grace time is over is refused, not left hanging", async (t) => {
+  const { engine, store } = await harness(t, [{ name: "A", run: noop }]);
+  const commit = store.commit.bind(store);
+  let release = noop;
+  const gate = new Promise<void>((resolve) => (release = resolve));
+  store.commit = async (writes) => gate.then(() => commit(writes));
+  const first = [engine.submit(submission), engine.submit(submission)];
+  await waitForTurns(3);
+  const second = engine.submit(submission);
+  await waitForTurns(3);
+  const third = engine.submit(submission);
+  await engine.drain(10);
+  assert.equal((await third).kind, "store_unavailable");
+  release();
+  assert.deepEqual(
+    (await Promise.all([...first, second])).map(({ kind }) => kind),
+    ["accepted", "accepted", "accepted"],
+  );
 });
 
 test("draining gives up steps that outlast the grace time, and aborts them", async (t) => {

@@ -7,7 +7,7 @@ import { Worker } from "node:worker_threads";
 import type { Incarnation } from "../../order/order.ts";
 import { decodeHistory, decodeStatus } from "../codec.ts";
 import {
-  type ClaimedOrder,
+  type Claim,
   type OwnerSummary,
   type Store,
   type StoredOrder,
@@ -106,9 +106,17 @@ class SqliteStore implements Store {
     return this.#ask("listOwners", null);
   }
 
-  async claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): Promise<readonly ClaimedOrder[]> {
-    const rows = await this.#ask("claimOrders", { from, to, atMs, limit });
-    return rows.map((row) => ({ ...storedOrder(row), body: row.body }));
+  async claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): Promise<Claim> {
+    const orders: Claim["orders"][number][] = [];
+    const damaged: Claim["damaged"][number][] = [];
+    for (const row of await this.#ask("claimOrders", { from, to, atMs, limit })) {
+      try {
+        orders.push({ ...storedOrder(row), body: row.body });
+      } catch (error) {
+        damaged.push({ orderId: row.order_id, reason: error instanceof Error ? error.message : String(error) });
+      }
+    }
+    return { orders, damaged };
   }
 
   async probe(): Promise<void> {
