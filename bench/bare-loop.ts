@@ -28,9 +28,9 @@ while (created < ordersMax || open.length > 0) {
   for (const order of open) {
     const step = STEPS[order.revision - 1];
     if (step === undefined) {
-      batch.push(TAG_ADVANCE_STATUS, "completed", `,["completed",${nowMs}]`, order.id, owner, order.revision);
+      batch.push(TAG_ADVANCE_STATUS, "completed", `,["step_completed",${nowMs}]`, order.id, owner, order.revision);
     } else {
-      batch.push(TAG_ADVANCE, `,["completed",${nowMs},"${step}"]`, order.id, owner, order.revision);
+      batch.push(TAG_ADVANCE, `,["step_completed",${nowMs},"${step}"]`, order.id, owner, order.revision);
       order.revision++;
       stillOpen.push(order);
     }

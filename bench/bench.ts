@@ -12,6 +12,7 @@ import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 
 const QUICK = process.argv.includes("quick");
 const ROUNDS = QUICK ? 1 : 5;
@@ -24,7 +25,7 @@ const CONNECTIONS = 256;
 const LOOP_IN_FLIGHT = 3_000;
 const LOOP_WRITES_PER_COMMIT = 1_500;
 
-const ROOT = new URL("..", import.meta.url).pathname;
+const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const LAUNCHER = join(ROOT, "order_process");
 /** As the launcher starts the service. */
 const NODE_FLAGS = ["--min-semi-space-size=64", "--max-semi-space-size=64"];

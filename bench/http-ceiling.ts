@@ -14,8 +14,7 @@ const app = await createHttpServer({
   version: "0.0.0",
   now: Date.now,
   status: () => "OK",
-  submit: () =>
-    Promise.resolve({ kind: "accepted", orderId: randomUUIDv7(), startTimeMs: Date.now(), replayed: false }),
+  submit: () => Promise.resolve({ kind: "accepted", orderId: randomUUIDv7(), startTimeMs: Date.now() }),
   readOrder: () => Promise.resolve(null),
   transfer: () => Promise.resolve({ kind: "service_not_found" }),
   cluster: () => ({ leaderServiceId: serviceId, term: 1, nodes: [] }),

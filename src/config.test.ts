@@ -82,7 +82,7 @@ for (const [args, environment, message] of [
 }
 
 for (const [content, message] of [
-  ["- 1", /is not a list of options/],
+  ["- 1", /does not hold options/],
   ["colour: red", /unknown option "colour"; known are host, port/],
   ["port: [1]", /port in .* is neither a text nor a number/],
   ["port: http", /port in .* can't be "http"/],

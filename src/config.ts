@@ -1,6 +1,6 @@
 /**
  * What can be configured, in one table: the command line, the environment, the file and `--help` all come from it.
- * An option beats its environment variable, which beats the file, which beats the default (SPEC 4).
+ * An option beats its environment variable, which beats the file, which beats the default.
  */
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
@@ -157,7 +157,7 @@ function toConfig(
     const [text, where] =
       options[name] !== undefined
         ? [options[name], `--${longName}`]
-        : environment[variable] !== undefined
+        : environment[variable] !== undefined && environment[variable] !== "" // as Compose files set what isn't set
           ? [environment[variable], variable]
           : fromFile[longName] !== undefined
             ? [fromFile[longName], `${longName} in ${file}`]
@@ -194,7 +194,7 @@ function readFile(path: string): Record<string, string> {
   }
   if (content === null || content === undefined) return {};
   if (typeof content !== "object" || Array.isArray(content)) {
-    throw new UsageError(`the configuration file ${path} is not a list of options, such as "port: 8081"`);
+    throw new UsageError(`the configuration file ${path} does not hold options; write lines such as "port: 8081"`);
   }
   const known = Object.keys(OPTIONS).map(kebab);
   const result: Record<string, string> = {};

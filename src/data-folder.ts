@@ -1,8 +1,8 @@
 /**
  * A node's data folder: its lock and its identity.
  *
- * 1. At most one process holds a folder (SPEC 8.7). The lock is the operating system's, so that a killed process lets go.
- * 2. The service_id is made once and survives restarts (SPEC 2).
+ * 1. At most one process holds a folder. The lock is the operating system's, so that a killed process lets go.
+ * 2. The service_id is made once and survives restarts.
  */
 import { randomUUID } from "node:crypto";
 import {
@@ -19,6 +19,7 @@ import {
 import { dirname, join, resolve } from "node:path";
 import { type FileLock, lockFile } from "./file-lock.ts";
 import { StartError } from "./order/errors.ts";
+import { isUuid } from "./uuid.ts";
 
 export interface DataFolder {
   /** Absolute. */
@@ -33,8 +34,6 @@ interface Identity {
   /** The process that has, or last had, the folder: named to a person who starts a second one. */
   readonly pid: number;
 }
-
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 /**
  * Makes the folder if need be, locks it and reads or makes the identity.
@@ -115,8 +114,7 @@ function readIdentity(identityPath: string): Identity | null {
     const value: unknown = JSON.parse(text);
     if (typeof value === "object" && value !== null && "service_id" in value && "pid" in value) {
       const { service_id, pid } = value;
-      if (typeof service_id === "string" && UUID.test(service_id) && typeof pid === "number")
-        return { service_id, pid };
+      if (typeof service_id === "string" && isUuid(service_id) && typeof pid === "number") return { service_id, pid };
     }
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;

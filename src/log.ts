@@ -36,7 +36,7 @@ function destination(format: LogFormat, write: (text: string) => void): { write(
   }
 }
 
-/** A line of pino's JSON as logfmt, time, level and message first, as the seed writes them. */
+/** A line of pino's JSON as logfmt, time, level and message first, as the earlier system wrote them. */
 function logfmt(line: string): string {
   const { time, level, msg, ...rest } = JSON.parse(line) as Record<string, unknown>;
   const pairs = Object.entries({ time, level, msg, ...rest });

@@ -155,7 +155,7 @@ function lockStore(path: string): FileLock {
 }
 
 /**
- * Bounds what is in flight by the memory there is (SPEC G8): bodies may fill a quarter of the heap (a character can take two
+ * Bounds what is in flight by the memory there is (guarantee G8): bodies may fill a quarter of the heap (a character can take two
  * bytes: half), orders a quarter at 4 KiB each, twice what one takes at the most.
  */
 function engineLimits(inFlightMax: number): EngineLimits {

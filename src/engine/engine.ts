@@ -4,9 +4,10 @@
  * Owns the orders in flight on this node. Does not own what an order does next (order/decide.ts), how it gets there
  * (order-run.ts) or how writes are gathered (group-commit.ts).
  *
- * 1. `submit` says "accepted" only when the order is durable (SPEC G1).
- * 2. An order is in `#runs` from its submission until it is final, waits for an operator, or is another's.
- * 3. What is in flight is bounded, in number and in the size of bodies (SPEC G8): beyond it intake is refused, and orders of a
+ * 1. `submit` says "accepted" only when the order is durable (guarantee G1).
+ * 2. An order is in `#runs` from when it is durable until it is final, waits for an operator, or is another's; before, it is
+ *    counted in `#creating`.
+ * 3. What is in flight is bounded, in number and in the size of bodies (guarantee G8): beyond it intake is refused, and orders of a
  *    former start wait in the store until there is room.
  */
 import { setTimeout as delay } from "node:timers/promises";
@@ -55,8 +56,8 @@ export interface Submission {
 }
 
 export type SubmitOutcome =
-  /** Durable. `replayed`: the same request had made it before. */
-  | { readonly kind: "accepted"; readonly orderId: string; readonly startTimeMs: number; readonly replayed: boolean }
+  /** Durable; made by this submission, or before by one with the same idempotency key and body. */
+  | { readonly kind: "accepted"; readonly orderId: string; readonly startTimeMs: number }
   | { readonly kind: "idempotency_key_reused"; readonly orderId: string }
   | { readonly kind: "too_many_in_flight" }
   | { readonly kind: "store_unavailable"; readonly reason: string }
@@ -65,8 +66,8 @@ export type SubmitOutcome =
 /** Orders claimed in one commit when a former start's are taken over: bounds the memory that a page takes. */
 const CLAIM_PAGE_ORDERS = 500;
 
-/** How long to wait before looking again whether there is room for more, or whether the store works. */
-const RESUME_RETRY_MS = 250;
+/** How long to wait before looking again whether there is room for more, or whether the store answers. */
+const LOOK_AGAIN_MS = 250;
 
 export class Engine {
   readonly #store: Store;
@@ -103,7 +104,7 @@ export class Engine {
       now: options.now,
       random: options.random,
       callsAllowed: true,
-      journal: log.isLevelEnabled("debug") ? (line) => log.debug(line) : null,
+      lifeLog: log.isLevelEnabled("debug") ? (line) => log.debug(line) : null,
       advance: (write: AdvanceWrite, listener: WriteListener) => groupCommit.advance(write, listener),
       callsUnderWayChanged: (by) => {
         this.#callsUnderWay += by;
@@ -165,7 +166,7 @@ export class Engine {
         const limit = Math.min(CLAIM_PAGE_ORDERS, this.#room());
         if (this.#stopping) return resumed;
         if (limit === 0) {
-          await delay(RESUME_RETRY_MS);
+          await delay(LOOK_AGAIN_MS);
           continue;
         }
         const { orders, damaged } = await this.#patiently(
@@ -226,11 +227,11 @@ export class Engine {
           write.user,
           write.body,
         );
-        this.#host.journal?.(`New order created with ID: [${write.orderId}]`);
-        this.#host.journal?.(
+        this.#host.lifeLog?.(`New order created with ID: [${write.orderId}]`);
+        this.#host.lifeLog?.(
           `[${write.orderId}]DispatchStepTask,current step: [${write.event.stepName}], next step:[${write.event.stepName}]`,
         );
-        resolve({ kind: "accepted", orderId: write.orderId, startTimeMs: write.event.atMs, replayed: false });
+        resolve({ kind: "accepted", orderId: write.orderId, startTimeMs: write.event.atMs });
         this.#remember(run);
         run.proceed();
         return;
@@ -239,7 +240,7 @@ export class Engine {
         const { orderId, startTimeMs, body } = outcome;
         resolve(
           sameJson(body, write.body)
-            ? { kind: "accepted", orderId, startTimeMs, replayed: true }
+            ? { kind: "accepted", orderId, startTimeMs }
             : { kind: "idempotency_key_reused", orderId },
         );
         return;
@@ -249,7 +250,7 @@ export class Engine {
     }
   }
 
-  /** Asks the store again and again until it answers (SPEC G7), or the node stops: then `otherwise`. */
+  /** Asks the store again and again until it answers (guarantee G7), or the node stops: then `otherwise`. */
   async #patiently<T>(ask: () => Promise<T>, otherwise: T): Promise<T> {
     let failure = "";
     while (!this.#stopping) {
@@ -259,13 +260,13 @@ export class Engine {
         if (!(error instanceof StoreUnavailableError)) throw error;
         if (error.message !== failure) this.#log.error(`The store can't be read: ${error.message}. It is asked again.`);
         failure = error.message;
-        await delay(RESUME_RETRY_MS);
+        await delay(LOOK_AGAIN_MS);
       }
     }
     return otherwise;
   }
 
-  /** Goes on with an order that is this incarnation's by a committed write (SPEC 8.6). */
+  /** Goes on with an order that is this incarnation's by a committed write. */
   #adopt(stored: StoredOrder & { readonly body: string }): void {
     let order: Order;
     try {
@@ -297,7 +298,7 @@ export class Engine {
 
   /**
    * A write was refused: either it had been applied before (the store failed after the commit) or the order is another's.
-   * Only the store can tell (SPEC 7: unknown outcome, re-read, never assume).
+   * Only the store can tell (unknown outcome: read again, never assume).
    */
   async #reread(run: OrderRun): Promise<void> {
     const { orderId } = run.order;

@@ -1,6 +1,6 @@
 /**
  * Gathers the writes of many orders into few commits, so that none waits for a disk sync of its own while others wait, too
- * (SPEC 7), and rides out a store that fails.
+ *, and rides out a store that fails.
  *
  * While a batch is being committed the next one fills; it leaves when there is room again. On an idle system a write
  * leaves at the end of the current turn of the event loop.
@@ -11,22 +11,25 @@
  * 3. Memory is bounded by the caller: one write per order in flight.
  */
 import type { Logger } from "../log.ts";
-import type { AdvanceWrite, CreateWrite, Store, Write, WriteOutcome } from "../store/store.ts";
+import type { AdvanceWrite, CreateWrite, Store, WriteOutcome } from "../store/store.ts";
 
 /** Who waits for a write. */
 export interface WriteListener {
   /** The store has answered. */
   settled(outcome: WriteOutcome): void;
-  /** The store failed, and the creation was dropped (never called for other writes). */
+}
+
+/** Who waits for a creation. */
+export interface CreationListener extends WriteListener {
+  /** The store failed, or the node stops, and the creation was dropped. */
   dropped(error: Error): void;
 }
 
-interface Entry {
-  readonly write: Write;
-  readonly listener: WriteListener;
-}
+type Entry =
+  | { readonly kind: "create"; readonly write: CreateWrite; readonly listener: CreationListener }
+  | { readonly kind: "advance"; readonly write: AdvanceWrite; readonly listener: WriteListener };
 
-/** Above this a batch delays its first write more than it saves (measured in bench/README.md). */
+/** About 20 ms of work for the store: a larger batch would delay its first write more than it saves. */
 const BATCH_WRITES_MAX = 2_000;
 
 /** One is being committed while the next is already on its way to the store's thread. */
@@ -63,12 +66,12 @@ export class GroupCommit {
     return this.#queue.length === 0 && this.#batchesInFlight === 0;
   }
 
-  create(write: CreateWrite, listener: WriteListener): void {
-    this.#add(write, listener);
+  create(write: CreateWrite, listener: CreationListener): void {
+    this.#add({ kind: "create", write, listener });
   }
 
   advance(write: AdvanceWrite, listener: WriteListener): void {
-    this.#add(write, listener);
+    this.#add({ kind: "advance", write, listener });
   }
 
   /** Stops: creations that wait are dropped, other writes stay undone, for the next start to make again. */
@@ -80,8 +83,8 @@ export class GroupCommit {
     this.#retryTimer = null;
   }
 
-  #add(write: Write, listener: WriteListener): void {
-    this.#queue.push({ write, listener });
+  #add(entry: Entry): void {
+    this.#queue.push(entry);
     this.#scheduleFlush();
   }
 
@@ -134,8 +137,8 @@ export class GroupCommit {
 
   /** Tells the listeners of creations that they are dropped; returns the other writes. */
   #dropCreations(entries: readonly Entry[], error: Error): Entry[] {
-    for (const { write, listener } of entries) if (write.kind === "create") listener.dropped(error);
-    return entries.filter(({ write }) => write.kind !== "create");
+    for (const entry of entries) if (entry.kind === "create") entry.listener.dropped(error);
+    return entries.filter(({ kind }) => kind !== "create");
   }
 
   /** While writes wait, they are the trial; otherwise a write of no meaning is. */

@@ -2,7 +2,7 @@
  * Carries one order from a committed state to the next: calls its current step, decides what follows, has that committed,
  * and goes on. One object per order in flight.
  *
- * 1. A step is called only after the write that started it is durable (SPEC 5).
+ * 1. A step is called only after the write that started it is durable.
  * 2. At most one call and one write are under way per order, never both.
  * 3. What a call says after it has been given up (timed out, stopped) is not heard.
  */
@@ -26,8 +26,8 @@ export interface RunHost {
   finished(run: OrderRun): void;
   /** The store refused a write: what is known of the order may be out of date. */
   refused(run: OrderRun): void;
-  /** Null where the log level makes the seed's lines unwanted. */
-  readonly journal: ((line: string) => void) | null;
+  /** Null where the log level makes the lines of an order's life unwanted. */
+  readonly lifeLog: ((line: string) => void) | null;
 }
 
 /** setTimeout can't wait longer. */
@@ -90,12 +90,8 @@ export class OrderRun implements WriteListener {
     if (outcome.kind !== "applied" || next === null) return this.#host.refused(this);
     const before = this.#order;
     this.#order = next;
-    if (this.#host.journal !== null) journalTransition(this.#host.journal, this.#pipeline, before, next);
+    if (this.#host.lifeLog !== null) logTransition(this.#host.lifeLog, this.#pipeline, before, next);
     this.proceed();
-  }
-
-  dropped(): void {
-    throw new Error("only a creation can be dropped");
   }
 
   #callAfter(waitMs: number, direction: "run" | "rollback", stepIndex: number, attempt: number): void {
@@ -117,7 +113,7 @@ export class OrderRun implements WriteListener {
     const call = new Call(this, step.name, direction, attempt);
     this.#call = call;
     this.#host.callsUnderWayChanged(1);
-    if (this.#host.journal !== null) journalCall(this.#host.journal, this.#order.orderId, step.name, direction);
+    if (this.#host.lifeLog !== null) logCall(this.#host.lifeLog, this.#order.orderId, step.name, direction);
     if (step.timeoutMs !== undefined) {
       const { timeoutMs } = step;
       this.#timer = setTimeout(() => this.#timeOut(call, timeoutMs), Math.min(timeoutMs, TIMER_MS_MAX));
@@ -242,30 +238,25 @@ function describeError(error: unknown): string {
   return text.length > ERROR_CHARS_MAX ? `${text.slice(0, ERROR_CHARS_MAX)}…` : text;
 }
 
-/** The order's life in the seed's words (SPEC 4): what led to a call. */
-function journalCall(
-  journal: (line: string) => void,
-  orderId: string,
-  step: string,
-  direction: "run" | "rollback",
-): void {
-  journal(`[${orderId}]handling step[${step}]`);
-  journal(direction === "run" ? `[${orderId}]Start step[${step}]` : `[${orderId}]Rollback step[${step}]`);
+/** The order's life, in the words of the earlier system that ours took over: what led to a call. */
+function logCall(lifeLog: (line: string) => void, orderId: string, step: string, direction: "run" | "rollback"): void {
+  lifeLog(`[${orderId}]handling step[${step}]`);
+  lifeLog(direction === "run" ? `[${orderId}]Start step[${step}]` : `[${orderId}]Rollback step[${step}]`);
 }
 
-/** The order's life in the seed's words (SPEC 4): what a committed event did. */
-function journalTransition(journal: (line: string) => void, pipeline: Pipeline, before: Order, after: Order): void {
+/** The order's life, in the words of the earlier system that ours took over: what a committed event did. */
+function logTransition(lifeLog: (line: string) => void, pipeline: Pipeline, before: Order, after: Order): void {
   const id = `[${after.orderId}]`;
   const nameAt = (order: Order): string =>
     order.state.status === "running" || order.state.status === "rolling_back"
       ? (pipeline.steps[order.state.call.stepIndex]?.name ?? "")
       : "";
   const dispatch = (from: string, to: string): void =>
-    journal(`${id}DispatchStepTask,current step: [${from}], next step:[${to}]`);
+    lifeLog(`${id}DispatchStepTask,current step: [${from}], next step:[${to}]`);
   const passThrough = (end: string): void => {
-    journal(`${id}handling step[${end}]`);
-    journal(`${id}Start step[${end}]`);
-    journal(`${id}Finish step[${end}]`);
+    lifeLog(`${id}handling step[${end}]`);
+    lifeLog(`${id}Start step[${end}]`);
+    lifeLog(`${id}Finish step[${end}]`);
   };
 
   const from = nameAt(before);
@@ -273,8 +264,8 @@ function journalTransition(journal: (line: string) => void, pipeline: Pipeline, 
   if (before.state.status === "running") {
     const advanced = after.steps.length > before.steps.length;
     const failed = status === "rolling_back" || status === "failed";
-    if (advanced || status === "completed") journal(`${id}Finish step[${from}]`);
-    else journal(`${id}Failure occurs when handling step[${from}]`);
+    if (advanced || status === "completed") lifeLog(`${id}Finish step[${from}]`);
+    else lifeLog(`${id}Failure occurs when handling step[${from}]`);
     if (advanced) dispatch(from, nameAt(after));
     else if (failed) dispatch(from, "Failed");
     else if (status === "completed") dispatch(from, "Completed");
@@ -283,6 +274,6 @@ function journalTransition(journal: (line: string) => void, pipeline: Pipeline, 
     if (status === "completed") passThrough("Completed");
   }
   if (status === "rolling_back") dispatch("Failed", nameAt(after));
-  if (status === "rollback_incomplete") journal(`${id}Failure occurs when handling step[${from}]`);
-  if (isFinal(status)) journal(`${id}Finish Order`);
+  if (status === "rollback_incomplete") lifeLog(`${id}Failure occurs when handling step[${from}]`);
+  if (isFinal(status)) lifeLog(`${id}Finish Order`);
 }

@@ -1,4 +1,4 @@
-/** Who a request comes from. There are no passwords yet: the header names the user, as in the seed. */
+/** Who a request comes from. There are no passwords yet: the header names the user. */
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { CatalogueError } from "../order/errors.ts";
 

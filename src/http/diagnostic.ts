@@ -1,7 +1,7 @@
 /** `/diagnostic`: how a node and its cluster are. Needs no authorization. */
 import type { FastifyInstance } from "fastify";
 import type { ClusterView } from "../cluster/cluster.ts";
-import { rfc3339 } from "./order-view.ts";
+import { rfc3339 } from "./rfc3339.ts";
 import { Cluster, Heartbeat, type HeartbeatStatus } from "./schemas.ts";
 
 export interface DiagnosticResource {

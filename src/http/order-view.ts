@@ -1,6 +1,7 @@
 /** An order as its user sees it. */
 import { type Order, replay } from "../order/order.ts";
 import type { StoredOrder } from "../store/store.ts";
+import { rfc3339 } from "./rfc3339.ts";
 import type { OrderView, StepView } from "./schemas.ts";
 
 /** What `GET /orders/{order_id}` answers. */
@@ -19,11 +20,6 @@ export function orderView(stored: StoredOrder): OrderView {
   };
 }
 
-/** Milliseconds since the epoch as RFC 3339 in UTC. */
-export function rfc3339(timeMs: number): string {
-  return new Date(timeMs).toISOString();
-}
-
 function stepView(step: Order["steps"][number]): StepView {
   return {
     step_name: step.name,
@@ -35,7 +31,7 @@ function stepView(step: Order["steps"][number]): StepView {
   };
 }
 
-/** The entry after the steps. As in the seed, `Failed` is passed when the run forward ends; the rollbacks come after it. */
+/** The entry after the steps. As in the earlier system, `Failed` is passed when the run forward ends; the rollbacks come after it. */
 function endView({ state }: Order): StepView[] {
   if (state.status === "running") return [];
   const [name, timeMs] =

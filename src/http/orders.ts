@@ -3,8 +3,10 @@ import type { FastifyInstance } from "fastify";
 import { Type } from "typebox";
 import type { SubmitOutcome, Submission } from "../engine/engine.ts";
 import { CatalogueError } from "../order/errors.ts";
-import { type StoredOrder, StoreUnavailableError } from "../store/store.ts";
-import { orderView, rfc3339 } from "./order-view.ts";
+import type { StoredOrder } from "../store/store.ts";
+import { isUuid } from "../uuid.ts";
+import { orderView } from "./order-view.ts";
+import { rfc3339 } from "./rfc3339.ts";
 import { requireUser, USER_SECURITY } from "./authorization.ts";
 import { AcceptedOrder, OrderBody, OrderView, problemResponses } from "./schemas.ts";
 
@@ -15,8 +17,6 @@ export interface OrdersResource {
 
 /** As the IETF draft's examples, with room: a UUID or a hash. */
 const IDEMPOTENCY_KEY_CHARS_MAX = 255;
-
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: OrdersResource): void {
   app.route({
@@ -84,8 +84,8 @@ export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: Orders
     },
     onRequest: requireUser,
     handler: async (request) => {
-      const orderId = request.params.order_id;
-      const stored = UUID.test(orderId) ? await read(readOrder, orderId.toLowerCase()) : null;
+      const orderId = request.params.order_id.toLowerCase();
+      const stored = isUuid(orderId) ? await readOrder(orderId) : null;
       if (stored === null || stored.user !== request.user) {
         throw new CatalogueError(
           "order_not_found",
@@ -95,15 +95,6 @@ export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: Orders
       return orderView(stored);
     },
   });
-}
-
-async function read(readOrder: OrdersResource["readOrder"], orderId: string): Promise<StoredOrder | null> {
-  try {
-    return await readOrder(orderId);
-  } catch (error) {
-    if (!(error instanceof StoreUnavailableError)) throw error;
-    throw new CatalogueError("store_unavailable", `The order can't be read now: ${error.message}.`, { cause: error });
-  }
 }
 
 function refusal(outcome: Exclude<SubmitOutcome, { kind: "accepted" }>): CatalogueError {

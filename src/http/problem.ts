@@ -2,6 +2,7 @@
 import type { FastifyError, FastifyReply, FastifyRequest } from "fastify";
 import { CatalogueError, catalogueEntry, type ErrorCode } from "../order/errors.ts";
 import type { Logger } from "../log.ts";
+import { StoreUnavailableError } from "../store/store.ts";
 
 export interface Problem {
   readonly type: string;
@@ -47,6 +48,9 @@ export function errorHandler(
 ): (error: FastifyError, request: FastifyRequest, reply: FastifyReply) => FastifyReply {
   return (error, request, reply) => {
     if (error instanceof CatalogueError) return sendProblem(reply, error.code, error.message);
+    if (error instanceof StoreUnavailableError) {
+      return sendProblem(reply, "store_unavailable", `The store can't be asked now: ${error.message}.`);
+    }
     if (error.validation !== undefined) return sendProblem(reply, "request_invalid", `${error.message}.`);
     const code = FASTIFY_CODES[error.code];
     // Fastify would close the connection, and a client that is still sending would miss the answer; Node reads on instead,

@@ -1,4 +1,4 @@
-/** The shapes that go in and out over HTTP, for Fastify's serializers and the OpenAPI document alike (SPEC 3). */
+/** The shapes that go in and out over HTTP, for Fastify's serializers and the OpenAPI document alike. */
 import { type Static, Type } from "typebox";
 import { catalogueEntry, type ErrorCode } from "../order/errors.ts";
 import { PROBLEM_MEDIA_TYPE } from "./problem.ts";

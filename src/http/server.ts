@@ -174,7 +174,7 @@ function listenReason(error: unknown): string {
   }
 }
 
-/** JSON, or nothing said, or what curl says when nothing is said (the seed's calls): the body decides. */
+/** JSON, or nothing said, or what curl says when nothing is said (the earlier system's documented calls): the body decides. */
 const JSON_TYPE = /^(application\/([\w.+-]+\+)?json|application\/x-www-form-urlencoded)\s*(;|$)/i;
 
 function requireJsonType(request: FastifyRequest): void {

@@ -32,7 +32,7 @@ export function serviceRoutes(app: FastifyInstance, { serviceId, transfer }: Ser
     },
     onRequest: requireUser,
     handler: async (request) => {
-      const dead = request.body.service_id;
+      const dead = request.body.service_id.toLowerCase();
       const outcome = await transfer(dead);
       switch (outcome.kind) {
         case "service_not_found":

@@ -2,7 +2,7 @@
  * An order and its history. An order is nothing but the fold of its events: `evolve` is the only code that says what an
  * event does, for a live order as for one read back after a crash.
  *
- * 1. One event is one committed write is one revision, from 1, without gaps (SPEC G3).
+ * 1. One event is one committed write is one revision, from 1, without gaps (guarantee G3).
  * 2. Times in an order never run backwards, whatever the clock did: an event that claims to be earlier than the one
  *    before it counts as simultaneous with it.
  * 3. Nothing follows a final event.

@@ -70,7 +70,7 @@ export function definePipeline(pipeline: Pipeline): Pipeline {
   return Object.freeze({ ...pipeline, steps: Object.freeze([...pipeline.steps]) });
 }
 
-/** The key that all attempts of one run or rollback carry (SPEC G4). */
+/** The key that all attempts of one run or rollback carry (guarantee G4). */
 export function idempotencyKey(orderId: string, stepName: string, direction: "run" | "rollback"): string {
   return `${orderId}:${stepName}:${direction}`;
 }

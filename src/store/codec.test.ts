@@ -41,8 +41,8 @@ for (const damaged of [
   '["unknown",1]',
   "7",
   '["created","x",1,"A"]',
-  '["completed",1,5]',
-  '["failed",1,"0","x"]',
+  '["step_completed",1,5]',
+  '["step_failed",1,"0","x"]',
 ]) {
   test(`the damaged history ${damaged} is refused`, () => {
     assert.throws(() => decodeHistory(damaged));

@@ -2,7 +2,7 @@
  * Events as text: one compact JSON array each, joined by commas, so that a store can append to a history without reading
  * it, and a person can read it in the database.
  *
- *     ["created",1700000000000,1,"Scheduling"],["completed",1700000005000,"Pre-Processing"]
+ *     ["created",1700000000000,1,"Scheduling"],["step_completed",1700000005000,"Pre-Processing"]
  */
 import type { OrderEvent, OrderStatus } from "../order/order.ts";
 
@@ -13,18 +13,18 @@ export function encodeEvent(event: OrderEvent): string {
       return `["created",${event.atMs},${event.owner},${JSON.stringify(event.stepName)}]`;
     case "step_completed":
       return event.nextStepName === null
-        ? `["completed",${event.atMs}]`
-        : `["completed",${event.atMs},${JSON.stringify(event.nextStepName)}]`;
+        ? `["step_completed",${event.atMs}]`
+        : `["step_completed",${event.atMs},${JSON.stringify(event.nextStepName)}]`;
     case "attempt_failed":
-      return `["retry",${event.atMs},${event.retryAtMs},${JSON.stringify(event.error)}]`;
+      return `["attempt_failed",${event.atMs},${event.retryAtMs},${JSON.stringify(event.error)}]`;
     case "step_failed":
-      return `["failed",${event.atMs},${event.rollbackIndex},${JSON.stringify(event.error)}]`;
+      return `["step_failed",${event.atMs},${event.rollbackIndex},${JSON.stringify(event.error)}]`;
     case "step_rolled_back":
-      return `["rolled_back",${event.atMs},${event.rollbackIndex}]`;
+      return `["step_rolled_back",${event.atMs},${event.rollbackIndex}]`;
     case "rollback_abandoned":
-      return `["abandoned",${event.atMs},${JSON.stringify(event.error)}]`;
+      return `["rollback_abandoned",${event.atMs},${JSON.stringify(event.error)}]`;
     case "owner_changed":
-      return `["owner",${event.atMs},${event.owner}]`;
+      return `["owner_changed",${event.atMs},${event.owner}]`;
   }
 }
 
@@ -44,17 +44,17 @@ function decodeEvent(entry: unknown): OrderEvent {
   switch (entry[0]) {
     case "created":
       return { kind: "created", atMs, owner: asNumber(entry[2]), stepName: asString(entry[3]) };
-    case "completed":
+    case "step_completed":
       return { kind: "step_completed", atMs, nextStepName: entry.length < 3 ? null : asString(entry[2]) };
-    case "retry":
+    case "attempt_failed":
       return { kind: "attempt_failed", atMs, retryAtMs: asNumber(entry[2]), error: asString(entry[3]) };
-    case "failed":
+    case "step_failed":
       return { kind: "step_failed", atMs, rollbackIndex: asIndex(entry[2]), error: asString(entry[3]) };
-    case "rolled_back":
+    case "step_rolled_back":
       return { kind: "step_rolled_back", atMs, rollbackIndex: asIndex(entry[2]) };
-    case "abandoned":
+    case "rollback_abandoned":
       return { kind: "rollback_abandoned", atMs, error: asString(entry[2]) };
-    case "owner":
+    case "owner_changed":
       return { kind: "owner_changed", atMs, owner: asNumber(entry[2]) };
     default:
       throw new Error(`not an event: ${JSON.stringify(entry)}`);

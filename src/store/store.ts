@@ -2,9 +2,9 @@
  * The contract between the engine and whatever keeps the orders. Small on purpose: a store is a batch of compare-and-set
  * writes and a few reads.
  *
- * 1. `commit` is durable when it resolves, and not before: it then survives the loss of power (SPEC G1).
+ * 1. `commit` is durable when it resolves, and not before: it then survives the loss of power (guarantee G1).
  * 2. Each write is applied, or refused, by itself and atomically; the batch only shares the cost of the commit.
- * 3. A write names owner and expected revision and is applied only if both match (SPEC G2); applying it adds one to the
+ * 3. A write names owner and expected revision and is applied only if both match (guarantee G2); applying it adds one to the
  *    revision (G3). A write to an order that does not exist, or that is final, never matches.
  * 4. When `commit` rejects, none of its writes may be assumed applied or not applied. Making the same write again is safe:
  *    at most one of the two is applied.

@@ -27,7 +27,7 @@ export interface Evidence {
   readonly calls: readonly ReceivedCall[];
 }
 
-/** Each rule, with the guarantee of SPEC 6 that it watches over. */
+/** Each rule, with the guarantee (docs/guarantees.md) that it watches over. */
 const GUARANTEE_OF = {
   /** An acknowledged order is not in the store. */
   lost_order: "G1",

@@ -1,6 +1,7 @@
 /** Starting, waiting for and judging the service of the crash tests. */
 import assert from "node:assert/strict";
 import type { TestContext } from "node:test";
+import { fileURLToPath } from "node:url";
 import { submitOrder } from "../support/client.ts";
 import { type Service, startService } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
@@ -10,7 +11,7 @@ import type { Receiver } from "./receiver.ts";
 import { STEP_NAMES } from "./receiver-pipeline.ts";
 import { countOpenOrders, readStoreContent, storePathIn } from "./store-content.ts";
 
-const CRASH_NODE = new URL("crash-node.ts", import.meta.url).pathname;
+const CRASH_NODE = fileURLToPath(new URL("crash-node.ts", import.meta.url));
 
 export interface CrashServiceOptions {
   readonly receiver: Receiver;

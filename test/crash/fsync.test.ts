@@ -3,11 +3,12 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { acceptedOrderId, finalOrder } from "../support/client.ts";
 import { startService, temporaryFolder } from "../support/service.ts";
 import { straceRefusal, traceAcknowledgements } from "./strace.ts";
 
-const STRACE_SERVICE = new URL("strace-service.ts", import.meta.url).pathname;
+const STRACE_SERVICE = fileURLToPath(new URL("strace-service.ts", import.meta.url));
 const ORDERS = 20;
 
 test("every acknowledgement is sent after a sync of the WAL that covers its order", async (t) => {

@@ -1,6 +1,6 @@
 /**
  * What the steps of the crash tests act upon: it runs in the test's process, so that it outlives every crash, and
- * remembers each call. It honours idempotency keys as SPEC G4 asks a receiver to: a key has its effect once.
+ * remembers each call. It honours idempotency keys as guarantee G4 asks a receiver to: a key has its effect once.
  */
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";

@@ -1,4 +1,4 @@
-/** Disks that fill up or fail under a running service: nothing acknowledged is lost, and work goes on by itself (SPEC G1, G7). */
+/** Disks that fill up or fail under a running service: nothing acknowledged is lost, and work goes on by itself (guarantees G1 and G7). */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";

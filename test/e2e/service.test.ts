@@ -1,4 +1,4 @@
-/** The service as its users meet it: the seed's calls, its log, stopping and starting. */
+/** The service as its users meet it: the earlier system's calls, the log, stopping and starting. */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -36,7 +36,7 @@ function assertTimesRise(order: OrderAnswer): void {
   assert.ok(order.complete_time === undefined || order.complete_time >= before);
 }
 
-test("the seed's calls: an order is submitted with curl's defaults and goes through four steps to Completed", async (t) => {
+test("the earlier system's calls: an order is submitted with curl's defaults and goes through four steps to Completed", async (t) => {
   const { url, output } = await startService(t, { args: [...FAST, "--log-level", "debug"] });
   const answer = await send(`${url}/orders`, {
     method: "POST",
@@ -113,7 +113,7 @@ test("an order on its way shows the steps that have started, and no completion",
   assert.equal(order.steps[0]?.step_complete_time, undefined);
 });
 
-test("heartbeat and cluster answer without authorization, in the seed's words and the right ones", async (t) => {
+test("heartbeat and cluster answer without authorization, in the earlier system's words and the right ones", async (t) => {
   const { url } = await startService(t);
   const heartbeat = (await send(`${url}/diagnostic/heartbeat`)).json;
   assert.match(String(heartbeat?.["service_id"]), UUID);

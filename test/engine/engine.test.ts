@@ -347,7 +347,7 @@ test("an order whose pipeline this node lacks, or whose history is damaged, wait
   await old.engine.drain(0);
   const db = new DatabaseSync(path);
   db.prepare("UPDATE orders SET history = 'noise' WHERE order_id = ?").run(damagedId);
-  db.prepare(`UPDATE orders SET history = '["owner",1,1]' WHERE order_id = ?`).run(impossibleId);
+  db.prepare(`UPDATE orders SET history = '["owner_changed",1,1]' WHERE order_id = ?`).run(impossibleId);
   db.close();
   const next = await harness(t, [{ name: "A", run: noop }], { path });
   assert.equal(await next.engine.resume(), 3);

@@ -4,9 +4,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
+import { fileURLToPath } from "node:url";
 import { waitFor } from "./wait.ts";
 
-export const LAUNCHER = new URL("../../order_process", import.meta.url).pathname;
+export const LAUNCHER = fileURLToPath(new URL("../../order_process", import.meta.url));
 
 export interface ServiceOptions {
   /** The data folder; default: a new one that goes with the test. */

@@ -9,7 +9,7 @@ export const APPLICATION_ID = 0x4f726450;
 /** Before 3.51.3 SQLite could, in a rare race of two connections, damage a database in WAL mode (sqlite.org/wal.html). */
 export const SQLITE_VERSION_MIN = "3.51.3";
 
-/** Larger than SQLite's 4096: a batch of small rows fills fewer pages (measured in bench/README.md). */
+/** Larger than SQLite's 4096: rows with a longer history or body still fit (measured in docs/decisions/0002). */
 export const PAGE_BYTES = 8192;
 
 export const MIGRATIONS: readonly string[] = [
