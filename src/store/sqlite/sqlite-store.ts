@@ -3,6 +3,7 @@
  *
  * Owns the worker and the requests under way. Does not own when writes are gathered into a batch: that is the engine's.
  */
+import { extname } from "node:path";
 import { Worker } from "node:worker_threads";
 import type { Incarnation } from "../../order/order.ts";
 import { decodeHistory, decodeStatus } from "../codec.ts";
@@ -39,6 +40,9 @@ interface PendingRequest {
   readonly reject: (error: Error) => void;
 }
 
+/** Source in a checkout, JavaScript in an installed package: whatever this file is. */
+const WORKER = new URL(`worker${extname(import.meta.url)}`, import.meta.url);
+
 const APPLIED: WriteOutcome = Object.freeze({ kind: "applied" });
 const CONFLICT: WriteOutcome = Object.freeze({ kind: "conflict" });
 
@@ -68,7 +72,7 @@ class SqliteStore implements Store {
   constructor({ now, onBroken }: SqliteStoreOptions) {
     this.#now = now;
     this.#onBroken = onBroken;
-    this.#worker = new Worker(new URL("worker.ts", import.meta.url));
+    this.#worker = new Worker(WORKER);
     this.#worker.on("message", (reply: ReplyMessage) => this.#settle(reply));
     this.#worker.on("error", (error: unknown) => this.#break(new Error("the store's thread failed", { cause: error })));
     this.#worker.on("exit", () => {
