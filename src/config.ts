@@ -82,7 +82,7 @@ const OPTIONS = {
   inFlight: {
     flags: "--in-flight <orders>",
     fallback: "200000",
-    help: "orders in flight before new ones are refused",
+    help: "orders in flight before new ones are refused; fewer where memory is short",
     parse: count,
   },
   bodyLimit: { flags: "--body-limit <size>", fallback: "256KiB", help: "largest body of a request", parse: size },

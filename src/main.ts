@@ -74,6 +74,8 @@ export async function startNode(
   }
 
   async function startOnStore(openStore: Store): Promise<Node> {
+    const limits = engineLimits(config.inFlightMax);
+    log.info(`Orders in flight at most: ${limits.ordersMax}`);
     const engine = new Engine({
       store: openStore,
       incarnation: await openStore.registerIncarnation(serviceId, now()),
@@ -82,7 +84,7 @@ export async function startNode(
       now,
       random: Math.random,
       newOrderId: randomUUIDv7,
-      limits: engineLimits(config.inFlightMax),
+      limits,
     });
     log.info(`[${serviceId}] stateChange initialized -> follower`);
     log.info("Initializing new cluster");

@@ -8,7 +8,7 @@ import { isUuid } from "../uuid.ts";
 import { orderView } from "./order-view.ts";
 import { rfc3339 } from "./rfc3339.ts";
 import { requireUser, USER_SECURITY } from "./authorization.ts";
-import { AcceptedOrder, OrderBody, OrderView, problemResponses } from "./schemas.ts";
+import { named, OrderBody, problemResponses } from "./schemas.ts";
 
 export interface OrdersResource {
   readonly submit: (submission: Submission) => Promise<SubmitOutcome>;
@@ -23,6 +23,7 @@ export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: Orders
     method: "POST",
     url: "/orders",
     schema: {
+      operationId: "submitOrder",
       summary: "Submit an order",
       description: "Answered only when the order is durable. It then goes through the steps of its pipeline.",
       security: USER_SECURITY,
@@ -37,7 +38,7 @@ export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: Orders
       }),
       body: OrderBody,
       response: {
-        201: AcceptedOrder,
+        201: named("AcceptedOrder", "The order is durable. `Location` says where to look at it."),
         ...problemResponses(
           "body_not_json",
           "body_not_object",
@@ -73,13 +74,20 @@ export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: Orders
     method: "GET",
     url: "/orders/:order_id",
     schema: {
+      operationId: "getOrder",
       summary: "Look at an order",
       description: "Only its user sees it; to all others it does not exist.",
       security: USER_SECURITY,
       params: Type.Object({ order_id: Type.String() }),
       response: {
-        200: OrderView,
-        ...problemResponses("authorization_required", "order_not_found", "store_unavailable"),
+        200: named("Order", "The order as it is now."),
+        ...problemResponses(
+          "request_invalid",
+          "authorization_required",
+          "order_not_found",
+          "headers_too_large",
+          "store_unavailable",
+        ),
       },
     },
     onRequest: requireUser,

@@ -105,6 +105,13 @@ const ProblemSchema = Type.Object(
 /** All schemas that the OpenAPI document lists by name. */
 export const NAMED_SCHEMAS = [AcceptedOrder, OrderView, Transfer, Heartbeat, Cluster, ProblemSchema];
 
+type SchemaName = "AcceptedOrder" | "Order" | "Transfer" | "Heartbeat" | "Cluster";
+
+/** A successful response, by the name of its schema. Without `content`, which would cost a look-up at every answer. */
+export function named(name: SchemaName, description: string): object {
+  return { description, $ref: `${name}#` };
+}
+
 /** The problem responses of a route, by status. */
 export function problemResponses(...codes: ErrorCode[]): Record<number, object> {
   const responses: Record<number, object> = {};
@@ -113,6 +120,9 @@ export function problemResponses(...codes: ErrorCode[]): Record<number, object> 
     responses[status] = {
       description: same.map((code) => `\`${code}\`: ${catalogueEntry(code).title}`).join("; "),
       content: { [PROBLEM_MEDIA_TYPE]: { schema: { $ref: "Problem#" } } },
+      headers: same.some((code) => catalogueEntry(code).retryAfterS !== undefined)
+        ? { "Retry-After": { type: "integer", description: "Seconds to wait." } }
+        : {},
     };
   }
   return responses;

@@ -119,6 +119,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
         version: options.version,
         license: { name: "Apache-2.0", identifier: "Apache-2.0" },
       },
+      servers: [{ url: "/" }],
       components: {
         securitySchemes: {
           user: { type: "apiKey", in: "header", name: "Authorization", description: "The user, as it is." },

@@ -3,7 +3,7 @@ import type { FastifyInstance } from "fastify";
 import type { TransferOutcome } from "../cluster/cluster.ts";
 import { CatalogueError } from "../order/errors.ts";
 import { requireUser, USER_SECURITY } from "./authorization.ts";
-import { problemResponses, Transfer, TransferRequest } from "./schemas.ts";
+import { named, problemResponses, TransferRequest } from "./schemas.ts";
 
 export interface ServiceResource {
   readonly serviceId: string;
@@ -15,18 +15,23 @@ export function serviceRoutes(app: FastifyInstance, { serviceId, transfer }: Ser
     method: "POST",
     url: "/service/transfer",
     schema: {
+      operationId: "transferOrders",
       summary: "Take over the orders of a dead node",
       security: USER_SECURITY,
       body: TransferRequest,
       response: {
-        200: Transfer,
+        200: named("Transfer", "The orders are this node's now."),
         ...problemResponses(
           "body_not_json",
+          "body_not_object",
           "request_invalid",
           "authorization_required",
           "service_not_found",
           "service_alive",
+          "body_too_large",
           "media_type_unsupported",
+          "headers_too_large",
+          "store_unavailable",
         ),
       },
     },
