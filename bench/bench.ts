@@ -73,7 +73,7 @@ async function measureEngine(): Promise<void> {
     what: "orders completed, in-process",
     figure: perSecond(median(engine)),
     beside: `bare loop ${perSecond(median(loop))}: ${ratios(engine, loop)}`,
-    goal: "≥ 65 %",
+    goal: "≥ 65 % now, 90 % in the end",
   });
 }
 
@@ -92,7 +92,7 @@ async function measureHttp(): Promise<number> {
     what: "orders completed, over HTTP",
     figure: perSecond(median(service)),
     beside: `same server, no work ${perSecond(median(ceiling))}: ${ratios(service, ceiling)}`,
-    goal: "≥ 50 %",
+    goal: "≥ 50 % now, 70 % in the end",
   });
   return median(service);
 }
@@ -169,7 +169,7 @@ async function measureRestart(): Promise<void> {
     what: "restart, 100,000 in flight",
     figure: `${(restartMs / 1_000).toFixed(2)} s`,
     beside: `process start to all running; it listens after ${(listenMs / 1_000).toFixed(2)} s`,
-    goal: "≤ 10 s",
+    goal: "≤ 10 s now, 5 s in the end",
   });
 }
 
