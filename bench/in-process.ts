@@ -35,7 +35,7 @@ const engine = new Engine({
   now: Date.now,
   random: Math.random,
   newOrderId: randomUUIDv7,
-  limits: { ordersMax: inFlightMax, bodyCharsMax: 1_000_000_000 },
+  limits: { ordersMax: inFlightMax, bodyBytesMax: 1_000_000_000 },
 });
 const measures: Readonly<Record<string, () => Promise<object>>> = {
   speed: measureSpeed,

@@ -6,6 +6,7 @@ import { StartError } from "./order/errors.ts";
 
 const EXIT_FAILURE = 1;
 const EXIT_USAGE = 2;
+const LOG_BACKLOG_CHARS_MAX = 8 * 1024 * 1024;
 const SIGNALS = ["SIGTERM", "SIGINT"] as const;
 
 // A log that can't be written (a full disk, a reader that has gone) must not stop the service.
@@ -17,7 +18,7 @@ try {
     process.stdout.write(invocation.text);
   } else {
     const { config } = invocation;
-    const log = createLogger(config.logLevel, config.logFormat, (text) => void process.stdout.write(text));
+    const log = createLogger(config.logLevel, config.logFormat, writeLog);
     log.info(`Order Processing Service Start! (version ${programVersion()}, process ${process.pid})`);
     log.info(`Log configuration loaded: {${config.logLevel} ${config.logFormat}}`);
     const broken = (error: unknown): void => stopAtOnce(log, error);
@@ -31,6 +32,11 @@ try {
   if (error instanceof UsageError) exitWith(EXIT_USAGE, error.message);
   else if (error instanceof StartError) exitWith(EXIT_FAILURE, error.message);
   else exitWith(EXIT_FAILURE, `failed to start, which is a defect, please report it: ${describe(error)}`);
+}
+
+/** Nobody may read the log, or read it slowly: what would fill the memory is dropped. */
+function writeLog(text: string): void {
+  if (process.stdout.writableLength <= LOG_BACKLOG_CHARS_MAX) process.stdout.write(text);
 }
 
 /** The first signal stops the node in good order, the second at once. */

@@ -98,6 +98,10 @@ for (const [content, message] of [
   });
 }
 
+test("an empty variable counts as one that is not set", () => {
+  assert.equal(configOf([], { ORDER_PROCESS_PORT: "" }).port, 8080);
+});
+
 test("an empty configuration file configures nothing", () => {
   withFile("", (path) => assert.equal(configOf(["--config", path]).port, 8080));
 });

@@ -11,6 +11,9 @@ export interface FileLock {
 
 const SQLITE_BUSY = 5;
 
+/** Two that try at the same moment can be in each other's way; one of them has it after that. */
+const TRY_MS = 250;
+
 /**
  * Locks the file at `path`, making it if need be.
  * @returns null when another process holds the lock
@@ -19,7 +22,7 @@ const SQLITE_BUSY = 5;
 export function lockFile(path: string): FileLock | null {
   let database: DatabaseSync | null = null;
   try {
-    database = new DatabaseSync(path, { timeout: 0 });
+    database = new DatabaseSync(path, { timeout: TRY_MS });
     database.exec("BEGIN EXCLUSIVE");
   } catch (error) {
     if (database?.isOpen) database.close();

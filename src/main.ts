@@ -1,7 +1,7 @@
 /** Wires a node together; the only file that knows every part. */
 import { randomUUIDv7 } from "node:crypto";
-import { existsSync, readFileSync, realpathSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { closeSync, openSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { getHeapStatistics } from "node:v8";
 import { singleNodeCluster } from "./cluster/single-node.ts";
 import type { Config } from "./config.ts";
@@ -9,7 +9,7 @@ import { openDataFolder } from "./data-folder.ts";
 import { type FileLock, lockFile } from "./file-lock.ts";
 import { Engine, type EngineLimits } from "./engine/engine.ts";
 import type { HeartbeatStatus } from "./http/schemas.ts";
-import { createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "./http/server.ts";
+import { closeServer, createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "./http/server.ts";
 import type { Logger } from "./log.ts";
 import { StartError } from "./order/errors.ts";
 import type { Pipeline } from "./order/pipeline.ts";
@@ -98,7 +98,11 @@ export async function startNode(
     };
     const server = await createHttpServer({
       log,
-      limits: { ...DEFAULT_HTTP_LIMITS, bodyBytesMax: config.bodyBytesMax },
+      limits: {
+        ...DEFAULT_HTTP_LIMITS,
+        bodyBytesMax: config.bodyBytesMax,
+        incomingBytesMax: Math.max(config.bodyBytesMax, Math.floor(oldGenerationBytes() / 8)),
+      },
       serviceId,
       version: programVersion(),
       now,
@@ -120,12 +124,14 @@ export async function startNode(
       (error: unknown) => onBroken(new Error("orders of a former start can't be taken over", { cause: error })),
     );
 
+    const unwatchStore = watchStore(storePath, onBroken);
     const stop = async (): Promise<void> => {
       stopping = true;
+      unwatchStore();
       log.info(`Stopping: no new orders; running steps have ${config.graceMs} ms to end`);
       const cut = await engine.drain(config.graceMs);
       await resumed;
-      await server.close();
+      await closeServer(server);
       await openStore.close();
       storeLock?.release();
       folder.release();
@@ -139,13 +145,13 @@ export async function startNode(
 function lockStore(path: string): FileLock {
   let lock: FileLock | null;
   try {
-    const folder = realpathSync(dirname(path));
-    const target = join(folder, basename(path));
-    lock = lockFile(`${existsSync(target) ? realpathSync(target) : target}.lock`);
+    closeSync(openSync(path, "a")); // so that it has a real path, whatever links lead to it
+    if (statSync(path).nlink > 1) throw new Error("it has another name, a hard link; remove one of them");
+    lock = lockFile(`${realpathSync(path)}.lock`);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new StartError(
-      `the store ${path} can't be locked (${reason}); check that its folder exists and can be written`,
+      `the store ${path} can't be opened: ${reason}; check that its folder exists and can be written`,
       {
         cause: error,
       },
@@ -156,14 +162,42 @@ function lockStore(path: string): FileLock {
   return lock;
 }
 
+/** How often it is looked whether the store's file is still the one that was opened. */
+const STORE_WATCH_MS = 1_000;
+
 /**
- * Bounds what is in flight by the memory there is (guarantee G8): bodies may fill a quarter of the heap (a character can take two
- * bytes: half), orders a quarter at 4 KiB each, twice what one takes at the most.
+ * A file that was removed or replaced goes on being written, and all that is acknowledged from then on would be lost with the
+ * process: then the node must stop.
+ * @returns ends the watch
+ */
+function watchStore(path: string, onBroken: (error: Error) => void): () => void {
+  const { dev, ino } = statSync(path);
+  const timer = setInterval(() => {
+    const now = statSync(path, { throwIfNoEntry: false });
+    if (now?.ino === ino && now.dev === dev) return;
+    clearInterval(timer);
+    onBroken(new Error(`the store ${path} was removed or replaced while it was in use`));
+  }, STORE_WATCH_MS);
+  timer.unref();
+  return () => clearInterval(timer);
+}
+
+/** What the launcher lets the young generation take; the heap's limit includes it. */
+const YOUNG_GENERATION_BYTES = 3 * 64 * 1024 ** 2;
+
+/**
+ * Bounds what is in flight by the memory there is (guarantee G8): bodies may fill a quarter of the heap's old generation, and
+ * orders another at 4 KiB each, twice what one takes at the most.
  */
 function engineLimits(inFlightMax: number): EngineLimits {
-  const heapBytes = getHeapStatistics().heap_size_limit;
+  const heapBytes = oldGenerationBytes();
   return {
     ordersMax: Math.min(inFlightMax, Math.floor(heapBytes / 4 / 4096)),
-    bodyCharsMax: Math.floor(heapBytes / 4),
+    bodyBytesMax: Math.floor(heapBytes / 4),
   };
+}
+
+function oldGenerationBytes(): number {
+  const { heap_size_limit: limitBytes } = getHeapStatistics();
+  return Math.max(limitBytes - YOUNG_GENERATION_BYTES, limitBytes / 4);
 }

@@ -44,8 +44,8 @@ export interface EngineOptions {
 export interface EngineLimits {
   /** Orders in flight at once. */
   readonly ordersMax: number;
-  /** Characters of the bodies of the orders in flight, together. */
-  readonly bodyCharsMax: number;
+  /** Memory for the bodies of the orders in flight, together. */
+  readonly bodyBytesMax: number;
 }
 
 export interface Submission {
@@ -82,8 +82,10 @@ export class Engine {
   readonly #runs = new Map<string, OrderRun>();
   /** Creations on their way to the store: they count as in flight, too. */
   #creating = 0;
-  #bodyChars = 0;
+  #bodyBytes = 0;
   #callsUnderWay = 0;
+  /** Why orders that this node should go on with can't be read, or null. */
+  #readFailure: string | null = null;
   /** Pipelines that orders wait for and this node lacks: named in the log once each. */
   readonly #missingPipelines = new Set<string>();
   #stopping = false;
@@ -119,14 +121,15 @@ export class Engine {
     return this.#runs.size + this.#creating;
   }
 
-  /** Why no order can be taken in at the moment, or null. */
+  /** Why the store can't be written or read at the moment, or null. */
   get storeFailure(): string | null {
-    return this.#groupCommit.failure;
+    return this.#groupCommit.failure ?? this.#readFailure;
   }
 
   /** Takes an order in; resolves when it is durable, or refused. */
   submit(submission: Submission): Promise<SubmitOutcome> {
-    const refusal = this.#refusal(submission.body.length);
+    const bodyBytes = bytesInMemory(submission.body);
+    const refusal = this.#refusal(bodyBytes);
     if (refusal !== null) return Promise.resolve(refusal);
     return new Promise((resolve) => {
       const event = decideCreation(this.#pipeline, this.#incarnation, this.#now());
@@ -142,12 +145,12 @@ export class Engine {
         body: submission.body,
       };
       this.#creating++;
-      this.#bodyChars += submission.body.length;
+      this.#bodyBytes += bodyBytes;
       this.#groupCommit.create(write, {
         settled: (outcome) => this.#created(write, outcome, resolve),
         dropped: (error) => {
           this.#creating--;
-          this.#bodyChars -= write.body.length;
+          this.#bodyBytes -= bodyBytes;
           resolve({ kind: "store_unavailable", reason: error.message });
         },
       });
@@ -199,11 +202,11 @@ export class Engine {
     return cut;
   }
 
-  #refusal(bodyChars: number): SubmitOutcome | null {
+  #refusal(bodyBytes: number): SubmitOutcome | null {
     if (this.#stopping) return { kind: "shutting_down" };
     const reason = this.#groupCommit.failure;
     if (reason !== null) return { kind: "store_unavailable", reason };
-    if (this.#room() === 0 || this.#bodyChars + bodyChars > this.#limits.bodyCharsMax) {
+    if (this.#room() === 0 || this.#bodyBytes + bodyBytes > this.#limits.bodyBytesMax) {
       return { kind: "too_many_in_flight" };
     }
     return null;
@@ -211,13 +214,13 @@ export class Engine {
 
   /** How many more orders may come in flight. */
   #room(): number {
-    if (this.#bodyChars >= this.#limits.bodyCharsMax) return 0;
+    if (this.#bodyBytes >= this.#limits.bodyBytesMax) return 0;
     return Math.max(0, this.#limits.ordersMax - this.ordersInFlight);
   }
 
   #created(write: CreateWrite, outcome: WriteOutcome, resolve: (outcome: SubmitOutcome) => void): void {
     this.#creating--;
-    this.#bodyChars -= write.body.length;
+    this.#bodyBytes -= bytesInMemory(write.body);
     switch (outcome.kind) {
       case "applied": {
         const run = new OrderRun(
@@ -252,14 +255,17 @@ export class Engine {
 
   /** Asks the store again and again until it answers (guarantee G7), or the node stops: then `otherwise`. */
   async #patiently<T>(ask: () => Promise<T>, otherwise: T): Promise<T> {
-    let failure = "";
     while (!this.#stopping) {
       try {
-        return await ask();
+        const answer = await ask();
+        this.#readFailure = null;
+        return answer;
       } catch (error) {
         if (!(error instanceof StoreUnavailableError)) throw error;
-        if (error.message !== failure) this.#log.error(`The store can't be read: ${error.message}. It is asked again.`);
-        failure = error.message;
+        if (error.message !== this.#readFailure) {
+          this.#log.error(`The store can't be read: ${error.message}. It is asked again.`);
+        }
+        this.#readFailure = error.message;
         await delay(LOOK_AGAIN_MS);
       }
     }
@@ -311,11 +317,11 @@ export class Engine {
 
   #remember(run: OrderRun): void {
     this.#runs.set(run.order.orderId, run);
-    this.#bodyChars += run.bodyText.length;
+    this.#bodyBytes += bytesInMemory(run.bodyText);
   }
 
   #forget(run: OrderRun): void {
-    if (this.#runs.delete(run.order.orderId)) this.#bodyChars -= run.bodyText.length;
+    if (this.#runs.delete(run.order.orderId)) this.#bodyBytes -= bytesInMemory(run.bodyText);
   }
 
   /** Resolves when no call and no write is under way, or the time is over. */
@@ -333,6 +339,11 @@ export class Engine {
       this.#wakeDrain();
     });
   }
+}
+
+/** What a text takes: one byte a character, two when any is outside of Latin-1. */
+function bytesInMemory(text: string): number {
+  return /[\u0100-\uffff]/.test(text) ? 2 * text.length : text.length;
 }
 
 /** Whether two JSON texts say the same, whatever their spacing and the order of their keys. */

@@ -32,6 +32,9 @@ type Entry =
 /** About 20 ms of work for the store: a larger batch would delay its first write more than it saves. */
 const BATCH_WRITES_MAX = 2_000;
 
+/** A batch is copied on its way to the store: large bodies fill one sooner. */
+const BATCH_BODY_CHARS_MAX = 8 * 1024 * 1024;
+
 /** One is being committed while the next is already on its way to the store's thread. */
 const BATCHES_IN_FLIGHT_MAX = 2;
 
@@ -99,11 +102,23 @@ export class GroupCommit {
 
   #flush(): void {
     while (this.#queue.length > 0 && this.#batchesInFlight < BATCHES_IN_FLIGHT_MAX && !this.#closed) {
-      const batch = this.#queue.length <= BATCH_WRITES_MAX ? this.#queue : this.#queue.slice(0, BATCH_WRITES_MAX);
-      this.#queue = this.#queue.length <= BATCH_WRITES_MAX ? [] : this.#queue.slice(BATCH_WRITES_MAX);
+      const size = this.#nextBatchSize();
+      const batch = size === this.#queue.length ? this.#queue : this.#queue.slice(0, size);
+      this.#queue = size === this.#queue.length ? [] : this.#queue.slice(size);
       this.#batchesInFlight++;
       void this.#commit(batch);
     }
+  }
+
+  #nextBatchSize(): number {
+    let size = 0;
+    let chars = 0;
+    for (const entry of this.#queue) {
+      if (size === BATCH_WRITES_MAX || chars >= BATCH_BODY_CHARS_MAX) break;
+      if (entry.kind === "create") chars += entry.write.body.length;
+      size++;
+    }
+    return size;
   }
 
   async #commit(batch: readonly Entry[]): Promise<void> {

@@ -13,7 +13,7 @@ export const USER_SECURITY = [{ user: [] }];
  * @throws CatalogueError authorization_required, headers_too_large
  */
 export function requireUser(request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void): void {
-  const user = request.headers.authorization?.trim() ?? "";
+  const user = request.headers.authorization ?? "";
   request.user = user;
   if (user === "") {
     done(new CatalogueError("authorization_required", "Send the header Authorization: <user>."));

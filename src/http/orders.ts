@@ -58,6 +58,8 @@ export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: Orders
     },
     onRequest: requireUser,
     handler: async (request, reply) => {
+      // The parsed body can take many times what its text takes, and the request lives until the order is durable.
+      request.body = null;
       const key = request.headers["idempotency-key"];
       const outcome = await submit({
         user: request.user,
@@ -115,7 +117,10 @@ function refusal(outcome: Exclude<SubmitOutcome, { kind: "accepted" }>): Catalog
     case "too_many_in_flight":
       return new CatalogueError(outcome.kind, "The node has as many orders in flight as it takes; try again.");
     case "store_unavailable":
-      return new CatalogueError(outcome.kind, `The order was not accepted: ${outcome.reason}.`);
+      return new CatalogueError(
+        outcome.kind,
+        `The order may not have been accepted: ${outcome.reason}. Send it again with the same Idempotency-Key.`,
+      );
     case "shutting_down":
       return new CatalogueError(outcome.kind, "The node is stopping; try another, or this one later.");
   }

@@ -18,11 +18,15 @@ declare module "fastify" {
     user: string;
     /** The body as it came, when it is a JSON object. */
     bodyText: string;
+    /** What the body counts while the request is under way. */
+    incomingBytes: number;
   }
 }
 
 export interface HttpLimits {
   readonly bodyBytesMax: number;
+  /** Bytes of all bodies that are being received or answered at once. */
+  readonly incomingBytesMax: number;
   /** How long a request's headers may take to arrive. */
   readonly headersTimeoutMs: number;
   /** How long a whole request may take to arrive. */
@@ -35,6 +39,7 @@ export interface HttpLimits {
 
 export const DEFAULT_HTTP_LIMITS: HttpLimits = {
   bodyBytesMax: 256 * 1024,
+  incomingBytesMax: 64 * 1024 * 1024,
   headersTimeoutMs: 10_000,
   requestTimeoutMs: 30_000,
   keepAliveTimeoutMs: 72_000, // longer than the usual 60 s of a load balancer, so that it is the one that closes
@@ -44,6 +49,9 @@ export const DEFAULT_HTTP_LIMITS: HttpLimits = {
 export type HttpServerOptions = { readonly log: Logger; readonly limits: HttpLimits } & OrdersResource &
   ServiceResource &
   DiagnosticResource;
+
+/** How long requests may still take when the server closes: all that wait for an order have been answered by then. */
+const CLOSE_MS = 1_000;
 
 /** How often Node looks for connections that are over their time. */
 const TIMEOUT_CHECK_MS = 1_000;
@@ -84,6 +92,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
     const hasHost = request.headers.host !== undefined || request.raw.httpVersion !== "1.1";
     done(hasHost ? undefined : new CatalogueError("request_invalid", "An HTTP/1.1 request needs a Host header."));
   });
+  boundIncoming(app, limits);
   app.addHook("preValidation", async (request) => {
     if (request.method !== "POST" || request.is404) return;
     requireJsonType(request);
@@ -144,6 +153,13 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
   return app;
 }
 
+/** Stops listening, and cuts connections that are still open after a moment: one that sent half a request would hold it up. */
+export async function closeServer(app: FastifyInstance): Promise<void> {
+  const timer = setTimeout(() => app.server.closeAllConnections(), CLOSE_MS);
+  await app.close();
+  clearTimeout(timer);
+}
+
 /**
  * Starts listening.
  * @returns the address, as `http://host:port`
@@ -173,6 +189,30 @@ function listenReason(error: unknown): string {
     default:
       return error instanceof Error ? error.message : String(error);
   }
+}
+
+/**
+ * Refuses a body before it is read when those under way take as much as there may be: they are in memory, and in none of the
+ * engine's accounts yet.
+ */
+function boundIncoming(app: FastifyInstance, { incomingBytesMax, bodyBytesMax }: HttpLimits): void {
+  let incomingBytes = 0;
+  app.decorateRequest("incomingBytes", 0);
+  app.addHook("onRequest", (request, _reply, done) => {
+    if (request.method !== "POST") return done();
+    const declared = Number(request.headers["content-length"] ?? bodyBytesMax);
+    const bytes = Math.min(Number.isFinite(declared) ? declared : bodyBytesMax, bodyBytesMax);
+    if (incomingBytes + bytes > incomingBytesMax) {
+      return done(new CatalogueError("too_many_in_flight", "The node is receiving as much as it takes; try again."));
+    }
+    request.incomingBytes = bytes;
+    incomingBytes += bytes;
+    return done();
+  });
+  app.addHook("onResponse", (request, _reply, done) => {
+    incomingBytes -= request.incomingBytes;
+    done();
+  });
 }
 
 /** JSON, or nothing said, or what curl says when nothing is said (the earlier system's documented calls): the body decides. */

@@ -63,7 +63,7 @@ test("a bad value in the environment is refused by the name of its variable", as
   for (const [variable, value] of [
     ["ORDER_PROCESS_PORT", "abc"],
     ["ORDER_PROCESS_STEP_TIME", "5"],
-    ["ORDER_PROCESS_LOG_LEVEL", ""],
+    ["ORDER_PROCESS_LOG_LEVEL", "loud"],
     ["ORDER_PROCESS_STORE", "redis://x"],
   ] as const) {
     const finished = await runCommand([], { env: { [variable]: value } });

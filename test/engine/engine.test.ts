@@ -81,7 +81,7 @@ async function harness(
     now: Date.now,
     random: () => 0.5,
     newOrderId: randomUUIDv7,
-    limits: { ordersMax: 1_000, bodyCharsMax: 1_000_000, ...limits },
+    limits: { ordersMax: 1_000, bodyBytesMax: 1_000_000, ...limits },
   });
   t.after(async () => {
     await engine.drain(0);
@@ -236,7 +236,7 @@ test("what is in flight is bounded in number, and there is room again when an or
 
 test("what is in flight is bounded in the size of its bodies", async (t) => {
   const { engine, accepted } = await harness(t, [{ name: "A", run: () => new Promise(noop) }], {
-    limits: { bodyCharsMax: 100 },
+    limits: { bodyBytesMax: 100 },
   });
   await accepted({ body: JSON.stringify({ text: "x".repeat(60) }) });
   assert.deepEqual(await engine.submit({ ...submission, body: JSON.stringify({ text: "x".repeat(60) }) }), {

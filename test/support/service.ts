@@ -17,6 +17,8 @@ export interface ServiceOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** A script to run in the place of the service's own, with the same command line (see crash-node.ts). */
   readonly script?: string;
+  /** Stop reading what it writes, once it listens. */
+  readonly deaf?: boolean;
 }
 
 export interface Service {
@@ -66,6 +68,7 @@ export async function startService(t: TestContext, options: ServiceOptions = {})
     },
     { deadlineMs: START_DEADLINE_MS, what: () => `the service listens; it said:\n${output}` },
   );
+  if (options.deaf === true) child.stdout?.pause();
   return {
     url,
     pid: child.pid ?? -1,

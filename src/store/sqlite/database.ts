@@ -210,6 +210,7 @@ function prepareFile(db: DatabaseSync): void {
   db.exec(`PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES}`);
   db.exec(`PRAGMA journal_size_limit = ${CHECKPOINT_PAGES * PAGE_BYTES}`);
   db.exec(`PRAGMA cache_size = -${CACHE_KIB}`);
+  db.exec("PRAGMA temp_store = MEMORY"); // a container may have no folder for temporary files
   if (empty) return;
   const [finding] = db.prepare("PRAGMA quick_check(1)").all();
   const text = Object.values(finding ?? {})[0];

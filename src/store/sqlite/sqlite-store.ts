@@ -43,6 +43,9 @@ interface PendingRequest {
 /** Source in a checkout, JavaScript in an installed package: whatever this file is. */
 const WORKER = new URL(`worker${extname(import.meta.url)}`, import.meta.url);
 
+/** Reads beyond this many requests under way are refused: the worker would need about a second for those before them. */
+const PENDING_MAX = 10_000;
+
 const APPLIED: WriteOutcome = Object.freeze({ kind: "applied" });
 const CONFLICT: WriteOutcome = Object.freeze({ kind: "conflict" });
 
@@ -102,6 +105,7 @@ class SqliteStore implements Store {
   }
 
   async readOrder(orderId: string): Promise<StoredOrder | null> {
+    if (this.#pending.size >= PENDING_MAX) throw new StoreUnavailableError("too many requests wait for the store");
     const row = await this.#ask("readOrder", { orderId });
     return row === null ? null : storedOrder(row);
   }

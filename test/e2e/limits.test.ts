@@ -1,0 +1,114 @@
+/** What comes in is bounded, and what goes wrong around a running service ends in good order. */
+import assert from "node:assert/strict";
+import { linkSync, rmSync, symlinkSync } from "node:fs";
+import { connect, type Socket } from "node:net";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { acceptedOrderId, finalOrder, send, submitOrder } from "../support/client.ts";
+import { runCommand, type Service, startService, temporaryFolder } from "../support/service.ts";
+import { waitFor } from "../support/wait.ts";
+
+const SMALL_HEAP = { NODE_OPTIONS: "--max-old-space-size=256" };
+
+async function open(t: TestContext, { url }: Service): Promise<Socket> {
+  const { hostname, port } = new URL(url);
+  const socket = connect(Number(port), hostname);
+  t.after(() => socket.destroy());
+  socket.on("error", () => undefined);
+  await new Promise((resolve) => socket.once("connect", resolve));
+  return socket;
+}
+
+for (const [what, sent] of [
+  ["half of a request's headers", "POST /orders HTTP/1.1\r\nHos"],
+  [
+    "half of a request's body",
+    "POST /orders HTTP/1.1\r\nHost: x\r\nAuthorization: user\r\nContent-Length: 100\r\n\r\n{",
+  ],
+] as const) {
+  test(`a client that has sent ${what} does not hold up a stop`, async (t) => {
+    const service = await startService(t);
+    const socket = await open(t, service);
+    await new Promise((resolve) => socket.write(sent, resolve));
+    await send(`${service.url}/diagnostic/heartbeat`);
+    assert.equal(await service.end("SIGTERM"), 0);
+  });
+}
+
+test("bodies that take many times their text when parsed are refused in time, on a small heap", async (t) => {
+  const { url } = await startService(t, { env: SMALL_HEAP, args: ["--step-time", "60s"] });
+  const body = `{"a":[${"{},".repeat(87_000)}{}]}`;
+  let [accepted, refused] = [0, 0];
+  const client = async (): Promise<void> => {
+    for (let turn = 0; turn < 8; turn++) {
+      const { status } = await submitOrder(url, body);
+      if (status === 201) accepted++;
+      else if (status === 503) refused++;
+      else assert.fail(`answered ${status}`);
+    }
+  };
+  await Promise.all(Array.from({ length: 60 }, client));
+  assert.ok(accepted > 0 && refused > 0, `${accepted} accepted, ${refused} refused`);
+  assert.equal((await send(`${url}/diagnostic/heartbeat`)).status, 200);
+});
+
+test("pipelined reads beyond what the store keeps up with do not fill the memory", async (t) => {
+  const service = await startService(t, { env: SMALL_HEAP, args: ["--step-time", "0ms"] });
+  const orderId = await acceptedOrderId(service.url);
+  await finalOrder(service.url, orderId);
+  const line = `GET /orders/${orderId} HTTP/1.1\r\nHost: x\r\nAuthorization: user\r\n\r\n`;
+  const sockets = await Promise.all(Array.from({ length: 20 }, () => open(t, service)));
+  let answered = 0;
+  for (const socket of sockets) {
+    socket.on("data", (bytes: Buffer) => (answered += bytes.toString("latin1").split("HTTP/1.1 ").length - 1));
+    for (let part = 0; part < 30; part++) socket.write(line.repeat(100));
+  }
+  await waitFor(() => answered > 20_000, { what: () => `enough is answered; ${answered} were`, deadlineMs: 60_000 });
+  for (const socket of sockets) socket.destroy();
+  assert.equal((await send(`${service.url}/diagnostic/heartbeat`)).status, 200);
+});
+
+test("a store that is removed under a running node stops it, instead of taking orders into nothing", async (t) => {
+  const service = await startService(t, { args: ["--step-time", "60s"] });
+  await acceptedOrderId(service.url);
+  rmSync(join(service.data, "orders.sqlite"));
+  assert.equal(await service.exited, 1);
+  assert.match(
+    service.output(),
+    /^order_process: stopped .*orders\.sqlite was removed or replaced while it was in use$/m,
+  );
+});
+
+test("a store with two names is refused: each name would have a log of its own", async (t) => {
+  const service = await startService(t);
+  await service.end("SIGTERM");
+  const store = join(service.data, "orders.sqlite");
+  linkSync(store, join(service.data, "other.sqlite"));
+  const refused = await runCommand(["--port", "0", "--data", temporaryFolder(t), "--store", `sqlite:${store}`]);
+  assert.equal(refused.code, 1);
+  assert.match(refused.stderr, /has another name, a hard link/);
+});
+
+test("a store that is reached through a link, even one that led nowhere at first, is locked by its real name", async (t) => {
+  const folder = temporaryFolder(t);
+  const link = join(folder, "link.sqlite");
+  symlinkSync("real.sqlite", link);
+  await startService(t, { args: ["--store", `sqlite:${link}`] });
+  for (const path of [link, join(folder, "real.sqlite")]) {
+    const refused = await runCommand(["--port", "0", "--data", temporaryFolder(t), "--store", `sqlite:${path}`]);
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /is in use by another process/);
+  }
+});
+
+test("a log that nobody reads does not fill the memory", async (t) => {
+  const service = await startService(t, {
+    env: SMALL_HEAP,
+    args: ["--step-time", "0ms", "--log-level", "debug"],
+    deaf: true,
+  });
+  for (let batch = 0; batch < 40; batch++) {
+    await Promise.all(Array.from({ length: 250 }, () => acceptedOrderId(service.url)));
+  }
+  assert.equal((await send(`${service.url}/diagnostic/heartbeat`)).status, 200);
+});
