@@ -43,8 +43,8 @@ interface PendingRequest {
 /** Source in a checkout, JavaScript in an installed package: whatever this file is. */
 const WORKER = new URL(`worker${extname(import.meta.url)}`, import.meta.url);
 
-/** Reads beyond this many requests under way are refused: the worker would need about a second for those before them. */
-const PENDING_MAX = 10_000;
+/** Reads beyond this many requests under way are refused: each keeps its caller, some kilobytes of HTTP request, in memory. */
+const PENDING_MAX = 2_000;
 
 const APPLIED: WriteOutcome = Object.freeze({ kind: "applied" });
 const CONFLICT: WriteOutcome = Object.freeze({ kind: "conflict" });
