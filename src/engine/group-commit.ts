@@ -1,6 +1,6 @@
 /**
- * Gathers the writes of many orders into few commits, so that none waits for a disk sync of its own while others wait, too
- *, and rides out a store that fails.
+ * Gathers the writes of many orders into few commits, so that none waits for a disk sync of its own while others wait,
+ * too, and rides out a store that fails.
  *
  * While a batch is being committed the next one fills; it leaves when there is room again. On an idle system a write
  * leaves at the end of the current turn of the event loop.

@@ -8,6 +8,7 @@ import { acceptedOrderId, finalOrder, send, submitOrder } from "../support/clien
 import { runCommand, type Service, startService, temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
 
+const TINY_HEAP = { NODE_OPTIONS: "--max-old-space-size=64" };
 const SMALL_HEAP = { NODE_OPTIONS: "--max-old-space-size=256" };
 
 async function open(t: TestContext, { url }: Service): Promise<Socket> {
@@ -53,7 +54,7 @@ test("bodies that take many times their text when parsed are refused in time, on
 });
 
 test("pipelined reads beyond what the store keeps up with do not fill the memory", async (t) => {
-  const service = await startService(t, { env: SMALL_HEAP, args: ["--step-time", "0ms"] });
+  const service = await startService(t, { env: TINY_HEAP, args: ["--step-time", "0ms"] });
   const orderId = await acceptedOrderId(service.url);
   await finalOrder(service.url, orderId);
   const line = `GET /orders/${orderId} HTTP/1.1\r\nHost: x\r\nAuthorization: user\r\n\r\n`;
@@ -61,7 +62,7 @@ test("pipelined reads beyond what the store keeps up with do not fill the memory
   let answered = 0;
   for (const socket of sockets) {
     socket.on("data", (bytes: Buffer) => (answered += bytes.toString("latin1").split("HTTP/1.1 ").length - 1));
-    for (let part = 0; part < 30; part++) socket.write(line.repeat(100));
+    for (let part = 0; part < 150; part++) socket.write(line.repeat(100));
   }
   await waitFor(() => answered > 20_000, { what: () => `enough is answered; ${answered} were`, deadlineMs: 60_000 });
   for (const socket of sockets) socket.destroy();
@@ -103,7 +104,7 @@ test("a store that is reached through a link, even one that led nowhere at first
 
 test("a log that nobody reads does not fill the memory", async (t) => {
   const service = await startService(t, {
-    env: SMALL_HEAP,
+    env: TINY_HEAP,
     args: ["--step-time", "0ms", "--log-level", "debug"],
     deaf: true,
   });

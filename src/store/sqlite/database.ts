@@ -127,9 +127,9 @@ export class SqliteDatabase {
 
   claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): ClaimedRow[] {
     const event = `,${encodeEvent({ kind: "owner_changed", atMs, owner: to })}`;
-    const rows = this.#transaction(() => this.#statements.claim.all(to, event, from, limit));
     const service = this.#statements.serviceOf.get(to) as unknown as { service_id: string } | undefined;
     if (service === undefined) throw new Error(`incarnation ${to} is not registered`);
+    const rows = this.#transaction(() => this.#statements.claim.all(to, event, from, limit));
     return rows.map((row) => ({ ...(row as unknown as ClaimedRow), service_id: service.service_id }));
   }
 
