@@ -14,7 +14,7 @@ const ordersMax = Number(orders);
 const perCommit = Number(writesPerCommit);
 
 const database = new SqliteDatabase(join(folder, "orders.sqlite"));
-const owner = database.registerIncarnation("00000000-0000-4000-8000-000000000000", 0);
+const owner = database.register("00000000-0000-4000-8000-000000000000", "{}", 0);
 const STEPS = ["Pre-Processing", "Processing", "Post-Processing"];
 const WRITES_PER_ORDER = STEPS.length + 2;
 

@@ -17,6 +17,14 @@ const app = await createHttpServer({
   submit: () => Promise.resolve({ kind: "accepted", orderId: randomUUIDv7(), startTimeMs: Date.now() }),
   readOrder: () => Promise.resolve(null),
   transfer: () => Promise.resolve({ kind: "service_not_found" }),
-  cluster: () => ({ leaderServiceId: serviceId, term: 1, nodes: [] }),
+  durability: "none",
+  adopt: () => undefined,
+  isProven: () => false,
+  joinAnswer: () => {
+    throw new Error("nothing to join");
+  },
+  cluster: () => {
+    throw new Error("no cluster");
+  },
 });
 console.log(`Listening at: ${await listen(app, "127.0.0.1", 0)}`);

@@ -8,11 +8,11 @@
  *     node --expose-gc bench/in-process.ts memory <folder> <orders>
  *         The memory that an order takes while its first step runs.
  */
-import { randomUUIDv7 } from "node:crypto";
 import { join } from "node:path";
 import { Engine } from "../src/engine/engine.ts";
 import { createLogger } from "../src/log.ts";
 import { builtInPipeline } from "../src/pipelines/built-in.ts";
+import { newOrderId } from "../src/store/order-id.ts";
 import { openSqliteStore } from "../src/store/sqlite/sqlite-store.ts";
 
 const [mode = "", folder = ".", orders = "0", inFlight = orders] = process.argv.slice(2);
@@ -29,12 +29,17 @@ const store = await openSqliteStore({
 });
 const engine = new Engine({
   store,
-  incarnation: await store.registerIncarnation("00000000-0000-4000-8000-000000000000", Date.now()),
+  incarnation: await store.cluster.register(
+    { serviceId: "00000000-0000-4000-8000-000000000000", url: "", version: "0.0.0", ttlMs: 5_000, process: null },
+    Date.now(),
+  ),
   pipeline: builtInPipeline({ stepTimeMs: mode === "memory" ? 3_600_000 : 0, failureRate: 0, random: Math.random }),
   log: createLogger("warn", "logfmt", (text) => process.stderr.write(text)),
   now: Date.now,
   random: Math.random,
-  newOrderId: randomUUIDv7,
+  newOrderId,
+  mayStart: () => true,
+  onFenced: () => undefined,
   limits: { ordersMax: inFlightMax, bodyBytesMax: 1_000_000_000 },
 });
 const measures: Readonly<Record<string, () => Promise<object>>> = {
@@ -43,7 +48,7 @@ const measures: Readonly<Record<string, () => Promise<object>>> = {
   memory: measureMemory,
 };
 console.log(JSON.stringify(await measures[mode]?.()));
-await engine.drain(0);
+await engine.drain(0, { choose: () => null, tell: () => Promise.resolve() });
 await store.close();
 process.exit(0); // the steps still under way are not waited for
 

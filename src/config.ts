@@ -3,10 +3,10 @@
  * An option beats its environment variable, which beats the file, which beats the default.
  */
 import { readFileSync } from "node:fs";
-import { resolve } from "node:path";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import ms from "ms";
 import { parse as parseYaml } from "yaml";
+import { parseStoreLocation, type StoreCredentials, type StoreLocation } from "./store/store-location.ts";
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from "./log.ts";
 
 export interface Config {
@@ -14,8 +14,17 @@ export interface Config {
   readonly port: number;
   /** The data folder. */
   readonly data: string;
-  /** Absolute path of the embedded store's file, or null: in the data folder. */
-  readonly storePath: string | null;
+  /** Null: not said; then it is the joined cluster's store, or the one of the node's last start, or one in the data folder. */
+  readonly store: StoreLocation | null;
+  readonly storeCredentials: StoreCredentials;
+  /** Refuse to start where a loss of power could take what was acknowledged. */
+  readonly requireDurable: boolean;
+  /** `host:port` of a node whose cluster to join, or null. */
+  readonly join: string | null;
+  /** `host:port` where the other nodes reach this one, or null: where it listens. */
+  readonly advertise: string | null;
+  /** Silence after which a node counts as dead. */
+  readonly nodeTtlMs: number;
   readonly stepTimeMs: number;
   /** 0 to 1. */
   readonly failureRate: number;
@@ -42,6 +51,8 @@ interface OptionRow {
   readonly flags: string;
   readonly help: string;
   readonly fallback: string;
+  /** What `--help` says of the fallback, where that isn't a text to write. */
+  readonly fallbackHelp?: string;
   /** Throws InvalidArgumentError. */
   readonly parse: (text: string) => unknown;
 }
@@ -57,9 +68,50 @@ const OPTIONS = {
   },
   store: {
     flags: "--store <url>",
-    fallback: "sqlite:",
-    help: "where orders live: sqlite:PATH; without a path, in the data folder",
-    parse: storePath,
+    fallback: "",
+    fallbackHelp: "the joined cluster's, or orders.sqlite in the data folder",
+    help: "where orders live: sqlite:PATH, redis://HOST:PORT/DB, rediss://…",
+    parse: store,
+  },
+  storeUsername: {
+    flags: "--store-username <name>",
+    fallback: "",
+    fallbackHelp: "none",
+    help: "for a Redis store",
+    parse: (text: string) => text,
+  },
+  storePassword: {
+    flags: "--store-password <password>",
+    fallback: "",
+    fallbackHelp: "none",
+    help: "for a Redis store; better given as ORDER_PROCESS_STORE_PASSWORD, as others can see a command line",
+    parse: (text: string) => text,
+  },
+  requireDurable: {
+    flags: "--require-durable",
+    fallback: "false",
+    help: "refuse to start on a store that could lose what was acknowledged",
+    parse: flag,
+  },
+  join: {
+    flags: "--join <host:port>",
+    fallback: "",
+    fallbackHelp: "none",
+    help: "join the cluster of the node at that address",
+    parse: optionalAddress,
+  },
+  advertise: {
+    flags: "--advertise <host:port>",
+    fallback: "",
+    fallbackHelp: "where it listens",
+    help: "where the other nodes reach this one",
+    parse: optionalAddress,
+  },
+  nodeTtl: {
+    flags: "--node-ttl <duration>",
+    fallback: "5s",
+    help: "silence after which a node counts as dead",
+    parse: nodeTtl,
   },
   stepTime: {
     flags: "--step-time <duration>",
@@ -101,7 +153,10 @@ from the file that --config names (step-time: 5s); the command line beats the en
 
 Examples:
   order_process                               listen at 127.0.0.1:8080, keep everything in ./data
-  order_process --port 8081 --data ./other    a second, independent service
+  order_process --port 8082 --data ./data-2 --join localhost:8080
+                                              a second node, which shares the work of the first
+  order_process --store redis://localhost:6379
+                                              keep orders in Redis, for nodes on several machines
   order_process --step-time 60ms --log-level debug --log-format pretty
                                               watch orders go by
 
@@ -131,7 +186,7 @@ export function readInvocation(
     .addHelpText("after", EXAMPLES);
   command.addOption(new Option("--config <file>", "YAML or JSON file with options"));
   for (const row of Object.values<OptionRow>(OPTIONS)) {
-    command.addOption(new Option(row.flags, `${row.help} (default: ${row.fallback})`));
+    command.addOption(new Option(row.flags, `${row.help} (default: ${row.fallbackHelp ?? row.fallback})`));
   }
 
   try {
@@ -141,14 +196,14 @@ export function readInvocation(
     if (error.exitCode === 0) return { kind: "print", text: printed };
     throw new UsageError(`${error.message.replace(/^error: /, "").replaceAll(/\s+/g, " ")}; see order_process --help`);
   }
-  return { kind: "run", config: toConfig(command.opts<Record<string, string | undefined>>(), environment) };
+  return { kind: "run", config: toConfig(command.opts<Options>(), environment) };
 }
 
-function toConfig(
-  options: Record<string, string | undefined>,
-  environment: Readonly<Record<string, string | undefined>>,
-): Config {
-  const file = options["config"] ?? environment["ORDER_PROCESS_CONFIG"];
+/** As commander gives them: a flag without a value is `true`. */
+type Options = Readonly<Record<string, string | true | undefined>>;
+
+function toConfig(options: Options, environment: Readonly<Record<string, string | undefined>>): Config {
+  const file = options["config"]?.toString() ?? environment["ORDER_PROCESS_CONFIG"];
   const fromFile = file === undefined ? {} : readFile(file);
   const value = <K extends keyof typeof OPTIONS>(name: K): ReturnType<(typeof OPTIONS)[K]["parse"]> => {
     const row: OptionRow = OPTIONS[name];
@@ -156,7 +211,7 @@ function toConfig(
     const variable = `ORDER_PROCESS_${longName.replaceAll("-", "_").toUpperCase()}`;
     const [text, where] =
       options[name] !== undefined
-        ? [options[name], `--${longName}`]
+        ? [String(options[name]), `--${longName}`]
         : environment[variable] !== undefined && environment[variable] !== "" // as Compose files set what isn't set
           ? [environment[variable], variable]
           : fromFile[longName] !== undefined
@@ -166,14 +221,24 @@ function toConfig(
       return row.parse(text) as ReturnType<(typeof OPTIONS)[K]["parse"]>;
     } catch (error) {
       if (!(error instanceof InvalidArgumentError)) throw error;
-      throw new UsageError(`${where} can't be "${text}": ${error.message}`);
+      const shown = name === "storePassword" || /:[^/]*@/.test(text) ? "what it is" : `"${text}"`;
+      throw new UsageError(`${where} can't be ${shown}: ${error.message}`);
     }
   };
+  const location = value("store");
   return Object.freeze({
     host: value("host"),
     port: value("port"),
     data: value("data"),
-    storePath: value("store"),
+    store: location?.location ?? null,
+    storeCredentials: {
+      username: value("storeUsername") || location?.credentials.username || null,
+      password: value("storePassword") || location?.credentials.password || null,
+    },
+    requireDurable: value("requireDurable"),
+    join: value("join"),
+    advertise: value("advertise"),
+    nodeTtlMs: value("nodeTtl"),
     stepTimeMs: value("stepTime"),
     failureRate: value("failureRate"),
     graceMs: value("grace"),
@@ -204,8 +269,8 @@ function readFile(path: string): Record<string, string> {
         `the configuration file ${path} has an unknown option "${name}"; known are ${known.join(", ")}`,
       );
     }
-    if (typeof setting !== "string" && typeof setting !== "number") {
-      throw new UsageError(`${name} in ${path} is neither a text nor a number`);
+    if (typeof setting !== "string" && typeof setting !== "number" && typeof setting !== "boolean") {
+      throw new UsageError(`${name} in ${path} is neither a text nor a number nor true or false`);
     }
     result[name] = String(setting);
   }
@@ -265,13 +330,40 @@ function size(text: string): number {
   return bytes;
 }
 
-/** The absolute path that a store's URL names, or null: in the data folder. */
-function storePath(text: string): string | null {
-  if (/^rediss?:/.test(text))
-    throw new InvalidArgumentError("this version has the embedded store only; write sqlite:PATH.");
-  if (!text.startsWith("sqlite:")) throw new InvalidArgumentError("write sqlite:PATH.");
-  const path = text.slice("sqlite:".length);
-  return path === "" ? null : resolve(path);
+/** A store's location, with the credentials that its URL may hold; null: not said. */
+function store(text: string): ReturnType<typeof parseStoreLocation> | null {
+  if (text === "") return null;
+  try {
+    return parseStoreLocation(text);
+  } catch (error) {
+    throw new InvalidArgumentError(error instanceof Error ? error.message : String(error));
+  }
+}
+
+function flag(text: string): boolean {
+  if (text !== "true" && text !== "false") throw new InvalidArgumentError("write true or false.");
+  return text === "true";
+}
+
+/** `host:port`, as `[::1]:8080` where the host has colons itself; null: not said. */
+function optionalAddress(text: string): string | null {
+  if (text === "") return null;
+  const address = text.replace(/^http:\/\//, "").replace(/\/$/, "");
+  const [, portText = ""] = /^(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})$/.exec(address) ?? [];
+  if (portText === "" || Number(portText) < 1 || Number(portText) > 65_535) {
+    throw new InvalidArgumentError("write host:port, such as localhost:8080.");
+  }
+  return address;
+}
+
+/** Below, a busy machine's hiccups would be deaths; above, a dead node's orders would wait for hours. */
+const NODE_TTL_MS_MIN = 500;
+const NODE_TTL_MS_MAX = 3_600_000;
+
+function nodeTtl(text: string): number {
+  const ttlMs = duration(text);
+  if (ttlMs < NODE_TTL_MS_MIN || ttlMs > NODE_TTL_MS_MAX) throw new InvalidArgumentError("write 500ms to 1h.");
+  return ttlMs;
 }
 
 function oneOf<T extends string>(values: readonly T[]): (text: string) => T {

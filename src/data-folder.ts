@@ -25,14 +25,29 @@ export interface DataFolder {
   /** Absolute. */
   readonly path: string;
   readonly serviceId: string;
+  /** The cluster that the node belongs to since its first start; null at its first start. */
+  readonly membership: ClusterMembership | null;
+  /**
+   * Notes the cluster for the next start.
+   * @throws StartError with one line
+   */
+  remember(membership: ClusterMembership): void;
   /** Lets go of the lock. */
   release(): void;
+}
+
+export interface ClusterMembership {
+  readonly clusterId: string;
+  /** Where its store is, as `--store` takes it, without credentials. */
+  readonly store: string;
 }
 
 interface Identity {
   readonly service_id: string;
   /** The process that has, or last had, the folder: named to a person who starts a second one. */
   readonly pid: number;
+  readonly cluster_id?: string;
+  readonly store?: string;
 }
 
 /**
@@ -50,10 +65,25 @@ export function openDataFolder(folder: string): DataFolder {
   }
   const identityPath = join(path, "node.json");
   const lock = lockFolder(path, identityPath);
+  const write = (identity: Identity): void => {
+    try {
+      writeIdentity(path, identityPath, identity);
+    } catch (error) {
+      throw notWritable(path, error);
+    }
+  };
   try {
-    const serviceId = readIdentity(identityPath)?.service_id ?? randomUUID();
-    writeIdentity(path, identityPath, { service_id: serviceId, pid: process.pid });
-    return { path, serviceId, release: () => lock.release() };
+    const { pid: _, ...known } = readIdentity(identityPath) ?? { service_id: randomUUID(), pid: 0 };
+    const identity = { ...known, pid: process.pid };
+    write(identity);
+    const { service_id: serviceId, cluster_id: clusterId, store } = identity;
+    return {
+      path,
+      serviceId,
+      membership: clusterId === undefined || store === undefined ? null : { clusterId, store },
+      remember: (membership) => write({ ...identity, cluster_id: membership.clusterId, store: membership.store }),
+      release: () => lock.release(),
+    };
   } catch (error) {
     lock.release();
     throw error instanceof StartError ? error : notWritable(path, error);
@@ -112,15 +142,24 @@ function readIdentity(identityPath: string): Identity | null {
   }
   try {
     const value: unknown = JSON.parse(text);
-    if (typeof value === "object" && value !== null && "service_id" in value && "pid" in value) {
-      const { service_id, pid } = value;
-      if (typeof service_id === "string" && isUuid(service_id) && typeof pid === "number") return { service_id, pid };
-    }
+    if (isIdentity(value)) return value;
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
   }
   throw new StartError(
     `${identityPath} is damaged: it should hold the node's service_id; restore it, or remove it to give the node a new one`,
+  );
+}
+
+function isIdentity(value: unknown): value is Identity {
+  if (typeof value !== "object" || value === null || !("service_id" in value) || !("pid" in value)) return false;
+  const { service_id, pid } = value;
+  const texts = ["cluster_id" in value ? value.cluster_id : "", "store" in value ? value.store : ""];
+  return (
+    typeof service_id === "string" &&
+    isUuid(service_id) &&
+    typeof pid === "number" &&
+    texts.every((text) => typeof text === "string")
   );
 }
 

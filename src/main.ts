@@ -1,12 +1,13 @@
 /** Wires a node together; the only file that knows every part. */
-import { randomUUIDv7 } from "node:crypto";
-import { closeSync, openSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { getHeapStatistics } from "node:v8";
-import { singleNodeCluster } from "./cluster/single-node.ts";
+import { ClusterNode } from "./cluster/cluster-node.ts";
+import { askToJoin, type JoinAnswer, PROTOCOL } from "./cluster/join.ts";
+import { timingOf } from "./cluster/timing.ts";
 import type { Config } from "./config.ts";
-import { openDataFolder } from "./data-folder.ts";
-import { type FileLock, lockFile } from "./file-lock.ts";
+import { type DataFolder, openDataFolder } from "./data-folder.ts";
 import { Engine, type EngineLimits } from "./engine/engine.ts";
 import type { HeartbeatStatus } from "./http/schemas.ts";
 import { closeServer, createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "./http/server.ts";
@@ -14,7 +15,10 @@ import type { Logger } from "./log.ts";
 import { StartError } from "./order/errors.ts";
 import type { Pipeline } from "./order/pipeline.ts";
 import { builtInPipeline } from "./pipelines/built-in.ts";
-import { openSqliteStore, type SqliteStoreOptions } from "./store/sqlite/sqlite-store.ts";
+import { bootIdentity, ownProcess } from "./process-identity.ts";
+import { newOrderId } from "./store/order-id.ts";
+import { openSqliteStore } from "./store/sqlite/sqlite-store.ts";
+import { parseStoreLocation, showStoreLocation, type StoreLocation } from "./store/store-location.ts";
 import { type Store, StoreUnavailableError } from "./store/store.ts";
 
 /** A running node. */
@@ -31,7 +35,8 @@ export interface NodeParts {
   readonly pipeline?: Pipeline;
   /** Milliseconds since the epoch. */
   readonly now?: () => number;
-  readonly openStore?: (options: SqliteStoreOptions) => Promise<Store>;
+  /** Something around the store that was opened. */
+  readonly wrapStore?: (store: Store) => Store;
 }
 
 /** This program's version. */
@@ -41,7 +46,8 @@ export function programVersion(): string {
 }
 
 /**
- * Starts a node; resolves when it listens. Orders that a former start left are taken over in the background.
+ * Starts a node; resolves when it listens and is part of its cluster. Orders that a former start left are taken over in the
+ * background.
  * @param onBroken the node can't go on, through no fault of a caller: the process must end
  * @throws StartError with one line
  */
@@ -51,50 +57,45 @@ export async function startNode(
   onBroken: (error: Error) => void,
   parts: NodeParts = {},
 ): Promise<Node> {
-  const now = parts.now ?? Date.now;
   const folder = openDataFolder(config.data);
-  const { serviceId } = folder;
-  const storePath = config.storePath ?? join(folder.path, "orders.sqlite");
-  log.info(`Service configuration loaded: {${config.host} ${config.port}}, data in ${folder.path}`);
-  log.info(`Store configuration loaded: {sqlite ${storePath}}`);
-  log.info("Opening and checking the store");
-
-  let store: Store | null = null;
-  let storeLock: FileLock | null = null;
+  const cleanUp: (() => Promise<void> | void)[] = [() => folder.release()];
+  const undo = async (): Promise<void> => {
+    for (const step of cleanUp.toReversed()) await step();
+  };
   try {
-    storeLock = lockStore(storePath);
-    store = await (parts.openStore ?? openSqliteStore)({ path: storePath, now, onBroken });
-    return await startOnStore(store);
+    return await startIn(folder);
   } catch (error) {
-    await store?.close();
-    storeLock?.release();
-    folder.release();
+    await undo();
     if (error instanceof StoreUnavailableError) throw new StartError(error.message, { cause: error });
     throw error;
   }
 
-  async function startOnStore(openStore: Store): Promise<Node> {
+  async function startIn({ path, serviceId }: DataFolder): Promise<Node> {
+    const now = parts.now ?? Date.now;
+    const version = programVersion();
+    log.info(`Service configuration loaded: {${config.host} ${config.port}}, data in ${path}`);
+    const joined = await askForStore(config, folder, log);
+    const location = storeLocation(config, folder, joined);
+    const store = await openStore(location);
+    cleanUp.push(() => store.close());
+    const identity = await store.cluster.identity();
+    requireSameCluster(identity.clusterId, { config, folder, joined, location });
+    const storeReport = await store.report();
+    for (const line of storeReport.advice) log.warn(`The store: ${line}`);
+    log.info(`What is acknowledged is kept: ${storeReport.durability}`);
+    if (config.requireDurable && storeReport.durability !== "fsync-always") {
+      throw new StartError(
+        `the store ${showStoreLocation(location)} keeps what is acknowledged ${storeReport.durability} only, and --require-durable is set; ${storeReport.advice.join("; ")}`,
+      );
+    }
+
     const limits = engineLimits(config.inFlightMax);
     log.info(`Orders in flight at most: ${limits.ordersMax}`);
-    const engine = new Engine({
-      store: openStore,
-      incarnation: await openStore.registerIncarnation(serviceId, now()),
-      pipeline: parts.pipeline ?? builtInPipeline({ ...config, random: Math.random }),
-      log,
-      now,
-      random: Math.random,
-      newOrderId: randomUUIDv7,
-      limits,
-    });
-    log.info(`[${serviceId}] stateChange initialized -> follower`);
-    log.info("Initializing new cluster");
-
-    let url = "";
+    let node: ClusterNode | null = null;
     let stopping = false;
-    const cluster = singleNodeCluster({ serviceId, url: () => url, now, store: openStore });
     const status = (): HeartbeatStatus => {
       if (stopping) return "SHUTTING_DOWN";
-      return engine.storeFailure === null ? "OK" : "STORE_UNAVAILABLE";
+      return node?.failure === null ? "OK" : "STORE_UNAVAILABLE";
     };
     const server = await createHttpServer({
       log,
@@ -104,62 +105,206 @@ export async function startNode(
         incomingBytesMax: Math.max(config.bodyBytesMax, Math.floor(oldGenerationBytes() / 8)),
       },
       serviceId,
-      version: programVersion(),
+      version,
       now,
       status,
-      submit: (submission) => engine.submit(submission),
-      readOrder: (orderId) => openStore.readOrder(orderId),
-      transfer: (dead) => cluster.transfer(dead),
-      cluster: () => cluster.view(),
+      durability: storeReport.durability,
+      submit: async (submission) => node?.submit(submission) ?? { kind: "store_unavailable", reason: STARTING },
+      readOrder: (orderId) => store.readOrder(orderId),
+      transfer: async (request) => node?.transfer(request) ?? { kind: "not_ready" },
+      adopt: (orderIds) => node?.adopt(orderIds),
+      isProven: (requestPath, body, proof) => node?.isProven(requestPath, body, proof) ?? false,
+      joinAnswer: () => ({
+        cluster_id: identity.clusterId,
+        service_id: serviceId,
+        leader_name: node?.view().leaderServiceId ?? "",
+        version,
+        protocol: PROTOCOL,
+        store: showStoreLocation(location),
+        host: bootIdentity(),
+      }),
+      cluster: () => requireStarted(node).view(),
     });
-    log.info("Initializing HTTP server");
-    url = await listen(server, config.host, config.port);
-    log.info(`[${serviceId}] stateChange follower -> leader`);
-    log.info(`[${serviceId}] leaderChange -> ${serviceId}`);
-    log.info(`Listening at: ${url}`);
-    const resumed = engine.resume().then(
-      (orders) => {
-        if (orders > 0) log.info(`Orders of a former start taken over: ${orders}`);
-      },
-      (error: unknown) => onBroken(new Error("orders of a former start can't be taken over", { cause: error })),
-    );
+    // Before it is anywhere said that this node is there: a port that is taken must not leave a trace in the cluster.
+    const url = await listen(server, config.host, config.port);
+    cleanUp.push(() => closeServer(server));
 
-    const unwatchStore = watchStore(storePath, onBroken);
+    node = new ClusterNode({
+      store,
+      storeReport,
+      identity,
+      node: {
+        serviceId,
+        url: advertisedUrl(config, url),
+        version,
+        ttlMs: config.nodeTtlMs,
+        process: ownProcess(),
+      },
+      timing: timingOf(config.nodeTtlMs),
+      log,
+      clock: () => performance.now(),
+      now,
+      createEngine: (incarnation, hooks) =>
+        new Engine({
+          store,
+          incarnation,
+          pipeline: parts.pipeline ?? builtInPipeline({ ...config, random: Math.random }),
+          log,
+          now,
+          random: Math.random,
+          newOrderId,
+          limits,
+          ...hooks,
+        }),
+      onBroken,
+    });
+    log.info(`[${serviceId}] stateChange initialized -> follower`);
+    if (joined === null) log.info(folder.membership === null ? "Initializing new cluster" : "Recovered from log");
+    await node.start();
+    folder.remember({ clusterId: identity.clusterId, store: rememberedStore(folder, location) });
+    log.info("Initializing HTTP server");
+    log.info(`Listening at: ${url}`);
+
+    const clusterNode = node;
+    const unwatchStore = location.kind === "sqlite" ? watchStore(location.path, onBroken) : () => undefined;
     const stop = async (): Promise<void> => {
       stopping = true;
       unwatchStore();
       log.info(`Stopping: no new orders; running steps have ${config.graceMs} ms to end`);
-      const cut = await engine.drain(config.graceMs);
-      await resumed;
-      await closeServer(server);
-      await openStore.close();
-      storeLock?.release();
-      folder.release();
-      log.info(cut === 0 ? "Stopped" : `Stopped; steps cut short, to be called again at the next start: ${cut}`);
+      const { cut, givenAway } = await clusterNode.stop(config.graceMs);
+      await undo();
+      const notes = [
+        ...(givenAway === 0 ? [] : [`orders given to other nodes: ${givenAway}`]),
+        ...(cut === 0 ? [] : [`steps cut short, to be called again: ${cut}`]),
+      ];
+      log.info(["Stopped", ...notes].join("; "));
     };
     return { url, serviceId, stop };
   }
+
+  async function openStore(location: KnownLocation): Promise<Store> {
+    log.info(`Store configuration loaded: {${showStoreLocation(location)}}`);
+    log.info("Opening and checking the store");
+    const now = parts.now ?? Date.now;
+    const onNotice = (line: string): void => log.warn(line);
+    // A third of the time after which a silent node is dead: then the others still go on within it.
+    const frozenWriterMs = config.nodeTtlMs / 3;
+    const store = await openSqliteStore({ path: location.path, now, onBroken, onNotice, frozenWriterMs });
+    return parts.wrapStore?.(store) ?? store;
+  }
 }
 
-/** Nodes don't share a store yet: each would take the other's orders for those of a former start. */
-function lockStore(path: string): FileLock {
-  let lock: FileLock | null;
-  try {
-    closeSync(openSync(path, "a")); // so that it has a real path, whatever links lead to it
-    if (statSync(path).nlink > 1) throw new Error("it has another name, a hard link; remove one of them");
-    lock = lockFile(`${realpathSync(path)}.lock`);
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
+/** The location of a store that is settled: a path in the data folder is written out. */
+type KnownLocation = StoreLocation & { readonly path: string };
+
+/** The embedded store's name in a data folder. */
+const STORE_FILE = "orders.sqlite";
+
+const STARTING = "this node is starting";
+
+/** How long the node that is to be joined may take to answer: the two may be started together. */
+const JOIN_PATIENCE_MS = 5_000;
+
+/** With `--join`: what the node at that address says of its cluster; null where it need not be known. */
+async function askForStore(
+  config: Config,
+  { serviceId, membership }: DataFolder,
+  log: Logger,
+): Promise<JoinAnswer | null> {
+  if (config.join === null) return null;
+  log.info(`Attempting to join leader: ${config.join}`);
+  const answer = await askToJoin({
+    address: config.join,
+    serviceId,
+    version: programVersion(),
+    patienceMs: membership === null ? JOIN_PATIENCE_MS : 0,
+  });
+  if (answer === null) {
+    if (membership === null) {
+      throw new StartError(
+        `can't join ${config.join}: nobody answers there; start that node first, or check the address`,
+      );
+    }
+    log.warn(`Nobody answers at ${config.join}; this node goes back to the cluster that it was part of`);
+    return null;
+  }
+  if (answer.service_id === serviceId)
+    throw new StartError(`can't join ${config.join}: that is this node's own service_id`);
+  return answer;
+}
+
+/**
+ * Where the orders are: where `--store` says, or in the joined cluster's store, or where they were at the last start, or in the data
+ * folder.
+ * @throws StartError when the joined cluster's store can't be reached from here
+ */
+function storeLocation(config: Config, folder: DataFolder, joined: JoinAnswer | null): KnownLocation {
+  const said = config.store ??
+    known(joined?.store) ??
+    known(folder.membership?.store) ?? { kind: "sqlite", path: null };
+  const location = { ...said, path: said.path ?? join(folder.path, STORE_FILE) };
+  if (joined === null || config.store !== null) return location;
+  const host = bootIdentity();
+  if (joined.host !== null && host !== null && joined.host !== host) {
     throw new StartError(
-      `the store ${path} can't be opened: ${reason}; check that its folder exists and can be written`,
-      {
-        cause: error,
-      },
+      `can't join ${config.join}: its cluster keeps orders in an embedded store, which nodes of one host only can share; run it with --store redis://…`,
     );
   }
-  if (lock === null)
-    throw new StartError(`the store ${path} is in use by another process; stop it or choose another with --store`);
-  return lock;
+  if (statSync(location.path, { throwIfNoEntry: false }) === undefined) {
+    throw new StartError(`can't join ${config.join}: its store ${location.path} is not on this host`);
+  }
+  return location;
+}
+
+/** A store in the data folder stays there when the folder is moved. */
+function rememberedStore(folder: DataFolder, location: KnownLocation): string {
+  return location.path === join(folder.path, STORE_FILE) ? "sqlite:" : showStoreLocation(location);
+}
+
+function known(text: string | undefined): StoreLocation | null {
+  return text === undefined ? null : parseStoreLocation(text).location;
+}
+
+/** @throws StartError when this node, or the one that it joins, belongs to another cluster than the store */
+function requireSameCluster(
+  clusterId: string,
+  {
+    config,
+    folder,
+    joined,
+    location,
+  }: {
+    readonly config: Config;
+    readonly folder: DataFolder;
+    readonly joined: JoinAnswer | null;
+    readonly location: KnownLocation;
+  },
+): void {
+  const store = showStoreLocation(location);
+  if (joined !== null && joined.cluster_id !== clusterId) {
+    throw new StartError(
+      `can't join ${config.join}: its cluster is ${joined.cluster_id}, and the store ${store} is that of cluster ${clusterId}; leave out --store, or name that cluster's`,
+    );
+  }
+  const { membership } = folder;
+  if (membership !== null && membership.clusterId !== clusterId) {
+    throw new StartError(
+      `the store ${store} is that of cluster ${clusterId}, and this node belongs to cluster ${membership.clusterId} (store ${membership.store}): ` +
+        `restore its store, or remove ${join(folder.path, "node.json")} to begin as a new node`,
+    );
+  }
+}
+
+/** What other nodes are told: an address that stands for all of a machine's is none that they could connect to. */
+function advertisedUrl({ advertise }: Config, listeningUrl: string): string {
+  if (advertise !== null) return `http://${advertise}`;
+  const url = new URL(listeningUrl);
+  return url.hostname === "0.0.0.0" || url.hostname === "[::]" ? `http://${hostname()}:${url.port}` : listeningUrl;
+}
+
+function requireStarted(node: ClusterNode | null): ClusterNode {
+  if (node === null) throw new StoreUnavailableError(STARTING);
+  return node;
 }
 
 /** How often it is looked whether the store's file is still the one that was opened. */

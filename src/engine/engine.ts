@@ -1,26 +1,31 @@
 /**
- * Runs orders: takes them in, resumes those that a former start left, and stops without losing any.
+ * Runs the orders of one incarnation: takes new ones in, takes over those of the dead, and stops without losing any. A node
+ * that was taken for dead gets a new engine with its new incarnation.
  *
  * Owns the orders in flight on this node. Does not own what an order does next (order/decide.ts), how it gets there
- * (order-run.ts) or how writes are gathered (group-commit.ts).
+ * (order-run.ts), how writes are gathered (group-commit.ts) or who is dead (cluster/).
  *
  * 1. `submit` says "accepted" only when the order is durable (guarantee G1).
  * 2. An order is in `#runs` from when it is durable until it is final, waits for an operator, or is another's; before, it is
  *    counted in `#creating`.
- * 3. What is in flight is bounded, in number and in the size of bodies (guarantee G8): beyond it intake is refused, and orders of a
- *    former start wait in the store until there is room.
+ * 3. What is in flight is bounded, in number and in the size of bodies (guarantee G8): beyond it intake is refused, and orders
+ *    of the dead wait in the store until there is room.
+ * 4. Nothing new begins, no call and no order, while the node has not said for long that it lives (`mayStart`, cluster rule 3).
+ * 5. An order becomes this engine's in the memory only after it is in the store, and never twice: whatever reads orders to go on with
+ *    (claims, orders that were given to it, the audit) does so one after the other.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import { decideCreation } from "../order/decide.ts";
-import { createdOrder, type Incarnation, type Order, replay } from "../order/order.ts";
+import { createdOrder, type Incarnation, isFinal, type Order, replay } from "../order/order.ts";
 import type { Pipeline } from "../order/pipeline.ts";
 import type { Logger } from "../log.ts";
 import {
   type AdvanceWrite,
+  type ClaimedOrder,
   type CreateWrite,
+  type OrderIdPage,
   type Store,
-  type StoredOrder,
   StoreUnavailableError,
   type WriteOutcome,
 } from "../store/store.ts";
@@ -36,9 +41,28 @@ export interface EngineOptions {
   readonly now: () => number;
   /** From 0 (inclusive) to 1. */
   readonly random: () => number;
-  /** A new order's id; later ids sort after earlier ones, or the store gets slower. */
-  readonly newOrderId: () => string;
+  /** store/order-id.ts, or what makes ids alike. */
+  readonly newOrderId: (user: string, idempotencyKey: string | null) => string;
   readonly limits: EngineLimits;
+  /** Whether this incarnation may begin anything new: asked before each call and each order. */
+  readonly mayStart: () => boolean;
+  /** The store takes nothing from this incarnation any more; called once. */
+  readonly onFenced: () => void;
+}
+
+/** What a takeover has brought. */
+export interface TakenOver {
+  readonly orders: number;
+  /** There was no room for more, or no more were asked for. */
+  readonly mayBeMore: boolean;
+}
+
+/** Who gets the orders of a node that stops. */
+export interface Successors {
+  /** The live node that should have the next ones, or null: there is none. */
+  choose(): Incarnation | null;
+  /** Tells it which orders are its own from now on. Never rejects: what a node is not told it finds by its audit. */
+  tell(successor: Incarnation, orderIds: readonly string[]): Promise<void>;
 }
 
 export interface EngineLimits {
@@ -69,19 +93,39 @@ const CLAIM_PAGE_ORDERS = 500;
 /** How long to wait before looking again whether there is room for more, or whether the store answers. */
 const LOOK_AGAIN_MS = 250;
 
+/** Order ids read at once by the audit. */
+const AUDIT_PAGE_ORDERS = 1_000;
+
+/** Orders given away in one go, by a node that stops. */
+const GIVE_AWAY_ORDERS = 500;
+
+/** How often a node that stops looks for orders that it can give away: well within the half second that a hand-over may take. */
+const GIVE_AWAY_MS = 50;
+
+/** What must still be written when the grace time is over gets so long. */
+const LAST_WRITES_MS = 5_000;
+
 export class Engine {
   readonly #store: Store;
   readonly #incarnation: Incarnation;
   readonly #pipeline: Pipeline;
   readonly #log: Logger;
   readonly #now: () => number;
-  readonly #newOrderId: () => string;
+  readonly #newOrderId: EngineOptions["newOrderId"];
   readonly #limits: EngineLimits;
+  readonly #mayStart: () => boolean;
   readonly #groupCommit: GroupCommit;
-  readonly #host: RunHost & { callsAllowed: boolean };
+  readonly #host: RunHost;
   readonly #runs = new Map<string, OrderRun>();
-  /** Creations on their way to the store: they count as in flight, too. */
-  #creating = 0;
+  /** Runs whose call is due and may not begin. */
+  readonly #held = new Set<OrderRun>();
+  /** Ids of creations on their way to the store: they count as in flight, too. */
+  readonly #creating = new Set<string>();
+  /** Orders of this incarnation that it can't go on with: damaged, of a pipeline that it lacks, or waiting for an operator. */
+  readonly #setAside = new Set<string>();
+  /** The last of what reads orders to go on with (invariant 5). */
+  #reading: Promise<unknown> = Promise.resolve();
+  #auditDue = false;
   #bodyBytes = 0;
   #callsUnderWay = 0;
   /** Why orders that this node should go on with can't be read, or null. */
@@ -89,6 +133,7 @@ export class Engine {
   /** Pipelines that orders wait for and this node lacks: named in the log once each. */
   readonly #missingPipelines = new Set<string>();
   #stopping = false;
+  #isFenced = false;
   #wakeDrain: (() => void) | null = null;
 
   constructor(options: EngineOptions) {
@@ -99,26 +144,38 @@ export class Engine {
     this.#now = options.now;
     this.#newOrderId = options.newOrderId;
     this.#limits = options.limits;
-    const groupCommit = new GroupCommit(options.store, options.log, () => this.#wakeDrain?.());
+    this.#mayStart = options.mayStart;
+    const { log, store } = options;
+    const groupCommit = new GroupCommit({
+      store,
+      log,
+      onSettled: () => this.#wakeDrain?.(),
+      onRecovered: () => (this.#auditDue = true),
+    });
     this.#groupCommit = groupCommit;
-    const { log } = options;
     this.#host = {
       now: options.now,
       random: options.random,
-      callsAllowed: true,
+      mayCall: () => !this.#stopping && this.#mayStart(),
+      held: (run) => this.#held.add(run),
       lifeLog: log.isLevelEnabled("debug") ? (line) => log.debug(line) : null,
       advance: (write: AdvanceWrite, listener: WriteListener) => groupCommit.advance(write, listener),
       callsUnderWayChanged: (by) => {
         this.#callsUnderWay += by;
       },
-      finished: (run) => this.#forget(run),
+      finished: (run) => this.#finished(run),
       refused: (run) => void this.#reread(run),
+      fenced: () => {
+        if (this.#isFenced) return;
+        this.#isFenced = true;
+        options.onFenced();
+      },
     };
   }
 
   /** Orders in flight on this node. */
   get ordersInFlight(): number {
-    return this.#runs.size + this.#creating;
+    return this.#runs.size + this.#creating.size;
   }
 
   /** Why the store can't be written or read at the moment, or null. */
@@ -133,7 +190,7 @@ export class Engine {
     if (refusal !== null) return Promise.resolve(refusal);
     return new Promise((resolve) => {
       const event = decideCreation(this.#pipeline, this.#incarnation, this.#now());
-      const orderId = this.#newOrderId();
+      const orderId = this.#newOrderId(submission.user, submission.idempotencyKey);
       const write: CreateWrite = {
         kind: "create",
         orderId,
@@ -144,12 +201,12 @@ export class Engine {
         event,
         body: submission.body,
       };
-      this.#creating++;
+      this.#creating.add(orderId);
       this.#bodyBytes += bodyBytes;
       this.#groupCommit.create(write, {
         settled: (outcome) => this.#created(write, outcome, resolve),
         dropped: (error) => {
-          this.#creating--;
+          this.#creating.delete(orderId);
           this.#bodyBytes -= bodyBytes;
           resolve({ kind: "store_unavailable", reason: error.message });
         },
@@ -158,54 +215,150 @@ export class Engine {
   }
 
   /**
-   * Takes over every order that is not final from the incarnations before this one, and goes on with it.
+   * Takes over the orders that the former incarnations of this node's service left, and goes on with them.
    * Resolves when none is left to take, or the node is stopping.
    */
-  async resume(): Promise<number> {
+  async resume(serviceId: string): Promise<number> {
     let resumed = 0;
-    for (const { incarnation, serviceId } of await this.#patiently(() => this.#store.listOwners(), [])) {
-      if (incarnation === this.#incarnation) continue;
-      for (;;) {
-        const limit = Math.min(CLAIM_PAGE_ORDERS, this.#room());
-        if (this.#stopping) return resumed;
-        if (limit === 0) {
-          await delay(LOOK_AGAIN_MS);
-          continue;
-        }
-        const { orders, damaged } = await this.#patiently(
-          () => this.#store.claimOrders(incarnation, this.#incarnation, this.#now(), limit),
-          { orders: [], damaged: [] },
-        );
-        for (const order of orders) this.#adopt(order);
-        for (const { orderId, reason } of damaged) this.#leaveAlone(orderId, reason);
-        resumed += orders.length;
-        if (orders.length + damaged.length < limit) break;
+    for (const owner of await this.#patiently(() => this.#store.listOwners(), [])) {
+      if (owner.serviceId !== serviceId || owner.incarnation === this.#incarnation) continue;
+      for (let mayBeMore = true; mayBeMore;) {
+        const taken = await this.takeOver(owner.incarnation, Number.POSITIVE_INFINITY);
+        resumed += taken.orders;
+        ({ mayBeMore } = taken);
+        if (mayBeMore) await delay(LOOK_AGAIN_MS);
       }
-      this.#log.debug(`Orders of service ${serviceId}, incarnation ${incarnation}, are taken over`);
     }
     return resumed;
   }
 
   /**
-   * Stops: takes no new order, starts no further call, and lets those under way end within the grace time. Resolves when
-   * all that ended is durable; what has not ended stays in the store for the next start.
-   * @returns how many calls were cut short
+   * Takes over up to `ordersMax` orders of a dead incarnation, page by page, while there is room, and goes on with them.
+   * Takes nothing when that incarnation is not dead, or this one is.
    */
-  async drain(graceMs: number): Promise<number> {
+  takeOver(from: Incarnation, ordersMax: number): Promise<TakenOver> {
+    return this.#oneAfterTheOther(async () => {
+      for (let orders = 0; ;) {
+        const limit = Math.min(CLAIM_PAGE_ORDERS, ordersMax - orders, this.#room());
+        if (this.#stopping) return { orders, mayBeMore: false };
+        if (limit === 0) return { orders, mayBeMore: true };
+        const claim = await this.#patiently(
+          () => this.#store.claimOrders(from, this.#incarnation, this.#now(), limit),
+          null,
+        );
+        if (claim?.kind === "fenced") this.#host.fenced();
+        if (claim?.kind !== "claimed") return { orders, mayBeMore: false };
+        for (const order of claim.orders) this.#adopt(order);
+        for (const { orderId, reason } of claim.damaged) this.#leaveAlone(orderId, reason);
+        orders += claim.orders.length;
+        if (claim.orders.length + claim.damaged.length < limit) return { orders, mayBeMore: false };
+      }
+    });
+  }
+
+  /** Goes on with orders that another node has given to this incarnation. */
+  adopt(orderIds: readonly string[]): Promise<void> {
+    return this.#oneAfterTheOther(async () => {
+      for (const orderId of orderIds) await this.#adoptById(orderId);
+    });
+  }
+
+  /**
+   * Goes on with what held still while nothing could begin, and looks after what got lost on the way. To be called
+   * again and again, while `mayStart`.
+   */
+  goOn(): void {
+    const due = [...this.#held];
+    this.#held.clear();
+    for (const run of due) run.proceed();
+    if (!this.#auditDue || this.#stopping) return;
+    this.#auditDue = false;
+    void this.audit();
+  }
+
+  /**
+   * Looks for orders that are this incarnation's in the store and that it does not run, and goes on with them: a creation or a
+   * claim was committed and its answer lost, or nobody told of a hand-over (guarantee G5).
+   * @returns how many it found
+   */
+  audit(): Promise<number> {
+    return this.#oneAfterTheOther(async () => {
+      let found = 0;
+      let cursor: string | null = null;
+      do {
+        const from: string | null = cursor;
+        const page: OrderIdPage = await this.#patiently(
+          () => this.#store.listOrderIds(this.#incarnation, from, AUDIT_PAGE_ORDERS),
+          { orderIds: [], next: null },
+        );
+        for (const orderId of page.orderIds) if (await this.#adoptById(orderId)) found++;
+        cursor = page.next;
+      } while (cursor !== null && !this.#stopping);
+      if (found > 0) this.#log.warn(`Orders of this node that it did not run are gone on with: ${found}`);
+      return found;
+    });
+  }
+
+  /**
+   * Stops: takes no new order, starts no further call, lets those under way end within the grace time, and gives to others what it
+   * does not finish. Resolves when all that ended is durable; what nobody could be given stays in the store.
+   * @returns how many calls were cut short, and how many orders given away
+   */
+  async drain(graceMs: number, successors: Successors): Promise<{ cut: number; givenAway: number }> {
     this.#stopping = true;
-    this.#host.callsAllowed = false;
-    await this.#settledWithin(graceMs);
+    const endMs = performance.now() + graceMs;
+    let givenAway = 0;
+    for (;;) {
+      givenAway += await this.#giveAway(successors, endMs);
+      const leftMs = endMs - performance.now();
+      if (leftMs <= 0 || (this.#callsUnderWay === 0 && this.#groupCommit.idle)) break;
+      await this.#settledWithin(Math.min(leftMs, GIVE_AWAY_MS));
+    }
     const cut = this.#callsUnderWay;
     for (const run of this.#runs.values()) run.stop("the node is stopping");
+    if (this.#groupCommit.failure === null) await this.#settledWithin(LAST_WRITES_MS);
+    givenAway += await this.#giveAway(successors, performance.now() + LAST_WRITES_MS);
     this.#runs.clear();
-    this.#groupCommit.close();
-    return cut;
+    this.#groupCommit.close("the node is stopping");
+    return { cut, givenAway };
+  }
+
+  /** Lets go of everything at once: this incarnation counts as dead, and its orders are others' (cluster rule 3). */
+  abandon(): void {
+    this.#stopping = true;
+    for (const run of this.#runs.values()) run.stop("the node was taken for dead");
+    this.#runs.clear();
+    this.#held.clear();
+    this.#groupCommit.close("the node was taken for dead, and joins again");
+  }
+
+  /** Gives away, batch by batch, what is idle. */
+  async #giveAway(successors: Successors, endMs: number): Promise<number> {
+    let given = 0;
+    while (performance.now() < endMs && this.#groupCommit.failure === null) {
+      const batch: OrderRun[] = [];
+      for (const run of this.#runs.values()) {
+        if (run.isIdle) batch.push(run);
+        if (batch.length === GIVE_AWAY_ORDERS) break;
+      }
+      const successor = batch.length === 0 ? null : successors.choose();
+      if (successor === null) break;
+      for (const run of batch) run.giveTo(successor);
+      await this.#settledWithin(endMs - performance.now(), () => batch.every((run) => run.isIdle));
+      const orderIds = batch.filter((run) => run.order.owner === successor).map((run) => run.order.orderId);
+      for (const run of batch) this.#forget(run);
+      await successors.tell(successor, orderIds);
+      given += orderIds.length;
+    }
+    return given;
   }
 
   #refusal(bodyBytes: number): SubmitOutcome | null {
     if (this.#stopping) return { kind: "shutting_down" };
     const reason = this.#groupCommit.failure;
     if (reason !== null) return { kind: "store_unavailable", reason };
+    if (!this.#mayStart())
+      return { kind: "store_unavailable", reason: "this node could not say for long that it lives" };
     if (this.#room() === 0 || this.#bodyBytes + bodyBytes > this.#limits.bodyBytesMax) {
       return { kind: "too_many_in_flight" };
     }
@@ -219,7 +372,7 @@ export class Engine {
   }
 
   #created(write: CreateWrite, outcome: WriteOutcome, resolve: (outcome: SubmitOutcome) => void): void {
-    this.#creating--;
+    this.#creating.delete(write.orderId);
     this.#bodyBytes -= bytesInMemory(write.body);
     switch (outcome.kind) {
       case "applied": {
@@ -248,6 +401,9 @@ export class Engine {
         );
         return;
       }
+      case "fenced":
+        resolve({ kind: "store_unavailable", reason: "this node was taken for dead, and joins again" });
+        return this.#host.fenced();
       case "conflict":
         throw new Error(`the new order id ${write.orderId} exists already`);
     }
@@ -272,8 +428,27 @@ export class Engine {
     return otherwise;
   }
 
+  #oneAfterTheOther<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#reading.then(work);
+    this.#reading = done.catch(() => undefined);
+    return done;
+  }
+
+  /** @returns whether the order was this incarnation's, and had not been run by it */
+  async #adoptById(orderId: string): Promise<boolean> {
+    const isKnown = (): boolean =>
+      this.#runs.has(orderId) || this.#creating.has(orderId) || this.#setAside.has(orderId) || this.#stopping;
+    if (isKnown()) return false;
+    const stored = await this.#patiently(() => this.#store.readOrder(orderId), null);
+    if (stored === null || stored.owner !== this.#incarnation || isFinal(stored.status)) return false;
+    const body = await this.#patiently(() => this.#store.readBody(orderId), null);
+    if (body === null || isKnown()) return false;
+    this.#adopt({ ...stored, body });
+    return true;
+  }
+
   /** Goes on with an order that is this incarnation's by a committed write. */
-  #adopt(stored: StoredOrder & { readonly body: string }): void {
+  #adopt(stored: ClaimedOrder): void {
     let order: Order;
     try {
       order = replay(stored.orderId, stored.history);
@@ -281,7 +456,10 @@ export class Engine {
       this.#leaveAlone(stored.orderId, error instanceof Error ? error.message : String(error));
       return;
     }
-    if (order.state.status !== "running" && order.state.status !== "rolling_back") return;
+    if (order.state.status !== "running" && order.state.status !== "rolling_back") {
+      if (!isFinal(order.state.status)) this.#setAside.add(order.orderId);
+      return;
+    }
     if (stored.pipelineName !== this.#pipeline.name || stored.pipelineVersion !== this.#pipeline.version) {
       const missing = `${stored.pipelineName} v${stored.pipelineVersion}`;
       if (!this.#missingPipelines.has(missing)) {
@@ -290,6 +468,7 @@ export class Engine {
         );
       }
       this.#missingPipelines.add(missing);
+      this.#setAside.add(order.orderId);
       return;
     }
     const run = new OrderRun(this.#host, this.#pipeline, order, stored.user, stored.body);
@@ -299,6 +478,7 @@ export class Engine {
 
   /** One damaged order must not keep the others from going on. */
   #leaveAlone(orderId: string, reason: string): void {
+    this.#setAside.add(orderId);
     this.#log.error(`Order ${orderId} is left alone: its history in the store is damaged (${reason})`);
   }
 
@@ -315,26 +495,35 @@ export class Engine {
     else this.#log.warn(`Order ${orderId} is let go: it belongs to another node now`);
   }
 
+  #finished(run: OrderRun): void {
+    if (run.order.state.status === "rollback_incomplete") this.#setAside.add(run.order.orderId);
+    this.#forget(run);
+  }
+
   #remember(run: OrderRun): void {
     this.#runs.set(run.order.orderId, run);
     this.#bodyBytes += bytesInMemory(run.bodyText);
   }
 
   #forget(run: OrderRun): void {
+    this.#held.delete(run);
     if (this.#runs.delete(run.order.orderId)) this.#bodyBytes -= bytesInMemory(run.bodyText);
   }
 
-  /** Resolves when no call and no write is under way, or the time is over. */
-  #settledWithin(graceMs: number): Promise<void> {
+  /** Resolves when it is so (usually: no call and no write is under way), or the time is over. Looks after each commit. */
+  #settledWithin(
+    timeMs: number,
+    isSettled = (): boolean => this.#callsUnderWay === 0 && this.#groupCommit.idle,
+  ): Promise<void> {
     return new Promise((resolve) => {
       const done = (): void => {
         clearTimeout(timer);
         this.#wakeDrain = null;
         resolve();
       };
-      const timer = setTimeout(done, graceMs);
+      const timer = setTimeout(done, Math.max(0, timeMs));
       this.#wakeDrain = () => {
-        if (this.#callsUnderWay === 0 && this.#groupCommit.idle) done();
+        if (isSettled()) done();
       };
       this.#wakeDrain();
     });

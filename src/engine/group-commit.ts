@@ -41,10 +41,20 @@ const BATCHES_IN_FLIGHT_MAX = 2;
 /** How often a store that failed is tried again. */
 const RETRY_MS = 500;
 
+export interface GroupCommitOptions {
+  readonly store: Store;
+  readonly log: Logger;
+  /** Called after each batch, when its listeners have heard. */
+  readonly onSettled: () => void;
+  /** The store works again after a failure: of what was dropped then, some may have been applied. */
+  readonly onRecovered: () => void;
+}
+
 export class GroupCommit {
   readonly #store: Store;
   readonly #log: Logger;
   readonly #onSettled: () => void;
+  readonly #onRecovered: () => void;
   #queue: Entry[] = [];
   #batchesInFlight = 0;
   #flushScheduled = false;
@@ -52,11 +62,11 @@ export class GroupCommit {
   #retryTimer: NodeJS.Timeout | null = null;
   #closed = false;
 
-  /** @param onSettled called after each batch, when its listeners have heard */
-  constructor(store: Store, log: Logger, onSettled: () => void) {
-    this.#store = store;
-    this.#log = log;
-    this.#onSettled = onSettled;
+  constructor(options: GroupCommitOptions) {
+    this.#store = options.store;
+    this.#log = options.log;
+    this.#onSettled = options.onSettled;
+    this.#onRecovered = options.onRecovered;
   }
 
   /** Why the store can't be written at the moment, or null. */
@@ -77,10 +87,10 @@ export class GroupCommit {
     this.#add({ kind: "advance", write, listener });
   }
 
-  /** Stops: creations that wait are dropped, other writes stay undone, for the next start to make again. */
-  close(): void {
+  /** Stops: creations that wait are dropped, other writes stay undone, for the orders' next owner to make again. */
+  close(reason: string): void {
     this.#closed = true;
-    this.#dropCreations(this.#queue, new Error("the node is stopping"));
+    this.#dropCreations(this.#queue, new Error(reason));
     this.#queue = [];
     if (this.#retryTimer !== null) clearTimeout(this.#retryTimer);
     this.#retryTimer = null;
@@ -170,6 +180,7 @@ export class GroupCommit {
     if (this.#failure === null) return;
     this.#failure = null;
     this.#log.info("The store works again. New orders are accepted.");
+    this.#onRecovered();
     this.#scheduleFlush();
   }
 }

@@ -7,7 +7,7 @@
  * 3. What a call says after it has been given up (timed out, stopped) is not heard.
  */
 import { type CallOutcome, decide } from "../order/decide.ts";
-import { evolve, isFinal, type Order } from "../order/order.ts";
+import { evolve, type Incarnation, isFinal, type Order } from "../order/order.ts";
 import { idempotencyKey, type JsonObject, PermanentError, type Pipeline, type StepContext } from "../order/pipeline.ts";
 import type { AdvanceWrite, WriteOutcome } from "../store/store.ts";
 import type { WriteListener } from "./group-commit.ts";
@@ -16,16 +16,20 @@ import type { WriteListener } from "./group-commit.ts";
 export interface RunHost {
   now(): number;
   random(): number;
-  /** False while the node is stopping: no further call is made. */
-  readonly callsAllowed: boolean;
+  /** False while the node is stopping, or may have been taken for dead: no call begins. */
+  mayCall(): boolean;
+  /** A call was due while none may begin: `proceed` is to be called again, or the order given away. */
+  held(run: OrderRun): void;
   /** Has a write made durable. */
   advance(write: AdvanceWrite, listener: WriteListener): void;
   /** A call begins or has ended. */
   callsUnderWayChanged(by: 1 | -1): void;
-  /** The order is final, or waits for an operator: nothing is left to do. */
+  /** The order is final, waits for an operator, or is another's: nothing is left to do. */
   finished(run: OrderRun): void;
   /** The store refused a write: what is known of the order may be out of date. */
   refused(run: OrderRun): void;
+  /** The store takes nothing from this incarnation any more: it counts as dead. */
+  fenced(): void;
   /** Null where the log level makes the lines of an order's life unwanted. */
   readonly lifeLog: ((line: string) => void) | null;
 }
@@ -48,6 +52,8 @@ export class OrderRun implements WriteListener {
   /** The wait before a call, or the limit of the one under way. */
   #timer: NodeJS.Timeout | null = null;
   #call: Call | null = null;
+  /** Whether the call that the order is at was made by this run, however it went. */
+  #callBegun = false;
 
   constructor(host: RunHost, pipeline: Pipeline, order: Order, user: string, bodyText: string) {
     this.#host = host;
@@ -59,6 +65,11 @@ export class OrderRun implements WriteListener {
 
   get order(): Order {
     return this.#order;
+  }
+
+  /** Whether no call and no write is under way. */
+  get isIdle(): boolean {
+    return this.#call === null && this.#next === null;
   }
 
   /** Makes the current call, when its time has come. */
@@ -84,12 +95,22 @@ export class OrderRun implements WriteListener {
     call.abort(new Error(reason));
   }
 
+  /** Gives the order to another incarnation; only while the run is idle. The host hears `finished` or `refused`. */
+  giveTo(owner: Incarnation): void {
+    this.stop("the order is given to another node");
+    const event = { kind: "owner_changed", atMs: this.#host.now(), owner } as const;
+    this.#write(this.#callBegun ? event : { ...event, callBegun: false });
+  }
+
   settled(outcome: WriteOutcome): void {
     const next = this.#next;
     this.#next = null;
+    if (outcome.kind === "fenced") return this.#host.fenced();
     if (outcome.kind !== "applied" || next === null) return this.#host.refused(this);
     const before = this.#order;
     this.#order = next;
+    this.#callBegun = false;
+    if (next.owner !== before.owner) return this.#host.finished(this);
     if (this.#host.lifeLog !== null) logTransition(this.#host.lifeLog, this.#pipeline, before, next);
     this.proceed();
   }
@@ -104,7 +125,7 @@ export class OrderRun implements WriteListener {
 
   #makeCall(direction: "run" | "rollback", stepIndex: number, attempt: number): void {
     this.#timer = null;
-    if (!this.#host.callsAllowed) return;
+    if (!this.#host.mayCall()) return this.#host.held(this);
     const step = this.#pipeline.steps[stepIndex];
     const action = step?.[direction];
     if (step === undefined || action === undefined) {
@@ -112,6 +133,7 @@ export class OrderRun implements WriteListener {
     }
     const call = new Call(this, step.name, direction, attempt);
     this.#call = call;
+    this.#callBegun = true;
     this.#host.callsUnderWayChanged(1);
     if (this.#host.lifeLog !== null) logCall(this.#host.lifeLog, this.#order.orderId, step.name, direction);
     if (step.timeoutMs !== undefined) {
@@ -160,8 +182,11 @@ export class OrderRun implements WriteListener {
   }
 
   #commit(outcome: CallOutcome): void {
+    this.#write(decide(this.#order, this.#pipeline, outcome));
+  }
+
+  #write(event: AdvanceWrite["event"]): void {
     const order = this.#order;
-    const event = decide(order, this.#pipeline, outcome);
     const next = evolve(order, event);
     this.#next = next;
     this.#host.advance(

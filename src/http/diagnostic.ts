@@ -1,6 +1,7 @@
 /** `/diagnostic`: how a node and its cluster are. Needs no authorization. */
 import type { FastifyInstance } from "fastify";
 import type { ClusterView } from "../cluster/cluster.ts";
+import type { Durability } from "../store/store.ts";
 import { rfc3339 } from "./rfc3339.ts";
 import { type HeartbeatStatus, named } from "./schemas.ts";
 
@@ -9,12 +10,13 @@ export interface DiagnosticResource {
   readonly version: string;
   readonly now: () => number;
   readonly status: () => HeartbeatStatus;
+  readonly durability: Durability;
   readonly cluster: () => ClusterView;
 }
 
 export function diagnosticRoutes(
   app: FastifyInstance,
-  { serviceId, version, now, status, cluster }: DiagnosticResource,
+  { serviceId, version, now, status, durability, cluster }: DiagnosticResource,
 ): void {
   app.route({
     method: "GET",
@@ -31,6 +33,7 @@ export function diagnosticRoutes(
       service_name: "order_process",
       version,
       status: status(),
+      durability,
       generated_at: rfc3339(now()),
     }),
   });
@@ -45,9 +48,11 @@ export function diagnosticRoutes(
       response: { 200: named("Cluster", "The cluster as this node sees it.") },
     },
     handler: () => {
-      const { leaderServiceId, term, nodes } = cluster();
+      const { clusterId, leaderServiceId, term, nodes, transfers } = cluster();
       return {
-        leader_name: leaderServiceId,
+        leader_name: leaderServiceId ?? "",
+        cluster_id: clusterId,
+        durability,
         term,
         nodes_count: nodes.length,
         generated_at: rfc3339(now()),
@@ -56,6 +61,14 @@ export function diagnosticRoutes(
           connection_string: node.url,
           connected: node.connected,
           last_activity: rfc3339(node.lastActivityMs),
+          version: node.version,
+          orders_in_flight: node.ordersInFlight,
+        })),
+        transfers: transfers.map(({ serviceId: dead, orders, atMs, durationMs }) => ({
+          service_id: dead,
+          orders_transferred: orders,
+          start_time: rfc3339(atMs),
+          duration_ms: Math.round(durationMs),
         })),
       };
     },

@@ -47,6 +47,10 @@ export type StepView = Static<typeof StepView>;
 
 export const TransferRequest = Type.Object({
   service_id: Type.String({ description: "The service_id of the dead node." }),
+  incarnation: Type.Optional(
+    Type.Integer({ minimum: 1, description: "Only the orders of that start of the node; nodes say so to each other." }),
+  ),
+  orders_max: Type.Optional(Type.Integer({ minimum: 1, description: "How many orders to take at the most." })),
 });
 export type TransferRequest = Static<typeof TransferRequest>;
 
@@ -60,6 +64,24 @@ export const Transfer = Type.Object(
   { $id: "Transfer" },
 );
 
+export const JoinRequest = Type.Object({
+  service_id: Type.String({ description: "Of the node that wants to join." }),
+  version: Type.String({ description: "Of the node that wants to join." }),
+  protocol: Type.Integer({ description: "What it says to other nodes." }),
+});
+export type JoinRequest = Static<typeof JoinRequest>;
+
+export const GivenOrders = Type.Object({
+  order_ids: Type.Array(Type.String(), { maxItems: 1_000, description: "Orders that the node asked owns now." }),
+});
+export type GivenOrders = Static<typeof GivenOrders>;
+
+export const GivenOrdersAnswer = Type.Object({ service_id: Uuid("Of this node.") }, { $id: "GivenOrdersAnswer" });
+
+const DurabilityName = Type.Enum(["fsync-always", "fsync-every-second", "none", "unknown"], {
+  description: "What an acknowledged order outlives, by the store's settings: with `fsync-always`, the loss of power.",
+});
+
 export const Heartbeat = Type.Object(
   {
     service_id: Uuid("Of this node."),
@@ -67,6 +89,7 @@ export const Heartbeat = Type.Object(
     service_name: Type.String(),
     version: Type.String(),
     status: Type.Enum(["OK", "STORE_UNAVAILABLE", "SHUTTING_DOWN"]),
+    durability: DurabilityName,
     generated_at: Time("When this was said."),
   },
   { $id: "Heartbeat" },
@@ -75,7 +98,9 @@ export type HeartbeatStatus = Static<typeof Heartbeat>["status"];
 
 export const Cluster = Type.Object(
   {
-    leader_name: Uuid("The service_id of the leader."),
+    leader_name: Type.String({ description: "The service_id of the leader; empty while there is none." }),
+    cluster_id: Uuid("Of the cluster, and of its store."),
+    durability: DurabilityName,
     term: Type.Integer({ description: "Counts elections." }),
     nodes_count: Type.Integer(),
     generated_at: Time("When this was said."),
@@ -83,9 +108,20 @@ export const Cluster = Type.Object(
       Type.Object({
         name: Uuid("The service_id of the node."),
         connection_string: Type.String({ description: "Where the node listens." }),
-        connected: Type.Boolean(),
+        connected: Type.Boolean({ description: "Whether it is alive, as far as this node knows." }),
         last_activity: Time("When the node was last heard of."),
+        version: Type.String(),
+        orders_in_flight: Type.Integer({ description: "As of its last heartbeat." }),
       }),
+    ),
+    transfers: Type.Array(
+      Type.Object({
+        service_id: Uuid("Of the node whose orders they were."),
+        orders_transferred: Type.Integer(),
+        start_time: Time("When it began."),
+        duration_ms: Type.Integer(),
+      }),
+      { description: "The last transfers that this node led or was asked for by hand, newest first." },
     ),
   },
   { $id: "Cluster" },
@@ -103,9 +139,9 @@ const ProblemSchema = Type.Object(
 );
 
 /** All schemas that the OpenAPI document lists by name. */
-export const NAMED_SCHEMAS = [AcceptedOrder, OrderView, Transfer, Heartbeat, Cluster, ProblemSchema];
+export const NAMED_SCHEMAS = [AcceptedOrder, OrderView, Transfer, GivenOrdersAnswer, Heartbeat, Cluster, ProblemSchema];
 
-type SchemaName = "AcceptedOrder" | "Order" | "Transfer" | "Heartbeat" | "Cluster";
+type SchemaName = "AcceptedOrder" | "Order" | "Transfer" | "GivenOrdersAnswer" | "Heartbeat" | "Cluster";
 
 /** A successful response, by the name of its schema. Without `content`, which would cost a look-up at every answer. */
 export function named(name: SchemaName, description: string): object {

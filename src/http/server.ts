@@ -6,6 +6,7 @@ import Fastify, { type FastifyInstance, type FastifyRequest } from "fastify";
 import type { Logger } from "../log.ts";
 import { CatalogueError, type ErrorCode, StartError } from "../order/errors.ts";
 import { parseJsonBody } from "./body.ts";
+import { type ClusterResource, clusterRoutes } from "./cluster.ts";
 import { type DiagnosticResource, diagnosticRoutes } from "./diagnostic.ts";
 import { type OrdersResource, ordersRoutes } from "./orders.ts";
 import { errorHandler, PROBLEM_MEDIA_TYPE, problemHeaders, problemOf, sendProblem } from "./problem.ts";
@@ -48,6 +49,7 @@ export const DEFAULT_HTTP_LIMITS: HttpLimits = {
 
 export type HttpServerOptions = { readonly log: Logger; readonly limits: HttpLimits } & OrdersResource &
   ServiceResource &
+  ClusterResource &
   DiagnosticResource;
 
 /** How long requests may still take when the server closes: all that wait for an order have been answered by then. */
@@ -147,6 +149,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
 
   ordersRoutes(app, options);
   serviceRoutes(app, options);
+  clusterRoutes(app, options);
   diagnosticRoutes(app, options);
   app.get("/openapi.json", { schema: { hide: true } }, () => app.swagger());
 

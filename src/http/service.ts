@@ -1,16 +1,21 @@
 /** `/service`: what nodes ask of each other, and operators of a node. */
 import type { FastifyInstance } from "fastify";
-import type { TransferOutcome } from "../cluster/cluster.ts";
+import type { TransferOutcome, TransferRequest as Transfer } from "../cluster/cluster.ts";
 import { CatalogueError } from "../order/errors.ts";
+import { PROOF_HEADER } from "../cluster/proof.ts";
 import { requireUser, USER_SECURITY } from "./authorization.ts";
+import { type ProofCheck, requireProof } from "./cluster.ts";
 import { named, problemResponses, TransferRequest } from "./schemas.ts";
 
 export interface ServiceResource {
   readonly serviceId: string;
-  readonly transfer: (deadServiceId: string) => Promise<TransferOutcome>;
+  readonly transfer: (request: Transfer) => Promise<TransferOutcome>;
 }
 
-export function serviceRoutes(app: FastifyInstance, { serviceId, transfer }: ServiceResource): void {
+export function serviceRoutes(
+  app: FastifyInstance,
+  { serviceId, transfer, isProven }: ServiceResource & ProofCheck,
+): void {
   app.route<{ Body: TransferRequest }>({
     method: "POST",
     url: "/service/transfer",
@@ -26,6 +31,7 @@ export function serviceRoutes(app: FastifyInstance, { serviceId, transfer }: Ser
           "body_not_object",
           "request_invalid",
           "authorization_required",
+          "membership_unproven",
           "service_not_found",
           "service_alive",
           "body_too_large",
@@ -37,13 +43,18 @@ export function serviceRoutes(app: FastifyInstance, { serviceId, transfer }: Ser
     },
     onRequest: requireUser,
     handler: async (request) => {
+      const { incarnation = null, orders_max: ordersMax = Number.POSITIVE_INFINITY } = request.body;
+      // An operator names a service. Which start of it, only nodes say, and they sign what they say.
+      if (incarnation !== null || request.headers[PROOF_HEADER] !== undefined) requireProof(request, isProven);
       const dead = request.body.service_id.toLowerCase();
-      const outcome = await transfer(dead);
+      const outcome = await transfer({ serviceId: dead, incarnation, ordersMax });
       switch (outcome.kind) {
         case "service_not_found":
           throw new CatalogueError("service_not_found", "No node of this cluster has or had this service_id.");
         case "service_alive":
           throw new CatalogueError("service_alive", "The node is alive; only a dead node's orders are taken over.");
+        case "not_ready":
+          throw new CatalogueError("store_unavailable", "This node is joining its cluster or leaving it; ask another.");
         case "transferred":
           return {
             current_service_id: serviceId,

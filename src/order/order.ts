@@ -33,7 +33,13 @@ export type OrderEvent =
   /** The rollback has used up its attempts; an operator must look. */
   | { readonly kind: "rollback_abandoned"; readonly atMs: number; readonly error: string }
   /** Another incarnation owns the order now; a call that was under way is made again. */
-  | { readonly kind: "owner_changed"; readonly atMs: number; readonly owner: Incarnation };
+  | {
+      readonly kind: "owner_changed";
+      readonly atMs: number;
+      readonly owner: Incarnation;
+      /** The former owner says that it had not begun the current call. */
+      readonly callBegun?: false;
+    };
 
 /** The call that an order is at: a step's run or rollback. */
 export interface CurrentCall {
@@ -151,7 +157,7 @@ export function evolve(order: Order, event: Exclude<OrderEvent, { kind: "created
       if (state.status !== "running" && state.status !== "rolling_back") return taken;
       // A call that may have been under way is made again, and that is another attempt; one that still waited is not.
       const { call } = state;
-      if (call.notBeforeMs !== null && call.notBeforeMs > atMs) return taken;
+      if (event.callBegun === false || (call.notBeforeMs !== null && call.notBeforeMs > atMs)) return taken;
       const again = { ...call, attempt: call.attempt + 1, notBeforeMs: null };
       const steps =
         state.status === "running" ? withStep(order.steps, call.stepIndex, { attempts: again.attempt }) : order.steps;

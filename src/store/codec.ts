@@ -24,7 +24,7 @@ export function encodeEvent(event: OrderEvent): string {
     case "rollback_abandoned":
       return `["rollback_abandoned",${event.atMs},${JSON.stringify(event.error)}]`;
     case "owner_changed":
-      return `["owner_changed",${event.atMs},${event.owner}]`;
+      return `["owner_changed",${event.atMs},${event.owner}${event.callBegun === false ? ",false" : ""}]`;
   }
 }
 
@@ -55,7 +55,12 @@ function decodeEvent(entry: unknown): OrderEvent {
     case "rollback_abandoned":
       return { kind: "rollback_abandoned", atMs, error: asString(entry[2]) };
     case "owner_changed":
-      return { kind: "owner_changed", atMs, owner: asNumber(entry[2]) };
+      return {
+        kind: "owner_changed",
+        atMs,
+        owner: asNumber(entry[2]),
+        ...(entry[3] === false ? { callBegun: false } : {}),
+      };
     default:
       throw new Error(`not an event: ${JSON.stringify(entry)}`);
   }

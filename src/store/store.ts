@@ -1,6 +1,6 @@
 /**
  * The contract between the engine and whatever keeps the orders. Small on purpose: a store is a batch of compare-and-set
- * writes and a few reads.
+ * writes and a few reads. What a cluster's nodes know of each other is kept beside the orders (cluster-store.ts).
  *
  * 1. `commit` is durable when it resolves, and not before: it then survives the loss of power (guarantee G1).
  * 2. Each write is applied, or refused, by itself and atomically; the batch only shares the cost of the commit.
@@ -9,12 +9,16 @@
  * 4. When `commit` rejects, none of its writes may be assumed applied or not applied. Making the same write again is safe:
  *    at most one of the two is applied.
  * 5. Every read sees all that was committed before it was asked.
+ * 6. Orders are claimed from dead incarnations only. Once a claim has found nothing left, no write of that incarnation is
+ *    applied any more, to whatever order: what it still sends is `fenced`.
  */
 import type { Incarnation, OrderEvent, OrderStatus } from "../order/order.ts";
+import type { ClusterStore } from "./cluster-store.ts";
 
 /** Makes an order at revision 1, unless its id exists or the user has used the idempotency key. */
 export interface CreateWrite {
   readonly kind: "create";
+  /** Made by `newOrderId` (order-id.ts), with the same user and key. */
   readonly orderId: string;
   readonly user: string;
   readonly idempotencyKey: string | null;
@@ -25,10 +29,11 @@ export interface CreateWrite {
   readonly body: string;
 }
 
-/** Adds an event to an order's history. */
+/** Adds an event to an order's history. The event `owner_changed` gives the order away. */
 export interface AdvanceWrite {
   readonly kind: "advance";
   readonly orderId: string;
+  /** The writer, which must be the owner. */
   readonly owner: Incarnation;
   /** The revision that the event follows. */
   readonly expectedRevision: number;
@@ -43,6 +48,8 @@ export type WriteOutcome =
   | { readonly kind: "applied" }
   /** Owner or revision did not match, or the id exists: the order has not been touched. */
   | { readonly kind: "conflict" }
+  /** The writing incarnation is dead: nothing that it writes is applied any more (invariant 6). */
+  | { readonly kind: "fenced" }
   /** The user has used the idempotency key, for this order. */
   | { readonly kind: "key_taken"; readonly orderId: string; readonly startTimeMs: number; readonly body: string };
 
@@ -66,35 +73,66 @@ export interface ClaimedOrder extends StoredOrder {
   readonly body: string;
 }
 
-/** What a claim has brought. */
-export interface Claim {
-  readonly orders: readonly ClaimedOrder[];
-  /** Orders that were claimed, too, but can't be read: their rows are damaged. */
-  readonly damaged: readonly { readonly orderId: string; readonly reason: string }[];
-}
+/** How a claim ended. */
+export type ClaimOutcome =
+  | {
+      readonly kind: "claimed";
+      readonly orders: readonly ClaimedOrder[];
+      /** Orders that were claimed, too, but can't be read: what the store holds of them is damaged. */
+      readonly damaged: readonly { readonly orderId: string; readonly reason: string }[];
+    }
+  /** The present owner is not dead: its orders are its own. */
+  | { readonly kind: "owner_alive" }
+  /** The claiming incarnation is dead itself. */
+  | { readonly kind: "fenced" };
 
 /** An incarnation that owns orders which are not final. */
 export interface OwnerSummary {
   readonly incarnation: Incarnation;
   readonly serviceId: string;
+  /** How many. */
+  readonly orders: number;
+}
+
+/** Some of an owner's orders. */
+export interface OrderIdPage {
+  readonly orderIds: readonly string[];
+  /** Where the next page begins; null: this was the last. */
+  readonly next: string | null;
+}
+
+/** What a write outlives, as far as the store's settings tell. */
+export type Durability = "fsync-always" | "fsync-every-second" | "none" | "unknown";
+
+/** How the store keeps what it is given. */
+export interface StoreReport {
+  readonly durability: Durability;
+  /** What should be changed in the store's settings, one line each, for an operator. */
+  readonly advice: readonly string[];
 }
 
 export interface Store {
-  /** Records a start of the service and returns its incarnation, higher than any before. */
-  registerIncarnation(serviceId: string, atMs: number): Promise<Incarnation>;
-  /** Whether any incarnation of that service was ever recorded. */
-  hasService(serviceId: string): Promise<boolean>;
+  readonly cluster: ClusterStore;
+  /** Reads the store's settings. */
+  report(): Promise<StoreReport>;
   /** Applies a batch of writes (invariants 1 to 4). Outcomes come in the order of the writes. */
   commit(writes: readonly Write[]): Promise<readonly WriteOutcome[]>;
   /** One order, or null. */
   readOrder(orderId: string): Promise<StoredOrder | null>;
+  /** An order's body, or null where there is no order. */
+  readBody(orderId: string): Promise<string | null>;
   /** Every incarnation that owns orders which are not final. */
   listOwners(): Promise<readonly OwnerSummary[]>;
   /**
-   * Gives up to `limit` orders that are not final from one owner to another (one event, one revision each) and returns
+   * The orders of one owner that are not final, about `limit` a page.
+   * @param cursor where to begin; null: at the first page. Orders that stay the owner's while the pages are read are in one of them.
+   */
+  listOrderIds(owner: Incarnation, cursor: string | null, limit: number): Promise<OrderIdPage>;
+  /**
+   * Gives up to `limit` orders that are not final from a dead owner to another (one event, one revision each) and returns
    * them as they are after that. Fewer than `limit` together: none is left.
    */
-  claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): Promise<Claim>;
+  claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): Promise<ClaimOutcome>;
   /** Makes one durable write of no meaning; resolves when the store can be written again. */
   probe(): Promise<void>;
   /** Waits for what was asked and lets go of the store. */

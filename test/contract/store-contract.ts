@@ -2,20 +2,68 @@
 import assert from "node:assert/strict";
 import { randomUUIDv7 } from "node:crypto";
 import { test, type TestContext } from "node:test";
-import type { AdvanceWrite, CreateWrite, Store, WriteOutcome } from "../../src/store/store.ts";
+import type { Incarnation } from "../../src/order/order.ts";
+import { type LeaderRow, type NodeDescription } from "../../src/store/cluster-store.ts";
+import { newOrderId } from "../../src/store/order-id.ts";
+import type { AdvanceWrite, ClaimedOrder, CreateWrite, Store, WriteOutcome } from "../../src/store/store.ts";
 
 /** Gives a store with nothing in it; a second one on the same data with `again`. Both end with the test. */
 export type OpenStores = (t: TestContext) => Promise<{ readonly store: Store; readonly again: () => Promise<Store> }>;
 
 const SERVICE_ID = "8cc227c0-8dac-42cf-983e-f7bcb95bf455";
+const OTHER_SERVICE_ID = "0b0d1f5e-3f5f-4b62-8b0e-6a5f6f0f2c11";
 const AT_MS = 1_700_000_000_000;
 
+function node(serviceId: string): NodeDescription {
+  return {
+    serviceId,
+    url: "http://127.0.0.1:8080",
+    version: "1.2.3",
+    ttlMs: 5_000,
+    process: { host: "host", pid: 7, startTicks: 11 },
+  };
+}
+
+function register(store: Store, serviceId = SERVICE_ID): Promise<Incarnation> {
+  return store.cluster.register(node(serviceId), AT_MS);
+}
+
+/** Marks it dead, whatever its heartbeat. */
+async function kill(store: Store, incarnation: Incarnation): Promise<void> {
+  const { nodes } = await store.cluster.read();
+  const row = nodes.find((each) => each.incarnation === incarnation);
+  assert.ok(row !== undefined && (await store.cluster.markDead(incarnation, row.heartbeat)));
+}
+
+async function claim(
+  store: Store,
+  from: Incarnation,
+  to: Incarnation,
+  limit: number,
+): Promise<readonly ClaimedOrder[]> {
+  const outcome = await store.claimOrders(from, to, AT_MS + 5, limit);
+  assert.ok(outcome.kind === "claimed", outcome.kind);
+  assert.deepEqual(outcome.damaged, []);
+  return outcome.orders;
+}
+
+async function allOrderIds(store: Store, owner: Incarnation, limit: number): Promise<string[]> {
+  const ids: string[] = [];
+  for (let cursor: string | null = null, first = true; first || cursor !== null; first = false) {
+    const page = await store.listOrderIds(owner, cursor, limit);
+    ids.push(...page.orderIds);
+    cursor = page.next;
+  }
+  return ids;
+}
+
 function creation(owner: number, change: Partial<CreateWrite> = {}): CreateWrite {
+  const { user = "user", idempotencyKey = null } = change;
   return {
     kind: "create",
-    orderId: randomUUIDv7(),
-    user: "user",
-    idempotencyKey: null,
+    orderId: newOrderId(user, idempotencyKey),
+    user,
+    idempotencyKey,
     pipelineName: "default",
     pipelineVersion: 1,
     event: { kind: "created", atMs: AT_MS, owner, stepName: "A" },
@@ -54,16 +102,16 @@ export function storeContract(name: string, open: OpenStores): void {
   };
 
   contract("each start of any service gets a higher incarnation", async (store) => {
-    const first = await store.registerIncarnation(SERVICE_ID, AT_MS);
-    const second = await store.registerIncarnation(SERVICE_ID, AT_MS);
-    const third = await store.registerIncarnation("another", AT_MS);
+    const first = await register(store);
+    const second = await register(store);
+    const third = await register(store, OTHER_SERVICE_ID);
     assert.ok(first > 0 && second > first && third > second);
-    assert.equal(await store.hasService(SERVICE_ID), true);
-    assert.equal(await store.hasService("unknown"), false);
+    assert.equal(await store.cluster.hasService(SERVICE_ID), true);
+    assert.equal(await store.cluster.hasService("unknown"), false);
   });
 
   contract("a created order is read back as it was written, by another connection, too", async (store, again) => {
-    const owner = await store.registerIncarnation(SERVICE_ID, AT_MS);
+    const owner = await register(store);
     const write = creation(owner, { user: "Ünïcode 名 \u0000" });
     assert.deepEqual(kinds(await store.commit([write])), ["applied"]);
     const expected = {
@@ -80,12 +128,14 @@ export function storeContract(name: string, open: OpenStores): void {
     assert.deepEqual(await store.readOrder(write.orderId), expected);
     assert.deepEqual(await (await again()).readOrder(write.orderId), expected);
     assert.equal(await store.readOrder(randomUUIDv7()), null);
+    assert.equal(await store.readBody(write.orderId), write.body);
+    assert.equal(await store.readBody(randomUUIDv7()), null);
   });
 
   contract(
     "an advance adds one event and one revision, and changes the status only where it says so",
     async (store) => {
-      const owner = await store.registerIncarnation(SERVICE_ID, AT_MS);
+      const owner = await register(store);
       const { orderId } = await created(store, owner);
       assert.deepEqual(kinds(await store.commit([advance(orderId, owner, 1)])), ["applied"]);
       assert.equal((await store.readOrder(orderId))?.status, "running");
@@ -103,11 +153,12 @@ export function storeContract(name: string, open: OpenStores): void {
   contract(
     "a write of another owner, at another revision or to no order is refused and changes nothing",
     async (store) => {
-      const owner = await store.registerIncarnation(SERVICE_ID, AT_MS);
+      const owner = await register(store);
       const { orderId } = await created(store, owner);
+      const other = await register(store, OTHER_SERVICE_ID);
       const before = await store.readOrder(orderId);
       const outcomes = await store.commit([
-        advance(orderId, owner + 1, 1),
+        advance(orderId, other, 1),
         advance(orderId, owner, 2),
         advance(orderId, owner, 0),
         advance(randomUUIDv7(), owner, 1),
@@ -119,7 +170,7 @@ export function storeContract(name: string, open: OpenStores): void {
   );
 
   contract("the same advance made twice is applied once", async (store) => {
-    const owner = await store.registerIncarnation(SERVICE_ID, AT_MS);
+    const owner = await register(store);
     const { orderId } = await created(store, owner);
     const write = advance(orderId, owner, 1);
     assert.deepEqual(kinds(await store.commit([write, write])), ["applied", "conflict"]);
@@ -128,19 +179,22 @@ export function storeContract(name: string, open: OpenStores): void {
   });
 
   contract("nothing changes a final order", async (store) => {
-    const owner = await store.registerIncarnation(SERVICE_ID, AT_MS);
+    const owner = await register(store);
     for (const status of ["completed", "failed"] as const) {
       const { orderId } = await created(store, owner);
       await store.commit([advance(orderId, owner, 1, { ...completion, newStatus: status })]);
       assert.deepEqual(kinds(await store.commit([advance(orderId, owner, 2)])), ["conflict"]);
-      const other = await store.registerIncarnation(SERVICE_ID, AT_MS);
-      assert.deepEqual(await store.claimOrders(owner, other, AT_MS, 10), { orders: [], damaged: [] });
       assert.equal((await store.readOrder(orderId))?.revision, 2);
     }
+    assert.deepEqual(await store.listOwners(), []);
+    assert.deepEqual(await store.listOrderIds(owner, null, 10), { orderIds: [], next: null });
+    await kill(store, owner);
+    const other = await register(store, OTHER_SERVICE_ID);
+    assert.deepEqual(await store.claimOrders(owner, other, AT_MS, 10), { kind: "claimed", orders: [], damaged: [] });
   });
 
   contract("of many writers of one revision exactly one wins", async (store, again) => {
-    const owner = await store.registerIncarnation(SERVICE_ID, AT_MS);
+    const owner = await register(store);
     const { orderId } = await created(store, owner);
     const stores = [store, await again()];
     for (let revision = 1; revision <= 20; revision++) {
@@ -157,7 +211,7 @@ export function storeContract(name: string, open: OpenStores): void {
   contract(
     "a user's idempotency key makes one order, also when two requests race in one batch or in two",
     async (store, again) => {
-      const owner = await store.registerIncarnation(SERVICE_ID, AT_MS);
+      const owner = await register(store);
       const write = (): CreateWrite => creation(owner, { idempotencyKey: "key-1" });
       const first = write();
       const outcomes = [
@@ -175,71 +229,253 @@ export function storeContract(name: string, open: OpenStores): void {
   );
 
   contract(
-    "claiming gives an owner's open orders to another, page by page, and the former owner's writes are refused",
+    "claiming gives a dead owner's open orders to another, page by page, and the former owner's writes are refused",
     async (store) => {
-      const former = await store.registerIncarnation(SERVICE_ID, AT_MS);
+      const former = await register(store);
       const writes = Array.from({ length: 5 }, () => creation(former));
       const final = creation(former);
       await store.commit([...writes, final, advance(final.orderId, former, 1, completion)]);
-      const owner = await store.registerIncarnation(SERVICE_ID, AT_MS);
-      assert.deepEqual(await store.listOwners(), [{ incarnation: former, serviceId: SERVICE_ID }]);
+      assert.deepEqual(await store.listOwners(), [{ incarnation: former, serviceId: SERVICE_ID, orders: 5 }]);
+      await kill(store, former);
+      const owner = await register(store, OTHER_SERVICE_ID);
 
       const pages = [
-        await store.claimOrders(former, owner, AT_MS + 5, 3),
-        await store.claimOrders(former, owner, AT_MS + 5, 3),
-        await store.claimOrders(former, owner, AT_MS + 5, 3),
+        await claim(store, former, owner, 3),
+        await claim(store, former, owner, 3),
+        await claim(store, former, owner, 3),
       ];
       assert.deepEqual(
-        pages.map(({ orders }) => orders.length),
+        pages.map(({ length }) => length),
         [3, 2, 0],
       );
-      const claimed = pages.flatMap(({ orders }) => orders);
+      const claimed = pages.flat();
       assert.deepEqual(new Set(claimed.map(({ orderId }) => orderId)), new Set(writes.map(({ orderId }) => orderId)));
       for (const order of claimed) {
         assert.equal(order.owner, owner);
+        assert.equal(order.ownerServiceId, OTHER_SERVICE_ID);
         assert.equal(order.revision, 2);
         assert.equal(order.body, '{"item":"book"}');
         assert.deepEqual(order.history.at(-1), { kind: "owner_changed", atMs: AT_MS + 5, owner });
+        assert.deepEqual({ ...(await store.readOrder(order.orderId)), body: order.body }, order);
         assert.deepEqual(
           kinds(await store.commit([advance(order.orderId, former, 1), advance(order.orderId, former, 2)])),
-          ["conflict", "conflict"],
+          ["fenced", "fenced"],
         );
         assert.deepEqual(kinds(await store.commit([advance(order.orderId, owner, 2)])), ["applied"]);
       }
-      assert.deepEqual(await store.listOwners(), [{ incarnation: owner, serviceId: SERVICE_ID }]);
+      assert.deepEqual(await store.listOwners(), [{ incarnation: owner, serviceId: OTHER_SERVICE_ID, orders: 5 }]);
     },
   );
 
+  contract("nothing is claimed from a live owner, nor by a dead one", async (store) => {
+    const owner = await register(store);
+    const { orderId } = await created(store, owner);
+    const other = await register(store, OTHER_SERVICE_ID);
+    assert.deepEqual(await store.claimOrders(owner, other, AT_MS, 10), { kind: "owner_alive" });
+    await kill(store, other);
+    await kill(store, owner);
+    assert.deepEqual(await store.claimOrders(owner, other, AT_MS, 10), { kind: "fenced" });
+    assert.equal((await store.readOrder(orderId))?.owner, owner);
+  });
+
+  contract("once a claim has found nothing left, the dead incarnation makes no order any more", async (store) => {
+    const former = await register(store);
+    await kill(store, former);
+    const owner = await register(store, OTHER_SERVICE_ID);
+    assert.deepEqual(await claim(store, former, owner, 10), []);
+    const late = Array.from({ length: 50 }, (_, index) =>
+      creation(former, index % 2 === 0 ? {} : { idempotencyKey: `late-${index}` }),
+    );
+    assert.deepEqual(new Set(kinds(await store.commit(late))), new Set(["fenced"]));
+    for (const { orderId } of late) assert.equal(await store.readOrder(orderId), null);
+    const again = late.map(({ user, idempotencyKey }) => creation(owner, { user, idempotencyKey }));
+    assert.deepEqual(new Set(kinds(await store.commit(again))), new Set(["applied"]));
+  });
+
+  contract("a service that starts again has its former incarnation dead, and takes its orders", async (store) => {
+    const former = await register(store);
+    const { orderId } = await created(store, former);
+    const owner = await register(store);
+    assert.deepEqual(
+      (await claim(store, former, owner, 10)).map((order) => order.orderId),
+      [orderId],
+    );
+  });
+
   contract("two claims of one owner's orders at once share them without overlap", async (store, again) => {
-    const former = await store.registerIncarnation(SERVICE_ID, AT_MS);
+    const former = await register(store);
     await store.commit(Array.from({ length: 40 }, () => creation(former)));
+    await kill(store, former);
     const other = await again();
-    const [one, two] = [await store.registerIncarnation("one", AT_MS), await other.registerIncarnation("two", AT_MS)];
+    const [one, two] = [await register(store, "one"), await register(other, "two")];
     const pages = await Promise.all(
       Array.from({ length: 10 }, (_, turn) =>
-        turn % 2 === 0 ? store.claimOrders(former, one, AT_MS, 7) : other.claimOrders(former, two, AT_MS, 7),
+        turn % 2 === 0 ? claim(store, former, one, 7) : claim(other, former, two, 7),
       ),
     );
-    const ids = pages.flatMap(({ orders }) => orders).map(({ orderId }) => orderId);
+    const ids = pages.flat().map(({ orderId }) => orderId);
     assert.equal(ids.length, 40);
     assert.equal(new Set(ids).size, 40);
   });
 
+  contract("an owner gives orders away by a write of its own, to a node that is alive", async (store) => {
+    const owner = await register(store);
+    const other = await register(store, OTHER_SERVICE_ID);
+    const { orderId } = await created(store, owner);
+    const event = { kind: "owner_changed", atMs: AT_MS, owner: other } as const;
+    assert.deepEqual(kinds(await store.commit([advance(orderId, owner, 1, { event }), advance(orderId, owner, 2)])), [
+      "applied",
+      "conflict",
+    ]);
+    assert.deepEqual(kinds(await store.commit([advance(orderId, other, 2)])), ["applied"]);
+    assert.deepEqual(await store.listOwners(), [{ incarnation: other, serviceId: OTHER_SERVICE_ID, orders: 1 }]);
+    assert.deepEqual(await allOrderIds(store, other, 10), [orderId]);
+
+    await kill(store, owner);
+    await claim(store, owner, other, 10);
+    const back = { kind: "owner_changed", atMs: AT_MS, owner } as const;
+    assert.deepEqual(kinds(await store.commit([advance(orderId, other, 3, { event: back })])), ["conflict"]);
+  });
+
+  contract("an owner's open orders are listed page by page, each once", async (store) => {
+    const owner = await register(store);
+    const writes = Array.from({ length: 300 }, () => creation(owner));
+    const other = await register(store, OTHER_SERVICE_ID);
+    await store.commit([...writes, creation(other)]);
+    const ids = await allOrderIds(store, owner, 50);
+    assert.equal(ids.length, 300);
+    assert.deepEqual(new Set(ids), new Set(writes.map(({ orderId }) => orderId)));
+  });
+
   contract("an order that waits for an operator has an owner and can be claimed", async (store) => {
-    const former = await store.registerIncarnation(SERVICE_ID, AT_MS);
+    const former = await register(store);
     const { orderId } = await created(store, former);
     const event = { kind: "rollback_abandoned", atMs: AT_MS, error: "no" } as const;
     await store.commit([advance(orderId, former, 1, { event, newStatus: "rollback_incomplete" })]);
-    const owner = await store.registerIncarnation(SERVICE_ID, AT_MS);
-    const { orders: claimed } = await store.claimOrders(former, owner, AT_MS, 10);
+    const owner = await register(store);
     assert.deepEqual(
-      claimed.map((order) => [order.orderId, order.status]),
+      (await claim(store, former, owner, 10)).map((order) => [order.orderId, order.status]),
       [[orderId, "rollback_incomplete"]],
     );
   });
 
+  contract("a store has one cluster identity, whoever asks first", async (store, again) => {
+    const other = await again();
+    const [one, two] = await Promise.all([store.cluster.identity(), other.cluster.identity()]);
+    assert.deepEqual(one, two);
+    assert.match(one.clusterId, /^[0-9a-f-]{36}$/);
+    assert.ok(one.secret.length >= 32);
+    assert.deepEqual(await store.cluster.identity(), one);
+  });
+
+  contract("a node's row is read as it was registered, and its heartbeat grows by one", async (store, again) => {
+    const incarnation = await register(store);
+    const expected = {
+      ...node(SERVICE_ID),
+      incarnation,
+      alive: true,
+      heartbeat: 1,
+      ordersInFlight: 0,
+      lastHeartbeatMs: AT_MS,
+    };
+    assert.deepEqual((await store.cluster.read()).nodes, [expected]);
+    assert.equal(await store.cluster.beat(incarnation, 42, AT_MS + 1), true);
+    assert.deepEqual((await (await again()).cluster.read()).nodes, [
+      { ...expected, heartbeat: 2, ordersInFlight: 42, lastHeartbeatMs: AT_MS + 1 },
+    ]);
+    assert.equal(await store.cluster.beat(incarnation + 1, 0, AT_MS), false);
+  });
+
+  contract("a node is marked dead only at the heartbeat that was seen, and is never revived", async (store) => {
+    const incarnation = await register(store);
+    await store.cluster.beat(incarnation, 0, AT_MS);
+    assert.equal(await store.cluster.markDead(incarnation, 1), false);
+    assert.equal(await store.cluster.markDead(incarnation, 2), true);
+    assert.equal(await store.cluster.markDead(incarnation, 2), false);
+    assert.equal(await store.cluster.beat(incarnation, 0, AT_MS), false);
+    const [row] = (await store.cluster.read()).nodes;
+    assert.deepEqual([row?.incarnation, row?.alive, row?.heartbeat], [incarnation, false, 2]);
+    const next = await register(store);
+    assert.deepEqual(
+      (await store.cluster.read()).nodes.map((each) => [each.incarnation, each.alive]),
+      [[next, true]],
+    );
+    assert.equal(await store.cluster.beat(incarnation, 0, AT_MS), false);
+  });
+
+  contract("of many that mark a node dead exactly one has done it", async (store, again) => {
+    const incarnation = await register(store);
+    const stores = [store, await again()];
+    const done = await Promise.all(
+      Array.from({ length: 10 }, (_, turn) => (stores[turn % 2] ?? store).cluster.markDead(incarnation, 1)),
+    );
+    assert.equal(done.filter(Boolean).length, 1);
+  });
+
+  contract("a node that leaves is dead, is listed no longer, and leads nothing", async (store) => {
+    const incarnation = await register(store);
+    assert.equal(await store.cluster.claimLeadership(incarnation, (await store.cluster.read()).leader), true);
+    await store.cluster.leave(incarnation);
+    const { nodes, leader } = await store.cluster.read();
+    assert.deepEqual(nodes, []);
+    assert.deepEqual([leader.incarnation, leader.term], [null, 1]);
+    assert.equal(await store.cluster.beat(incarnation, 0, AT_MS), false);
+    assert.equal(await store.cluster.hasService(SERVICE_ID), true);
+    const other = await register(store, OTHER_SERVICE_ID);
+    assert.deepEqual(await claim(store, incarnation, other, 10), []);
+  });
+
+  contract("of all that claim the leadership at once one has it, in the next term", async (store, again) => {
+    const other = await again();
+    const candidates: Incarnation[] = [];
+    for (let index = 0; index < 10; index++) candidates.push(await register(store, `service-${index}`));
+    let seen: LeaderRow = (await store.cluster.read()).leader;
+    assert.deepEqual([seen.term, seen.incarnation], [0, null]);
+    for (let term = 1; term <= 5; term++) {
+      const won = await Promise.all(
+        candidates.map((candidate, index) =>
+          (index % 2 === 0 ? store : other).cluster.claimLeadership(candidate, seen),
+        ),
+      );
+      assert.equal(won.filter(Boolean).length, 1);
+      const { leader } = await store.cluster.read();
+      assert.deepEqual([leader.term, leader.incarnation], [term, candidates[won.indexOf(true)]]);
+      seen = leader;
+    }
+  });
+
+  contract(
+    "a leader renews in its own term only; a renewal that was not seen keeps others from taking over",
+    async (store) => {
+      const [one, two] = [await register(store, "one"), await register(store, "two")];
+      assert.equal(await store.cluster.claimLeadership(one, (await store.cluster.read()).leader), true);
+      const seen = (await store.cluster.read()).leader;
+      assert.equal(await store.cluster.renewLeadership(one, 1), true);
+      assert.equal(await store.cluster.claimLeadership(two, seen), false);
+      assert.equal(await store.cluster.renewLeadership(two, 1), false);
+      assert.equal(await store.cluster.claimLeadership(two, (await store.cluster.read()).leader), true);
+      assert.equal(await store.cluster.renewLeadership(one, 1), false);
+      assert.equal(await store.cluster.renewLeadership(two, 2), true);
+      await kill(store, one);
+      assert.equal(await store.cluster.claimLeadership(one, (await store.cluster.read()).leader), false);
+    },
+  );
+
+  contract("a service that starts again no longer leads", async (store) => {
+    const former = await register(store);
+    await store.cluster.claimLeadership(former, (await store.cluster.read()).leader);
+    await register(store);
+    assert.equal((await store.cluster.read()).leader.incarnation, null);
+  });
+
+  contract("its report names the durability", async (store) => {
+    const { durability, advice } = await store.report();
+    assert.equal(durability, "fsync-always");
+    assert.deepEqual(advice, []);
+  });
+
   contract("a batch of thousands of writes answers each in its place", async (store) => {
-    const owner = await store.registerIncarnation(SERVICE_ID, AT_MS);
+    const owner = await register(store);
     const writes = Array.from({ length: 3_000 }, () => creation(owner));
     await store.commit(writes);
     const outcomes = await store.commit(
@@ -255,7 +491,7 @@ export function storeContract(name: string, open: OpenStores): void {
   });
 
   contract("what was asked before the store is closed is done", async (store, again) => {
-    const owner = await store.registerIncarnation(SERVICE_ID, AT_MS);
+    const owner = await register(store);
     const write = creation(owner);
     const asked = store.commit([write]);
     await store.close();

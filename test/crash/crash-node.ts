@@ -5,12 +5,10 @@
  *     CRASH_RECEIVER  address of the receiver
  *     CRASH_KILL      before:3 or after:3, the write to die at
  *     CRASH_BREAK     one of BROKEN_GUARANTEES
- *     CRASH_STORE     path of a store to share, past the lock that keeps a store to one process
  */
 import { readInvocation } from "../../src/config.ts";
 import { createLogger } from "../../src/log.ts";
 import { programVersion, startNode } from "../../src/main.ts";
-import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import {
   BROKEN_GUARANTEES,
   brokenStore,
@@ -26,7 +24,6 @@ if (invocation.kind !== "run") throw new Error("crash-node.ts only runs");
 const { config } = invocation;
 const log = createLogger(config.logLevel, config.logFormat, (text) => void process.stdout.write(text));
 const killPoint = readKillPoint(process.env["CRASH_KILL"]);
-const sharedStore = process.env["CRASH_STORE"];
 const broken = BROKEN_GUARANTEES.find((guarantee) => guarantee === process.env["CRASH_BREAK"]);
 
 // The steps are there before the store is, and a step is called after it: until then there is nothing to testify.
@@ -37,8 +34,8 @@ const starting = startNode(config, log, stopAtOnce, {
     incarnation: () => witness.incarnation(),
     durableRevision: (orderId) => witness.durableRevision(orderId),
   }),
-  openStore: async (options) => {
-    const witnessed = witnessedStore(await openSqliteStore({ ...options, path: sharedStore ?? options.path }));
+  wrapStore: (store) => {
+    const witnessed = witnessedStore(store);
     witness = witnessed.witness;
     const killing = killPoint === null ? witnessed.store : killingStore(witnessed.store, killPoint);
     return broken === undefined ? killing : brokenStore(killing, broken);

@@ -16,6 +16,8 @@ const CRASH_NODE = fileURLToPath(new URL("crash-node.ts", import.meta.url));
 export interface CrashServiceOptions {
   readonly receiver: Receiver;
   readonly data: string;
+  /** More options of the command line. */
+  readonly args?: readonly string[];
   /** Path of a store to share with another process; default: one in the data folder. */
   readonly sharedStore?: string;
   readonly kill?: KillPoint;
@@ -24,7 +26,7 @@ export interface CrashServiceOptions {
 
 /** Starts the service of the crash tests; rejects when it dies before it listens. */
 export function startCrashService(t: TestContext, options: CrashServiceOptions): Promise<Service> {
-  const { receiver, data, sharedStore, kill, broken } = options;
+  const { receiver, data, sharedStore, kill, broken, args = [] } = options;
   return startService(t, {
     script: CRASH_NODE,
     data,
@@ -32,8 +34,8 @@ export function startCrashService(t: TestContext, options: CrashServiceOptions):
       CRASH_RECEIVER: receiver.url,
       ...(kill === undefined ? {} : { CRASH_KILL: `${kill.moment}:${kill.write}` }),
       ...(broken === undefined ? {} : { CRASH_BREAK: broken }),
-      ...(sharedStore === undefined ? {} : { CRASH_STORE: sharedStore }),
     },
+    args: [...(sharedStore === undefined ? [] : ["--store", `sqlite:${sharedStore}`]), ...args],
   });
 }
 

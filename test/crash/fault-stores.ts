@@ -1,5 +1,6 @@
 /** Stores around a store: one that testifies, one that crashes, and two that break a guarantee on purpose. */
 import type { Incarnation } from "../../src/order/order.ts";
+import type { ClusterStore } from "../../src/store/cluster-store.ts";
 import type { Store, Write, WriteOutcome } from "../../src/store/store.ts";
 
 /** Guarantees that can be broken, to see that the checker notices. */
@@ -28,9 +29,12 @@ export function witnessedStore(store: Store): { store: Store; witness: Witness }
   };
   const witnessed: Store = {
     ...passOn(store),
-    registerIncarnation: async (serviceId, atMs) => {
-      incarnation = await store.registerIncarnation(serviceId, atMs);
-      return incarnation;
+    cluster: {
+      ...passOnCluster(store.cluster),
+      register: async (node, atMs) => {
+        incarnation = await store.cluster.register(node, atMs);
+        return incarnation;
+      },
     },
     commit: async (writes) => {
       const outcomes = await store.commit(writes);
@@ -39,7 +43,9 @@ export function witnessedStore(store: Store): { store: Store; witness: Witness }
     },
     claimOrders: async (from, to, atMs, limit) => {
       const claimed = await store.claimOrders(from, to, atMs, limit);
-      for (const order of claimed.orders) revisions.set(order.orderId, order.revision);
+      if (claimed.kind === "claimed") {
+        for (const order of claimed.orders) revisions.set(order.orderId, order.revision);
+      }
       return claimed;
     },
   };
@@ -64,7 +70,12 @@ export function killingStore(store: Store, { moment, write }: KillPoint): Store 
   };
   return {
     ...passOn(store),
-    registerIncarnation: (serviceId, atMs) => counted(() => store.registerIncarnation(serviceId, atMs)),
+    cluster: {
+      ...passOnCluster(store.cluster),
+      register: (node, atMs) => counted(() => store.cluster.register(node, atMs)),
+      claimLeadership: (incarnation, seen) => counted(() => store.cluster.claimLeadership(incarnation, seen)),
+      leave: (incarnation) => counted(() => store.cluster.leave(incarnation)),
+    },
     commit: (writesOfBatch) => counted(() => store.commit(writesOfBatch)),
     claimOrders: (from, to, atMs, limit) => counted(() => store.claimOrders(from, to, atMs, limit)),
   };
@@ -98,20 +109,38 @@ function noOwnerCheckStore(store: Store): Store {
   };
   return {
     ...passOn(store),
+    // Or else the node would leave its orders of itself when it wakes up.
+    cluster: { ...passOnCluster(store.cluster), beat: () => Promise.resolve(true) },
     commit: async (writes) => store.commit(await Promise.all(writes.map(matching))),
   };
 }
 
 function passOn(store: Store): Store {
   return {
-    registerIncarnation: (serviceId, atMs) => store.registerIncarnation(serviceId, atMs),
-    hasService: (serviceId) => store.hasService(serviceId),
+    cluster: passOnCluster(store.cluster),
+    report: () => store.report(),
     commit: (writes) => store.commit(writes),
     readOrder: (orderId) => store.readOrder(orderId),
+    readBody: (orderId) => store.readBody(orderId),
     listOwners: () => store.listOwners(),
+    listOrderIds: (owner, cursor, limit) => store.listOrderIds(owner, cursor, limit),
     claimOrders: (from, to, atMs, limit) => store.claimOrders(from, to, atMs, limit),
     probe: () => store.probe(),
     close: () => store.close(),
+  };
+}
+
+function passOnCluster(cluster: ClusterStore): ClusterStore {
+  return {
+    identity: () => cluster.identity(),
+    register: (node, atMs) => cluster.register(node, atMs),
+    hasService: (serviceId) => cluster.hasService(serviceId),
+    beat: (incarnation, ordersInFlight, atMs) => cluster.beat(incarnation, ordersInFlight, atMs),
+    read: () => cluster.read(),
+    markDead: (incarnation, seenHeartbeat) => cluster.markDead(incarnation, seenHeartbeat),
+    leave: (incarnation) => cluster.leave(incarnation),
+    claimLeadership: (incarnation, seen) => cluster.claimLeadership(incarnation, seen),
+    renewLeadership: (incarnation, term) => cluster.renewLeadership(incarnation, term),
   };
 }
 

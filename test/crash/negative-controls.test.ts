@@ -42,7 +42,7 @@ test("control: the checker sees steps called before their start is committed", a
 
 test("a paused node that wakes up after its order was taken over changes nothing", async (t) => {
   const { storePath, receiver, acknowledged, former } = await wakeAfterTakeover(t);
-  assert.match(former.output(), /is let go: it belongs to another node now/);
+  assert.match(former.output(), /was taken for dead: .* joins again/);
   expectNoViolation(judge(storePath, receiver, acknowledged));
 });
 
@@ -80,6 +80,7 @@ async function wakeAfterTakeover(
       receiver,
       data: temporaryFolder(t),
       sharedStore: storePath,
+      args: ["--node-ttl", "1s"],
       ...(broken === undefined ? {} : { broken }),
     });
   receiver.hold();
@@ -93,8 +94,8 @@ async function wakeAfterTakeover(
 
   process.kill(former.pid, "SIGCONT");
   formerCall.answer();
-  // It is refused and lets the order go, or, where nobody refuses it, goes on to the second step.
-  await waitFor(() => former.output().includes("is let go") || isHeld(receiver, "Charge"), {
+  // It finds itself dead and leaves its orders, or, where nobody refuses what it does, goes on to the second step.
+  await waitFor(() => former.output().includes("joins again") || isHeld(receiver, "Charge"), {
     what: "the former node has had its answer",
   });
   latterCall.answer();

@@ -93,7 +93,7 @@ function makeScene(t: TestContext, last: CreateWrite | AdvanceWrite): Scene {
   const folder = memoryFolder(t);
   const source = join(folder, "source.sqlite");
   const database = new SqliteDatabase(source);
-  database.registerIncarnation("service", 1);
+  database.register("service", "{}", 1);
   for (let order = 1; order <= 3; order++) database.commit(flattenBatch([create(`order-${order}`)]));
   database.commit(flattenBatch([advance("order-2"), advance("order-3")]));
   const before = contentOf(source);

@@ -555,7 +555,11 @@ async function startServerWithShortLimits(
     },
     readOrder: () => Promise.resolve(null),
     transfer: () => Promise.resolve({ kind: "service_not_found" }),
-    cluster: () => ({ leaderServiceId: UNKNOWN_UUID, term: 1, nodes: [] }),
+    durability: "none",
+    adopt: () => undefined,
+    isProven: () => false,
+    joinAnswer: () => assert.fail("nobody joins"),
+    cluster: () => assert.fail("nobody asks"),
   });
   t.after(() => app.close());
   await listen(app, "127.0.0.1", 0);

@@ -1,12 +1,13 @@
 /** The engine on a real embedded store, in process. */
 import assert from "node:assert/strict";
-import { randomUUIDv7 } from "node:crypto";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { test, type TestContext } from "node:test";
-import { Engine, type EngineLimits, type Submission } from "../../src/engine/engine.ts";
+import { Engine, type EngineLimits, type Submission, type Successors } from "../../src/engine/engine.ts";
 import { createLogger } from "../../src/log.ts";
+import { type Incarnation, replay } from "../../src/order/order.ts";
 import { definePipeline, PermanentError, type StepContext, type StepDefinition } from "../../src/order/pipeline.ts";
+import { newOrderId } from "../../src/store/order-id.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import { type Store, type StoredOrder, StoreUnavailableError } from "../../src/store/store.ts";
 import { temporaryFolder } from "../support/service.ts";
@@ -14,6 +15,9 @@ import { waitFor } from "../support/wait.ts";
 
 interface Harness {
   readonly engine: Engine;
+  readonly incarnation: Incarnation;
+  /** What the node's membership says to the engine, and hears of it. */
+  readonly node: { mayStart: boolean; fenced: number };
   readonly store: FaultyStore;
   readonly logged: string[];
   /** Submits an order and returns its id. */
@@ -29,6 +33,9 @@ type FaultyStore = Store & { fault: "none" | "before" | "after"; commits: number
 const submission: Submission = { user: "user", body: "{}", idempotencyKey: null };
 const NO_RETRY = { attemptsMax: 1, delayMs: 1, factor: 1, delayMsMax: 1, jitter: 0 };
 const noop = (): void => undefined;
+const SERVICE_ID = "8cc227c0-8dac-42cf-983e-f7bcb95bf455";
+const OTHER_SERVICE_ID = "0b0d1f5e-3f5f-4b62-8b0e-6a5f6f0f2c11";
+const ALONE: Successors = { choose: () => null, tell: () => Promise.resolve() };
 
 /** Lets the event loop turn, so that what is due now happens. */
 async function waitForTurns(turns: number): Promise<void> {
@@ -52,7 +59,9 @@ function faulty(store: Store): FaultyStore {
     // The private parts of the real one are its own.
     claimOrders: store.claimOrders.bind(store),
     listOwners: store.listOwners.bind(store),
-    registerIncarnation: store.registerIncarnation.bind(store),
+    listOrderIds: store.listOrderIds.bind(store),
+    readBody: store.readBody.bind(store),
+    cluster: store.cluster,
     close: store.close.bind(store),
   });
   return wrapper;
@@ -61,7 +70,7 @@ function faulty(store: Store): FaultyStore {
 async function harness(
   t: TestContext,
   steps: readonly StepDefinition[],
-  { limits, path }: { limits?: Partial<EngineLimits>; path?: string } = {},
+  { limits, path, serviceId = SERVICE_ID }: { limits?: Partial<EngineLimits>; path?: string; serviceId?: string } = {},
 ): Promise<Harness> {
   const store = faulty(
     await openSqliteStore({
@@ -73,18 +82,25 @@ async function harness(
     }),
   );
   const logged: string[] = [];
+  const node = { mayStart: true, fenced: 0 };
+  const incarnation = await store.cluster.register(
+    { serviceId, url: "", version: "0.0.0", ttlMs: 5_000, process: null },
+    Date.now(),
+  );
   const engine = new Engine({
     store,
-    incarnation: await store.registerIncarnation("8cc227c0-8dac-42cf-983e-f7bcb95bf455", Date.now()),
+    incarnation,
     pipeline: definePipeline({ name: "test", version: 1, steps }),
     log: createLogger("debug", "logfmt", (line) => void logged.push(line)),
     now: Date.now,
     random: () => 0.5,
-    newOrderId: randomUUIDv7,
+    newOrderId,
+    mayStart: () => node.mayStart,
+    onFenced: () => node.fenced++,
     limits: { ordersMax: 1_000, bodyBytesMax: 1_000_000, ...limits },
   });
   t.after(async () => {
-    await engine.drain(0);
+    await engine.drain(0, ALONE);
     await store.close();
   });
   const order = async (orderId: string): Promise<StoredOrder> => {
@@ -94,6 +110,8 @@ async function harness(
   };
   return {
     engine,
+    incarnation,
+    node,
     store,
     logged,
     order,
@@ -292,26 +310,131 @@ test("a commit that was done but reported as failed is found out, not made twice
   assert.deepEqual(calls, [`${orderId}:B:run`]);
 });
 
-test("an order that another incarnation has taken is let go: its late write changes nothing", async (t) => {
+test("once another incarnation has its orders, nothing that an engine does changes anything, and its node hears of it", async (t) => {
   let release = noop;
   const gate = new Promise<void>((resolve) => (release = resolve));
   const path = join(temporaryFolder(t), "orders.sqlite");
   const old = await harness(t, [{ name: "A", run: () => gate }], { path });
   const orderId = await old.accepted();
   const next = await harness(t, [{ name: "A", run: () => new Promise(noop) }], { path });
-  assert.equal(await next.engine.resume(), 1);
+  assert.equal(await next.engine.resume(SERVICE_ID), 1);
   const before = await next.order(orderId);
   release();
-  await waitFor(() => old.engine.ordersInFlight === 0, { what: "the former owner lets go" });
+  await waitFor(() => old.node.fenced === 1, { what: "the former owner hears that it is dead" });
+  assert.equal((await old.engine.submit(submission)).kind, "store_unavailable");
   assert.deepEqual(await next.order(orderId), before);
-  assert.ok(old.logged.some((line) => line.includes("belongs to another node now")));
+  old.engine.abandon();
+  assert.equal(old.engine.ordersInFlight, 0);
+});
+
+test("while its node may have been taken for dead, an engine begins no call and takes no order, and goes on later", async (t) => {
+  const called: string[] = [];
+  const { engine, node, accepted, order, reaches } = await harness(t, [
+    { name: "A", run: () => void (node.mayStart = false) },
+    { name: "B", run: () => void called.push("B") },
+  ]);
+  const orderId = await accepted();
+  await waitFor(async () => (await order(orderId)).revision === 2, { what: "the first step has ended" });
+  assert.equal((await engine.submit(submission)).kind, "store_unavailable");
+  engine.goOn();
+  assert.deepEqual(called, []);
+  node.mayStart = true;
+  engine.goOn();
+  await reaches(orderId, "completed");
+  assert.deepEqual(called, ["B"]);
+});
+
+test("a creation that was reported as failed and was committed is found and run, without another word", async (t) => {
+  const { engine, store, reaches } = await harness(t, [{ name: "A", run: noop }]);
+  store.fault = "after";
+  assert.equal((await engine.submit(submission)).kind, "store_unavailable");
+  const [created] = (await store.listOwners()).map(({ orders }) => orders);
+  assert.equal(created, 1);
+  const { orderIds } = await store.listOrderIds((await store.listOwners())[0]?.incarnation ?? 0, null, 10);
+  store.fault = "none";
+  await waitFor(() => engine.storeFailure === null, { what: "the store works again" });
+  engine.goOn();
+  await reaches(orderIds[0] ?? "", "completed");
+});
+
+test("orders that were claimed or given, and nobody told of, are found by the audit, once", async (t) => {
+  const path = join(temporaryFolder(t), "orders.sqlite");
+  const old = await harness(t, [{ name: "A", run: () => new Promise(noop) }], { path });
+  const ids = await Promise.all(Array.from({ length: 5 }, () => old.accepted()));
+  let calls = 0;
+  const next = await harness(t, [{ name: "A", run: () => void calls++ }], { path });
+  const claim = await next.store.claimOrders(old.incarnation, next.incarnation, Date.now(), 3);
+  assert.ok(claim.kind === "claimed" && claim.orders.length === 3);
+  assert.deepEqual(await Promise.all([next.engine.audit(), next.engine.audit()]), [3, 0]);
+  assert.equal(await next.engine.resume(SERVICE_ID), 2);
+  for (const id of ids) await next.reaches(id, "completed");
+  assert.equal(calls, 5);
+  assert.equal(await next.engine.audit(), 0);
+});
+
+test("a node that stops gives its orders to a live one: those that wait at once, those under way when their step has ended", async (t) => {
+  const path = join(temporaryFolder(t), "orders.sqlite");
+  let release = noop;
+  const gate = new Promise<void>((resolve) => (release = resolve));
+  const fail = (): never => {
+    throw new Error("not yet");
+  };
+  const retry = { ...NO_RETRY, attemptsMax: 2, delayMs: 3_600_000, delayMsMax: 3_600_000 };
+  const steps = (name: string): StepDefinition[] => [
+    { name: "A", run: ({ body }) => (name === "old" ? (body["fails"] === true ? fail() : gate) : undefined), retry },
+    { name: "B", run: noop },
+  ];
+  const old = await harness(t, steps("old"), { path });
+  const next = await harness(t, steps("next"), { path, serviceId: OTHER_SERVICE_ID });
+  const waiting = await old.accepted({ body: '{"fails":true}' });
+  await waitFor(async () => (await old.order(waiting)).revision === 2, { what: "the first attempt has failed" });
+  const underWay = await old.accepted();
+  const told: string[] = [];
+  const drained = old.engine.drain(60_000, {
+    choose: () => next.incarnation,
+    tell: async (_, orderIds) => {
+      told.push(...orderIds);
+      await next.engine.adopt(orderIds);
+    },
+  });
+  await waitFor(() => told.includes(waiting), { what: "the waiting order is given away" });
+  assert.ok(!told.includes(underWay));
+  release();
+  assert.deepEqual(await drained, { cut: 0, givenAway: 2 });
+  const { history } = await next.reaches(underWay, "completed");
+  assert.deepEqual(
+    history.map(({ kind }) => kind),
+    ["created", "step_completed", "owner_changed", "step_completed"],
+  );
+  assert.deepEqual(
+    replay(underWay, history).steps.map(({ attempts }) => attempts),
+    [1, 1],
+  );
+  assert.equal((await next.order(waiting)).owner, next.incarnation);
+});
+
+test("a node that stops cuts what outlasts the grace time, and gives that away, too", async (t) => {
+  const path = join(temporaryFolder(t), "orders.sqlite");
+  const old = await harness(t, [{ name: "A", run: () => new Promise(noop) }], { path });
+  const next = await harness(t, [{ name: "A", run: noop }], { path, serviceId: OTHER_SERVICE_ID });
+  const orderId = await old.accepted();
+  const successors = {
+    choose: () => next.incarnation,
+    tell: (_: Incarnation, orderIds: readonly string[]) => next.engine.adopt(orderIds),
+  };
+  assert.deepEqual(await old.engine.drain(10, successors), { cut: 1, givenAway: 1 });
+  const { history } = await next.reaches(orderId, "completed");
+  assert.deepEqual(
+    replay(orderId, history).steps.map(({ attempts }) => attempts),
+    [2],
+  );
 });
 
 test("resume takes over orders only as there is room for them", async (t) => {
   const path = join(temporaryFolder(t), "orders.sqlite");
   const old = await harness(t, [{ name: "A", run: () => new Promise(noop) }], { path });
   const ids = await Promise.all(Array.from({ length: 25 }, () => old.accepted()));
-  await old.engine.drain(0);
+  await old.engine.drain(0, ALONE);
   let most = 0;
   const next: Harness = await harness(
     t,
@@ -321,7 +444,7 @@ test("resume takes over orders only as there is room for them", async (t) => {
       limits: { ordersMax: 10 },
     },
   );
-  assert.equal(await next.engine.resume(), 25);
+  assert.equal(await next.engine.resume(SERVICE_ID), 25);
   for (const id of ids) await next.reaches(id, "completed");
   assert.ok(most <= 10);
 });
@@ -333,7 +456,7 @@ test("an order whose pipeline this node lacks, or whose history is damaged, wait
   await old.store.commit([
     {
       kind: "create",
-      orderId: randomUUIDv7(),
+      orderId: newOrderId("user", null),
       user: "user",
       idempotencyKey: null,
       pipelineName: "other",
@@ -344,13 +467,13 @@ test("an order whose pipeline this node lacks, or whose history is damaged, wait
   ]);
   const damagedId = await old.accepted();
   const impossibleId = await old.accepted();
-  await old.engine.drain(0);
+  await old.engine.drain(0, ALONE);
   const db = new DatabaseSync(path);
   db.prepare("UPDATE orders SET history = 'noise' WHERE order_id = ?").run(damagedId);
   db.prepare(`UPDATE orders SET history = '["owner_changed",1,1]' WHERE order_id = ?`).run(impossibleId);
   db.close();
   const next = await harness(t, [{ name: "A", run: noop }], { path });
-  assert.equal(await next.engine.resume(), 3);
+  assert.equal(await next.engine.resume(SERVICE_ID), 3);
   await next.reaches(orderId, "completed");
   for (const words of [
     "pipeline other v7",
@@ -373,10 +496,10 @@ test("draining lets running steps end, starts none, and takes no order", async (
     { name: "B", run: () => void called.push("B") },
   ]);
   const orderId = await accepted();
-  const drained = engine.drain(60_000);
+  const drained = engine.drain(60_000, ALONE);
   assert.deepEqual(await engine.submit(submission), { kind: "shutting_down" });
   release();
-  assert.equal(await drained, 0);
+  assert.deepEqual(await drained, { cut: 0, givenAway: 0 });
   const { history } = await order(orderId);
   assert.equal(history.at(-1)?.kind, "step_completed");
   assert.deepEqual(called, []);
@@ -393,7 +516,7 @@ test("an order whose creation the store has not taken when the grace time is ove
   const second = engine.submit(submission);
   await waitForTurns(3);
   const third = engine.submit(submission);
-  await engine.drain(10);
+  await engine.drain(10, ALONE);
   assert.equal((await third).kind, "store_unavailable");
   release();
   assert.deepEqual(
@@ -414,7 +537,7 @@ test("draining gives up steps that outlast the grace time, and aborts them", asy
     },
   ]);
   const orderId = await accepted();
-  assert.equal(await engine.drain(10), 1);
+  assert.deepEqual(await engine.drain(10, ALONE), { cut: 1, givenAway: 0 });
   assert.equal(aborted, true);
   assert.equal((await order(orderId)).revision, 1);
 });

@@ -4,22 +4,29 @@
  * 1. Every write happens in a transaction that is committed with synchronous=FULL: SQLite has had the log synced to the
  *    disk when `COMMIT` returns, and only then does a method return.
  * 2. A transaction that fails is rolled back whole before the error is thrown.
+ * 3. Nothing waits for another process that has the write lock: a method throws (`isBusy`), and can be called again.
  */
-import { closeSync, fsyncSync, openSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
 import type { Incarnation } from "../../order/order.ts";
 import { encodeEvent } from "../codec.ts";
+import { type ClusterIdentity, DEAD_ROWS_MAX, type LeaderRow } from "../cluster-store.ts";
 import type { OwnerSummary } from "../store.ts";
 import {
   type BatchOutcomes,
   type ClaimedRow,
+  type ClaimResult,
   type FlatBatch,
+  type NodeRecord,
   type OrderRow,
   OUTCOME_APPLIED,
   OUTCOME_CONFLICT,
+  OUTCOME_FENCED,
   OUTCOME_KEY_TAKEN,
   TAG_ADVANCE,
+  TAG_ADVANCE_OWNER,
+  TAG_ADVANCE_STATUS,
   TAG_CREATE,
   type TakenKey,
 } from "./protocol.ts";
@@ -27,8 +34,11 @@ import { APPLICATION_ID, MIGRATIONS, PAGE_BYTES, SQLITE_VERSION_MIN } from "./sc
 import { logHeaderIsSound } from "./log-header.ts";
 import { reasonOf, SqliteStoreError } from "./reasons.ts";
 
-/** How long a write waits for another process that holds the write lock. */
-const BUSY_TIMEOUT_MS = 5_000;
+/** How long the opening waits for another process that holds the write lock. */
+const OPEN_BUSY_TIMEOUT_MS = 5_000;
+
+const LOG_HEADER_TRIES = 5;
+const LOG_HEADER_RETRY_MS = 10;
 
 /** The log is folded into the database after this many pages (32 MiB): rarely enough not to show, often enough to bound it. */
 const CHECKPOINT_PAGES = 4_000;
@@ -52,18 +62,45 @@ const SQL = {
     WHERE o.user = ? AND o.idempotency_key = ?`,
   readOrder: `SELECT o.order_id, o.user, o.pipeline_name, o.pipeline_version, o.status, o.owner, i.service_id, o.revision,
     o.history FROM orders o JOIN incarnations i ON i.incarnation = o.owner WHERE o.order_id = ?`,
-  listOwners: `SELECT DISTINCT o.owner, i.service_id
+  readBody: "SELECT body FROM order_bodies WHERE order_id = ?",
+  listOwners: `SELECT o.owner, i.service_id, count(*) AS orders
     FROM orders o INDEXED BY open_orders_by_owner JOIN incarnations i ON i.incarnation = o.owner
-    WHERE ${OPEN}`,
+    WHERE ${OPEN} GROUP BY o.owner`,
+  listOrderIds: `SELECT order_id FROM orders INDEXED BY open_orders_by_owner
+    WHERE owner = ? AND ${OPEN} AND order_id > ? ORDER BY order_id LIMIT ?`,
+  advanceOwner: `UPDATE orders SET owner = ?, history = history || ?, revision = revision + 1
+    WHERE order_id = ? AND owner = ? AND revision = ? AND ${OPEN}`,
   claim: `UPDATE orders SET owner = ?, history = history || ?, revision = revision + 1
     WHERE order_id IN (SELECT order_id FROM orders INDEXED BY open_orders_by_owner
       WHERE owner = ? AND ${OPEN} ORDER BY order_id LIMIT ?)
     RETURNING order_id, user, pipeline_name, pipeline_version, status, owner, revision, history,
       (SELECT body FROM order_bodies b WHERE b.order_id = orders.order_id) AS body`,
-  register: "INSERT INTO incarnations (service_id, start_time) VALUES (?, ?)",
-  hasService: "SELECT 1 FROM incarnations WHERE service_id = ? LIMIT 1",
   serviceOf: "SELECT service_id FROM incarnations WHERE incarnation = ?",
   probe: "INSERT INTO probe (id, time) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET time = excluded.time",
+
+  makeIdentity: "INSERT INTO cluster (id, cluster_id, secret) VALUES (1, ?, ?) ON CONFLICT DO NOTHING",
+  identity: "SELECT cluster_id, secret FROM cluster",
+  supersede: "UPDATE incarnations SET state = 'left' WHERE service_id = ? AND state <> 'left'",
+  vacate: `UPDATE leader SET incarnation = NULL, renewal = renewal + 1
+    WHERE incarnation IN (SELECT incarnation FROM incarnations WHERE service_id = ?)`,
+  register: `INSERT INTO incarnations (service_id, start_time, state, heartbeat, heartbeat_time, description)
+    VALUES (?, ?, 'alive', 1, ?, ?)`,
+  hasService: "SELECT 1 FROM incarnations WHERE service_id = ? LIMIT 1",
+  isAlive: "SELECT 1 FROM incarnations WHERE incarnation = ? AND state = 'alive'",
+  beat: `UPDATE incarnations SET heartbeat = heartbeat + 1, heartbeat_time = ?, orders_in_flight = ?
+    WHERE incarnation = ? AND state = 'alive'`,
+  listNodes: `SELECT incarnation, service_id, state, heartbeat, heartbeat_time, orders_in_flight, description
+    FROM incarnations INDEXED BY listed_nodes WHERE state = 'alive' AND state <> 'left'
+    UNION ALL SELECT * FROM (
+      SELECT incarnation, service_id, state, heartbeat, heartbeat_time, orders_in_flight, description
+      FROM incarnations INDEXED BY listed_nodes WHERE state = 'dead' AND state <> 'left' ORDER BY incarnation DESC LIMIT ${DEAD_ROWS_MAX})`,
+  readLeader: "SELECT term, incarnation, renewal FROM leader",
+  markDead: "UPDATE incarnations SET state = 'dead' WHERE incarnation = ? AND state = 'alive' AND heartbeat = ?",
+  leave: "UPDATE incarnations SET state = 'left' WHERE incarnation = ?",
+  resign: "UPDATE leader SET incarnation = NULL, renewal = renewal + 1 WHERE incarnation = ?",
+  claimLeadership: `UPDATE leader SET term = term + 1, incarnation = ?1, renewal = renewal + 1
+    WHERE term = ?2 AND renewal = ?3 AND EXISTS (SELECT 1 FROM incarnations WHERE incarnation = ?1 AND state = 'alive')`,
+  renewLeadership: "UPDATE leader SET renewal = renewal + 1 WHERE incarnation = ? AND term = ?",
 } as const;
 
 type Statements = { readonly [K in keyof typeof SQL]: StatementSync };
@@ -72,6 +109,8 @@ export class SqliteDatabase {
   readonly #db: DatabaseSync;
   readonly #statements: Statements;
   readonly #begin: StatementSync;
+  readonly #beginRead: StatementSync;
+  readonly #dataVersion: StatementSync;
   readonly #commit: StatementSync;
 
   /**
@@ -82,15 +121,19 @@ export class SqliteDatabase {
     requireVersion(process.versions.sqlite);
     let db: DatabaseSync | null = null;
     try {
-      if (!logHeaderIsSound(path)) {
+      requireOneName(path);
+      if (!isSoundAtSomeTime(path)) {
         throw new SqliteStoreError(`its log ${path}-wal is damaged; restore both from a backup`);
       }
-      db = new DatabaseSync(path, { timeout: BUSY_TIMEOUT_MS });
+      db = new DatabaseSync(path, { timeout: OPEN_BUSY_TIMEOUT_MS });
       prepareFile(db);
       migrate(db);
       syncFolder(dirname(path));
+      db.exec("PRAGMA busy_timeout = 0");
       this.#db = db;
       this.#begin = db.prepare("BEGIN IMMEDIATE");
+      this.#beginRead = db.prepare("BEGIN");
+      this.#dataVersion = db.prepare("PRAGMA data_version");
       this.#commit = db.prepare("COMMIT");
       this.#statements = prepareAll(db);
     } catch (error) {
@@ -103,14 +146,6 @@ export class SqliteDatabase {
     this.#db.close();
   }
 
-  registerIncarnation(serviceId: string, atMs: number): Incarnation {
-    return this.#transaction(() => Number(this.#statements.register.run(serviceId, atMs).lastInsertRowid));
-  }
-
-  hasService(serviceId: string): boolean {
-    return this.#statements.hasService.get(serviceId) !== undefined;
-  }
-
   /** Applies a flat batch in one transaction. Outcomes come in the order of the writes. */
   commit(batch: FlatBatch): BatchOutcomes {
     return this.#transaction(() => this.#apply(batch));
@@ -120,40 +155,135 @@ export class SqliteDatabase {
     return (this.#statements.readOrder.get(orderId) as unknown as OrderRow | undefined) ?? null;
   }
 
-  listOwners(): OwnerSummary[] {
-    const rows = this.#statements.listOwners.all() as unknown as { owner: number; service_id: string }[];
-    return rows.map((row) => ({ incarnation: row.owner, serviceId: row.service_id }));
+  readBody(orderId: string): string | null {
+    return (this.#statements.readBody.get(orderId) as unknown as { body: string } | undefined)?.body ?? null;
   }
 
-  claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): ClaimedRow[] {
+  listOwners(): OwnerSummary[] {
+    const rows = this.#statements.listOwners.all() as unknown as {
+      owner: number;
+      service_id: string;
+      orders: number;
+    }[];
+    return rows.map((row) => ({ incarnation: row.owner, serviceId: row.service_id, orders: row.orders }));
+  }
+
+  listOrderIds(owner: Incarnation, after: string, limit: number): string[] {
+    const rows = this.#statements.listOrderIds.all(owner, after, limit) as unknown as { order_id: string }[];
+    return rows.map((row) => row.order_id);
+  }
+
+  claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): ClaimResult {
     const event = `,${encodeEvent({ kind: "owner_changed", atMs, owner: to })}`;
-    const service = this.#statements.serviceOf.get(to) as unknown as { service_id: string } | undefined;
-    if (service === undefined) throw new Error(`incarnation ${to} is not registered`);
-    const rows = this.#transaction(() => this.#statements.claim.all(to, event, from, limit));
-    return rows.map((row) => ({ ...(row as unknown as ClaimedRow), service_id: service.service_id }));
+    return this.#transaction(() => {
+      if (this.#isAlive(from)) return { kind: "owner_alive" };
+      if (!this.#isAlive(to)) return { kind: "fenced" };
+      const { service_id } = this.#statements.serviceOf.get(to) as unknown as { service_id: string };
+      const rows = this.#statements.claim.all(to, event, from, limit);
+      return { kind: "claimed", rows: rows.map((row) => ({ ...(row as unknown as ClaimedRow), service_id })) };
+    });
   }
 
   probe(atMs: number): void {
     this.#transaction(() => this.#statements.probe.run(atMs));
   }
 
+  /** The identity that is there, or the one that is offered. */
+  identity(offered: ClusterIdentity): ClusterIdentity {
+    const read = (): ClusterIdentity | null => {
+      const row = this.#statements.identity.get() as unknown as { cluster_id: string; secret: string } | undefined;
+      return row === undefined ? null : { clusterId: row.cluster_id, secret: row.secret };
+    };
+    const found = read();
+    if (found !== null) return found;
+    this.#transaction(() => this.#statements.makeIdentity.run(offered.clusterId, offered.secret));
+    return read() ?? offered;
+  }
+
+  register(serviceId: string, description: string, atMs: number): Incarnation {
+    return this.#transaction(() => {
+      this.#statements.supersede.run(serviceId);
+      this.#statements.vacate.run(serviceId);
+      return Number(this.#statements.register.run(serviceId, atMs, atMs, description).lastInsertRowid);
+    });
+  }
+
+  hasService(serviceId: string): boolean {
+    return this.#statements.hasService.get(serviceId) !== undefined;
+  }
+
+  beat(incarnation: Incarnation, ordersInFlight: number, atMs: number): boolean {
+    return this.#changesOne(() => this.#statements.beat.run(atMs, ordersInFlight, incarnation));
+  }
+
+  readCluster(): { nodes: NodeRecord[]; leader: LeaderRow } {
+    this.#rollBackWhatIsLeft();
+    this.#beginRead.run(); // both reads as of one moment
+    try {
+      const nodes = this.#statements.listNodes.all() as unknown as NodeRecord[];
+      const leader = this.#statements.readLeader.get() as unknown as LeaderRow;
+      return { nodes, leader: { ...leader } };
+    } finally {
+      this.#commit.run();
+    }
+  }
+
+  markDead(incarnation: Incarnation, seenHeartbeat: number): boolean {
+    return this.#changesOne(() => this.#statements.markDead.run(incarnation, seenHeartbeat));
+  }
+
+  leave(incarnation: Incarnation): void {
+    this.#transaction(() => {
+      this.#statements.leave.run(incarnation);
+      this.#statements.resign.run(incarnation);
+    });
+  }
+
+  claimLeadership(incarnation: Incarnation, { term, renewal }: LeaderRow): boolean {
+    return this.#changesOne(() => this.#statements.claimLeadership.run(incarnation, term, renewal));
+  }
+
+  renewLeadership(incarnation: Incarnation, term: number): boolean {
+    return this.#changesOne(() => this.#statements.renewLeadership.run(incarnation, term));
+  }
+
+  /** Changes whenever another connection has committed something. */
+  get dataVersion(): unknown {
+    return this.#dataVersion.get()?.["data_version"];
+  }
+
+  #changesOne(write: () => { changes: number | bigint }): boolean {
+    return this.#transaction(() => write().changes === 1);
+  }
+
+  #isAlive(incarnation: SQLInputValue): boolean {
+    return this.#statements.isAlive.get(incarnation) !== undefined;
+  }
+
   #apply(batch: FlatBatch): BatchOutcomes {
-    const { create, createBody, advance, advanceStatus } = this.#statements;
+    const { create, createBody, advance, advanceStatus, advanceOwner } = this.#statements;
+    const alive = new Map<SQLInputValue, boolean>();
+    const isAlive = (incarnation: SQLInputValue): boolean => {
+      const known = alive.get(incarnation) ?? this.#isAlive(incarnation);
+      alive.set(incarnation, known);
+      return known;
+    };
     const outcomes: number[] = [];
     const takenKeys: TakenKey[] = [];
     let at = 0;
     const next = (): SQLInputValue => batch[at++] ?? null;
     while (at < batch.length) {
       const tag = batch[at++];
-      let changes: number | bigint;
-      if (tag === TAG_ADVANCE) {
-        changes = advance.run(next(), next(), next(), next()).changes;
-      } else if (tag === TAG_CREATE) {
-        const orderId = next();
-        const user = next();
-        const key = next();
-        changes = create.run(orderId, user, key, next(), next(), next(), next(), next()).changes;
-        const body = next();
+      let changes: number | bigint = 0;
+      if (tag === TAG_CREATE) {
+        const [orderId, user, key] = [next(), next(), next()];
+        const [pipelineName, pipelineVersion, startTime, owner] = [next(), next(), next(), next()];
+        const [event, body] = [next(), next()];
+        if (!isAlive(owner)) {
+          outcomes.push(OUTCOME_FENCED);
+          continue;
+        }
+        changes = create.run(orderId, user, key, pipelineName, pipelineVersion, startTime, owner, event).changes;
         if (changes === 1) {
           createBody.run(orderId, body);
         } else if (key !== null) {
@@ -165,7 +295,17 @@ export class SqliteDatabase {
           }
         }
       } else {
-        changes = advanceStatus.run(next(), next(), next(), next(), next()).changes;
+        const change = tag === TAG_ADVANCE ? null : next(); // the new status or owner
+        const [event, orderId, owner, revision] = [next(), next(), next(), next()];
+        if (!isAlive(owner)) {
+          outcomes.push(OUTCOME_FENCED);
+          continue;
+        }
+        if (tag === TAG_ADVANCE) changes = advance.run(event, orderId, owner, revision).changes;
+        else if (tag === TAG_ADVANCE_STATUS)
+          changes = advanceStatus.run(change, event, orderId, owner, revision).changes;
+        else if (tag === TAG_ADVANCE_OWNER && isAlive(change))
+          changes = advanceOwner.run(change, event, orderId, owner, revision).changes;
       }
       outcomes.push(changes === 1 ? OUTCOME_APPLIED : OUTCOME_CONFLICT);
     }
@@ -178,18 +318,39 @@ export class SqliteDatabase {
     return row === undefined ? null : { index, orderId: row.order_id, startTimeMs: row.start_time, body: row.body };
   }
 
+  /** Left open where an earlier rollback failed. */
+  #rollBackWhatIsLeft(): void {
+    if (this.#db.isTransaction) this.#db.exec("ROLLBACK");
+  }
+
   #transaction<T>(work: () => T): T {
     try {
-      if (this.#db.isTransaction) this.#db.exec("ROLLBACK"); // left open where an earlier rollback failed, too
+      this.#rollBackWhatIsLeft();
       this.#begin.run();
       const result = work();
       this.#commit.run();
       return result;
     } catch (error) {
-      if (this.#db.isTransaction) this.#db.exec("ROLLBACK");
+      this.#rollBackWhatIsLeft();
       throw error;
     }
   }
+}
+
+/** Each name of a file has a log of its own; what two processes write by two names destroys it. */
+function requireOneName(path: string): void {
+  const links = statSync(path, { throwIfNoEntry: false })?.nlink ?? 1;
+  if (links > 1) throw new SqliteStoreError("it has another name, a hard link; remove one of them");
+}
+
+/** Another process may be writing the header while it is read: damage stays, that passes. */
+function isSoundAtSomeTime(path: string): boolean {
+  const pause = new Int32Array(new SharedArrayBuffer(4));
+  for (let tries = 1; !logHeaderIsSound(path); tries++) {
+    if (tries === LOG_HEADER_TRIES) return false;
+    Atomics.wait(pause, 0, 0, LOG_HEADER_RETRY_MS);
+  }
+  return true;
 }
 
 function prepareAll(db: DatabaseSync): Statements {
@@ -219,7 +380,8 @@ function prepareFile(db: DatabaseSync): void {
 
 /** Each migration in a transaction of its own; the version is read inside, for another process may be migrating, too. */
 function migrate(db: DatabaseSync): void {
-  for (let version = -1; version !== MIGRATIONS.length;) {
+  // Usually there is nothing to do, and a process that holds the write lock is not waited for.
+  for (let version = pragmaNumber(db, "user_version"); version !== MIGRATIONS.length;) {
     db.exec("BEGIN IMMEDIATE");
     version = pragmaNumber(db, "user_version");
     if (version > MIGRATIONS.length) {

@@ -3,6 +3,7 @@
  * primitives: cloning objects one by one cost more than the writes themselves (bench/README.md).
  */
 import type { Incarnation } from "../../order/order.ts";
+import type { ClusterIdentity, LeaderRow } from "../cluster-store.ts";
 import type { AdvanceWrite, CreateWrite, OwnerSummary, Write } from "../store.ts";
 import { encodeEvent } from "../codec.ts";
 
@@ -11,6 +12,7 @@ export const TAG_CREATE = 0;
 /** An advance that leaves the status as it is, and so the index over it. */
 export const TAG_ADVANCE = 1;
 export const TAG_ADVANCE_STATUS = 2;
+export const TAG_ADVANCE_OWNER = 3;
 
 export type FlatBatch = (string | number | null)[];
 
@@ -18,6 +20,7 @@ export type FlatBatch = (string | number | null)[];
 export const OUTCOME_APPLIED = 0;
 export const OUTCOME_CONFLICT = 1;
 export const OUTCOME_KEY_TAKEN = 2;
+export const OUTCOME_FENCED = 3;
 
 /** The order that a used idempotency key belongs to; `index` is the write's place in its batch. */
 export interface TakenKey {
@@ -49,17 +52,49 @@ export interface ClaimedRow extends OrderRow {
   readonly body: string;
 }
 
+/** How a claim ended, with rows as they are read. */
+export type ClaimResult =
+  | { readonly kind: "claimed"; readonly rows: readonly ClaimedRow[] }
+  | { readonly kind: "owner_alive" }
+  | { readonly kind: "fenced" };
+
+/** A row of `incarnations`, as it is read. */
+export interface NodeRecord {
+  readonly incarnation: Incarnation;
+  readonly service_id: string;
+  readonly state: string;
+  readonly heartbeat: number;
+  readonly heartbeat_time: number;
+  readonly orders_in_flight: number;
+  readonly description: string;
+}
+
 /** Each request of the worker and what answers it. */
 export interface Requests {
-  open: { args: { path: string }; result: null };
-  registerIncarnation: { args: { serviceId: string; atMs: number }; result: Incarnation };
-  hasService: { args: { serviceId: string }; result: boolean };
+  open: { args: OpenArguments; result: null };
   commit: { args: { batch: FlatBatch }; result: BatchOutcomes };
   readOrder: { args: { orderId: string }; result: OrderRow | null };
+  readBody: { args: { orderId: string }; result: string | null };
   listOwners: { args: null; result: OwnerSummary[] };
-  claimOrders: { args: { from: Incarnation; to: Incarnation; atMs: number; limit: number }; result: ClaimedRow[] };
+  listOrderIds: { args: { owner: Incarnation; after: string; limit: number }; result: string[] };
+  claimOrders: { args: { from: Incarnation; to: Incarnation; atMs: number; limit: number }; result: ClaimResult };
   probe: { args: { atMs: number }; result: null };
+  identity: { args: ClusterIdentity; result: ClusterIdentity };
+  register: { args: { serviceId: string; description: string; atMs: number }; result: Incarnation };
+  hasService: { args: { serviceId: string }; result: boolean };
+  beat: { args: { incarnation: Incarnation; ordersInFlight: number; atMs: number }; result: boolean };
+  readCluster: { args: null; result: { nodes: NodeRecord[]; leader: LeaderRow } };
+  markDead: { args: { incarnation: Incarnation; seenHeartbeat: number }; result: boolean };
+  leave: { args: { incarnation: Incarnation }; result: null };
+  claimLeadership: { args: { incarnation: Incarnation; seen: LeaderRow }; result: boolean };
+  renewLeadership: { args: { incarnation: Incarnation; term: number }; result: boolean };
   close: { args: null; result: null };
+}
+
+export interface OpenArguments {
+  readonly path: string;
+  /** A write waits as long for a process that holds the lock and is frozen, before that process is ended. */
+  readonly frozenWriterMs: number;
 }
 
 export type RequestKind = keyof Requests;
@@ -71,6 +106,11 @@ export type RequestMessage = {
 export type ReplyMessage =
   | { readonly id: number; readonly ok: true; readonly result: unknown }
   | { readonly id: number; readonly ok: false; readonly reason: string; readonly unexpected: boolean };
+
+/** Something an operator should hear of; answers nothing. */
+export interface NoticeMessage {
+  readonly notice: string;
+}
 
 /** A batch as one flat list. */
 export function flattenBatch(writes: readonly Write[]): FlatBatch {
@@ -98,7 +138,9 @@ function flattenCreate(batch: FlatBatch, write: CreateWrite): void {
 }
 
 function flattenAdvance(batch: FlatBatch, write: AdvanceWrite): void {
-  if (write.newStatus === null) batch.push(TAG_ADVANCE);
-  else batch.push(TAG_ADVANCE_STATUS, write.newStatus);
-  batch.push(`,${encodeEvent(write.event)}`, write.orderId, write.owner, write.expectedRevision);
+  const { event, newStatus } = write;
+  if (event.kind === "owner_changed") batch.push(TAG_ADVANCE_OWNER, event.owner);
+  else if (newStatus === null) batch.push(TAG_ADVANCE);
+  else batch.push(TAG_ADVANCE_STATUS, newStatus);
+  batch.push(`,${encodeEvent(event)}`, write.orderId, write.owner, write.expectedRevision);
 }

@@ -30,6 +30,15 @@ export function isSqliteError(error: unknown): boolean {
   return primaryCode(error) !== null || error instanceof SqliteStoreError;
 }
 
+/** Whether another process has the lock at the moment. */
+export function isBusy(error: unknown): boolean {
+  const code = primaryCode(error);
+  return code === SQLITE_BUSY || code === SQLITE_LOCKED;
+}
+
+const SQLITE_BUSY = 5;
+const SQLITE_LOCKED = 6;
+
 function primaryCode(error: unknown): number | null {
   if (!(error instanceof Error) || !("errcode" in error) || typeof error.errcode !== "number") return null;
   return error.errcode & 0xff;

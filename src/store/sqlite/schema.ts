@@ -52,4 +52,29 @@ export const MIGRATIONS: readonly string[] = [
     time INTEGER NOT NULL
   ) STRICT;
   `,
+  `
+  -- A node's row in its cluster (cluster-store.ts). state: alive; dead, and was its service's last; left, or has a successor.
+  ALTER TABLE incarnations ADD COLUMN state TEXT NOT NULL DEFAULT 'left';
+  ALTER TABLE incarnations ADD COLUMN heartbeat INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE incarnations ADD COLUMN heartbeat_time INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE incarnations ADD COLUMN orders_in_flight INTEGER NOT NULL DEFAULT 0;
+  -- What it says of itself, as JSON: read by nodes, never searched.
+  ALTER TABLE incarnations ADD COLUMN description TEXT NOT NULL DEFAULT '{}';
+  CREATE INDEX listed_nodes ON incarnations (state, incarnation) WHERE state <> 'left';
+  CREATE INDEX incarnations_by_service ON incarnations (service_id);
+
+  CREATE TABLE cluster (
+    id         INTEGER PRIMARY KEY CHECK (id = 1),
+    cluster_id TEXT NOT NULL,
+    secret     TEXT NOT NULL
+  ) STRICT;
+
+  CREATE TABLE leader (
+    id          INTEGER PRIMARY KEY CHECK (id = 1),
+    term        INTEGER NOT NULL,
+    incarnation INTEGER,
+    renewal     INTEGER NOT NULL
+  ) STRICT;
+  INSERT INTO leader (id, term, incarnation, renewal) VALUES (1, 0, NULL, 0);
+  `,
 ];

@@ -3,15 +3,20 @@
  *
  * Owns the worker and the requests under way. Does not own when writes are gathered into a batch: that is the engine's.
  */
+import { randomBytes, randomUUID } from "node:crypto";
 import { extname } from "node:path";
 import { Worker } from "node:worker_threads";
 import type { Incarnation } from "../../order/order.ts";
+import type { ClusterSnapshot, ClusterStore, NodeDescription, NodeRow } from "../cluster-store.ts";
 import { decodeHistory, decodeStatus } from "../codec.ts";
 import {
-  type Claim,
+  type ClaimedOrder,
+  type ClaimOutcome,
+  type OrderIdPage,
   type OwnerSummary,
   type Store,
   type StoredOrder,
+  type StoreReport,
   StoreUnavailableError,
   type Write,
   type WriteOutcome,
@@ -19,8 +24,11 @@ import {
 import {
   type BatchOutcomes,
   flattenBatch,
+  type NodeRecord,
+  type NoticeMessage,
   type OrderRow,
   OUTCOME_APPLIED,
+  OUTCOME_FENCED,
   OUTCOME_KEY_TAKEN,
   type ReplyMessage,
   type RequestKind,
@@ -33,7 +41,14 @@ export interface SqliteStoreOptions {
   readonly now: () => number;
   /** The store is gone for a reason that can't pass: the process must stop. */
   readonly onBroken: (error: Error) => void;
+  /** Something an operator should hear of, as a line for the log. */
+  readonly onNotice?: (line: string) => void;
+  /** Writes wait as long for a node that was frozen while it held the lock, before it is ended. */
+  readonly frozenWriterMs?: number;
 }
+
+/** A third of the usual time after which a silent node counts as dead. */
+const FROZEN_WRITER_MS = 1_667;
 
 interface PendingRequest {
   readonly resolve: (result: unknown) => void;
@@ -48,6 +63,7 @@ const PENDING_MAX = 2_000;
 
 const APPLIED: WriteOutcome = Object.freeze({ kind: "applied" });
 const CONFLICT: WriteOutcome = Object.freeze({ kind: "conflict" });
+const FENCED: WriteOutcome = Object.freeze({ kind: "fenced" });
 
 /**
  * Opens the embedded store.
@@ -56,7 +72,7 @@ const CONFLICT: WriteOutcome = Object.freeze({ kind: "conflict" });
 export async function openSqliteStore(options: SqliteStoreOptions): Promise<Store> {
   const store = new SqliteStore(options);
   try {
-    await store.open(options.path);
+    await store.open();
   } catch (error) {
     await store.terminate();
     throw error;
@@ -65,26 +81,45 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
 }
 
 class SqliteStore implements Store {
+  readonly cluster: ClusterStore = {
+    identity: () => this.#ask("identity", { clusterId: randomUUID(), secret: randomBytes(32).toString("base64url") }),
+    register: ({ serviceId, ...description }, atMs) =>
+      this.#ask("register", { serviceId, description: JSON.stringify(description), atMs }),
+    hasService: (serviceId) => this.#ask("hasService", { serviceId }),
+    beat: (incarnation, ordersInFlight, atMs) => this.#ask("beat", { incarnation, ordersInFlight, atMs }),
+    read: async (): Promise<ClusterSnapshot> => {
+      const { nodes, leader } = await this.#ask("readCluster", null);
+      return { nodes: nodes.map(nodeRow), leader };
+    },
+    markDead: (incarnation, seenHeartbeat) => this.#ask("markDead", { incarnation, seenHeartbeat }),
+    leave: async (incarnation) => {
+      await this.#ask("leave", { incarnation });
+    },
+    claimLeadership: (incarnation, seen) => this.#ask("claimLeadership", { incarnation, seen }),
+    renewLeadership: (incarnation, term) => this.#ask("renewLeadership", { incarnation, term }),
+  };
+  readonly #options: SqliteStoreOptions;
   readonly #worker: Worker;
-  readonly #now: () => number;
-  readonly #onBroken: (error: Error) => void;
   readonly #pending = new Map<number, PendingRequest>();
   #lastId = 0;
   #closing = false;
 
-  constructor({ now, onBroken }: SqliteStoreOptions) {
-    this.#now = now;
-    this.#onBroken = onBroken;
+  constructor(options: SqliteStoreOptions) {
+    this.#options = options;
     this.#worker = new Worker(WORKER);
-    this.#worker.on("message", (reply: ReplyMessage) => this.#settle(reply));
+    this.#worker.on("message", (message: ReplyMessage | NoticeMessage) => {
+      if ("notice" in message) options.onNotice?.(message.notice);
+      else this.#settle(message);
+    });
     this.#worker.on("error", (error: unknown) => this.#break(new Error("the store's thread failed", { cause: error })));
     this.#worker.on("exit", () => {
       if (!this.#closing) this.#break(new Error("the store's thread ended"));
     });
   }
 
-  async open(path: string): Promise<void> {
-    await this.#ask("open", { path });
+  async open(): Promise<void> {
+    const { path, frozenWriterMs = FROZEN_WRITER_MS } = this.#options;
+    await this.#ask("open", { path, frozenWriterMs });
   }
 
   async terminate(): Promise<void> {
@@ -92,12 +127,8 @@ class SqliteStore implements Store {
     await this.#worker.terminate();
   }
 
-  registerIncarnation(serviceId: string, atMs: number): Promise<Incarnation> {
-    return this.#ask("registerIncarnation", { serviceId, atMs });
-  }
-
-  hasService(serviceId: string): Promise<boolean> {
-    return this.#ask("hasService", { serviceId });
+  report(): Promise<StoreReport> {
+    return Promise.resolve({ durability: "fsync-always", advice: [] });
   }
 
   async commit(writes: readonly Write[]): Promise<readonly WriteOutcome[]> {
@@ -110,25 +141,36 @@ class SqliteStore implements Store {
     return row === null ? null : storedOrder(row);
   }
 
+  readBody(orderId: string): Promise<string | null> {
+    return this.#ask("readBody", { orderId });
+  }
+
   listOwners(): Promise<readonly OwnerSummary[]> {
     return this.#ask("listOwners", null);
   }
 
-  async claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): Promise<Claim> {
-    const orders: Claim["orders"][number][] = [];
-    const damaged: Claim["damaged"][number][] = [];
-    for (const row of await this.#ask("claimOrders", { from, to, atMs, limit })) {
+  async listOrderIds(owner: Incarnation, cursor: string | null, limit: number): Promise<OrderIdPage> {
+    const orderIds = await this.#ask("listOrderIds", { owner, after: cursor ?? "", limit });
+    return { orderIds, next: orderIds.length < limit ? null : (orderIds.at(-1) ?? null) };
+  }
+
+  async claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): Promise<ClaimOutcome> {
+    const result = await this.#ask("claimOrders", { from, to, atMs, limit });
+    if (result.kind !== "claimed") return result;
+    const orders: ClaimedOrder[] = [];
+    const damaged: { orderId: string; reason: string }[] = [];
+    for (const row of result.rows) {
       try {
         orders.push({ ...storedOrder(row), body: row.body });
       } catch (error) {
         damaged.push({ orderId: row.order_id, reason: error instanceof Error ? error.message : String(error) });
       }
     }
-    return { orders, damaged };
+    return { kind: "claimed", orders, damaged };
   }
 
   async probe(): Promise<void> {
-    await this.#ask("probe", { atMs: this.#now() });
+    await this.#ask("probe", { atMs: this.#options.now() });
   }
 
   async close(): Promise<void> {
@@ -157,12 +199,15 @@ class SqliteStore implements Store {
   #break(error: Error): void {
     for (const request of this.#pending.values()) request.reject(new StoreUnavailableError(error.message));
     this.#pending.clear();
-    this.#onBroken(error);
+    this.#options.onBroken(error);
   }
 }
 
 function unflattenOutcomes({ outcomes, takenKeys }: BatchOutcomes): WriteOutcome[] {
-  const result = Array.from(outcomes, (outcome) => (outcome === OUTCOME_APPLIED ? APPLIED : CONFLICT));
+  const result = Array.from(outcomes, (outcome) => {
+    if (outcome === OUTCOME_APPLIED) return APPLIED;
+    return outcome === OUTCOME_FENCED ? FENCED : CONFLICT;
+  });
   for (const { index, orderId, startTimeMs, body } of takenKeys) {
     if (outcomes[index] === OUTCOME_KEY_TAKEN) result[index] = { kind: "key_taken", orderId, startTimeMs, body };
   }
@@ -180,5 +225,17 @@ function storedOrder(row: OrderRow): StoredOrder {
     ownerServiceId: row.service_id,
     revision: row.revision,
     history: decodeHistory(row.history),
+  };
+}
+
+function nodeRow(record: NodeRecord): NodeRow {
+  return {
+    ...(JSON.parse(record.description) as Omit<NodeDescription, "serviceId">),
+    serviceId: record.service_id,
+    incarnation: record.incarnation,
+    alive: record.state === "alive",
+    heartbeat: record.heartbeat,
+    ordersInFlight: record.orders_in_flight,
+    lastHeartbeatMs: record.heartbeat_time,
   };
 }

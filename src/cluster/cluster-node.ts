@@ -1,0 +1,356 @@
+/**
+ * A node in its cluster, over all its incarnations: registers, runs an engine for as long as the incarnation lives, and joins again
+ * when the others took it for dead.
+ *
+ * Owns the present incarnation and what belongs to it (Life). Does not own how orders run (the engine), who is dead
+ * (membership.ts) or who leads (leadership.ts).
+ *
+ * 1. There is one Life at most. Between two there is none, and whatever is asked then is told to come again.
+ * 2. An incarnation that was found dead is left at once, with all its orders (cluster rule 3).
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import type { SubmitOutcome, Submission, Successors, TakenOver } from "../engine/engine.ts";
+import type { Incarnation } from "../order/order.ts";
+import type { Logger } from "../log.ts";
+import type { ClusterIdentity, NodeDescription } from "../store/cluster-store.ts";
+import { type Store, type StoreReport, StoreUnavailableError } from "../store/store.ts";
+import type { ClusterView, TransferOutcome, TransferRecord, TransferRequest } from "./cluster.ts";
+import { Leadership } from "./leadership.ts";
+import { Membership } from "./membership.ts";
+import { Peers, refusesConnections } from "./peers.ts";
+import { isProven } from "./proof.ts";
+import { sweepOrders } from "./takeover.ts";
+import { suspicionMs, type Timing } from "./timing.ts";
+
+/** What a cluster's node needs of the engine that runs its orders. */
+export interface RunningEngine {
+  readonly ordersInFlight: number;
+  readonly storeFailure: string | null;
+  submit(submission: Submission): Promise<SubmitOutcome>;
+  resume(serviceId: string): Promise<number>;
+  takeOver(from: Incarnation, ordersMax: number): Promise<TakenOver>;
+  adopt(orderIds: readonly string[]): Promise<void>;
+  goOn(): void;
+  audit(): Promise<number>;
+  drain(graceMs: number, successors: Successors): Promise<{ cut: number; givenAway: number }>;
+  abandon(): void;
+}
+
+/** What an engine needs of the incarnation that it runs for. */
+export interface EngineHooks {
+  readonly mayStart: () => boolean;
+  readonly onFenced: () => void;
+}
+
+export interface ClusterNodeOptions {
+  readonly store: Store;
+  readonly storeReport: StoreReport;
+  readonly identity: ClusterIdentity;
+  readonly node: NodeDescription;
+  readonly timing: Timing;
+  readonly log: Logger;
+  /** Monotonic, in milliseconds. */
+  readonly clock: () => number;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
+  readonly createEngine: (incarnation: Incarnation, hooks: EngineHooks) => RunningEngine;
+  /** The node can't go on: the process must end. */
+  readonly onBroken: (error: Error) => void;
+}
+
+/** What lives as long as one incarnation. */
+interface Life {
+  readonly incarnation: Incarnation;
+  readonly engine: RunningEngine;
+  readonly membership: Membership;
+}
+
+/** How often the engine looks for orders that got lost: rarely, as whatever is known to have gone wrong has it look at once. */
+const AUDIT_MS = 30_000;
+
+/** How often a store that is away is asked to register again. */
+const REGISTER_AGAIN_MS = 250;
+
+const TRANSFERS_KEPT = 10;
+
+export class ClusterNode {
+  readonly #options: ClusterNodeOptions;
+  readonly #peers: Peers;
+  #life: Life | null = null;
+  #transfers: readonly TransferRecord[] = [];
+  #stopping = false;
+  /** Orders of former incarnations on their way to this one. */
+  #resumed: Promise<void> = Promise.resolve();
+
+  constructor(options: ClusterNodeOptions) {
+    this.#options = options;
+    this.#peers = new Peers({ secret: options.identity.secret, timeoutMs: Math.max(1_000, options.timing.ttlMs) });
+  }
+
+  /** The present incarnation, or null: the node is joining again. */
+  get incarnation(): Incarnation | null {
+    return this.#life?.incarnation ?? null;
+  }
+
+  get ordersInFlight(): number {
+    return this.#life?.engine.ordersInFlight ?? 0;
+  }
+
+  /** Why no order can be taken or gone on with at the moment, or null. */
+  get failure(): string | null {
+    const life = this.#life;
+    if (life === null) return JOINING;
+    return life.engine.storeFailure ?? (life.membership.mayStart ? null : SILENT);
+  }
+
+  /**
+   * Registers and begins.
+   * @throws StoreUnavailableError
+   */
+  async start(): Promise<void> {
+    await this.#begin();
+  }
+
+  submit(submission: Submission): Promise<SubmitOutcome> {
+    if (this.#stopping) return Promise.resolve({ kind: "shutting_down" });
+    return this.#life?.engine.submit(submission) ?? Promise.resolve({ kind: "store_unavailable", reason: JOINING });
+  }
+
+  /** The cluster as this node last saw it. */
+  view(): ClusterView {
+    const { identity, node, storeReport, now } = this.#options;
+    const life = this.#life;
+    const snapshot = life?.membership.snapshot ?? null;
+    const nodes = (snapshot?.nodes ?? []).map((row) => {
+      const isSelf = row.incarnation === life?.incarnation;
+      const silentMs = isSelf ? 0 : (life?.membership.silenceOf(row.incarnation).silentMs ?? 0);
+      return {
+        serviceId: row.serviceId,
+        url: row.url,
+        version: row.version,
+        connected: row.alive && !(life?.membership.isDead(row) ?? false),
+        ordersInFlight: isSelf ? this.ordersInFlight : row.ordersInFlight,
+        lastActivityMs: row.alive ? now() - Math.round(silentMs) : row.lastHeartbeatMs,
+      };
+    });
+    const self = {
+      serviceId: node.serviceId,
+      url: node.url,
+      version: node.version,
+      connected: false,
+      ordersInFlight: 0,
+      lastActivityMs: now(),
+    };
+    const leader = snapshot?.nodes.find(({ incarnation }) => incarnation === snapshot.leader.incarnation);
+    return {
+      clusterId: identity.clusterId,
+      leaderServiceId: leader?.serviceId ?? null,
+      term: snapshot?.leader.term ?? 0,
+      nodes: nodes.some(({ serviceId }) => serviceId === node.serviceId) ? nodes : [...nodes, self],
+      store: storeReport,
+      transfers: this.#transfers,
+    };
+  }
+
+  /**
+   * Has this node take over a dead one's orders.
+   * @throws StoreUnavailableError
+   */
+  async transfer(request: TransferRequest): Promise<TransferOutcome> {
+    const { clock, now } = this.#options;
+    const life = this.#life;
+    if (life === null || this.#stopping) return { kind: "not_ready" };
+    const { serviceId, incarnation, ordersMax } = request;
+    const [atMs, startMs] = [now(), clock()];
+    const owners = incarnation === null ? await this.#deadOwners(serviceId) : [incarnation];
+    if (!Array.isArray(owners)) return owners;
+    let orders = 0;
+    for (const owner of owners) orders += (await life.engine.takeOver(owner, ordersMax - orders)).orders;
+    if (incarnation === null && orders > 0) {
+      this.#record({ serviceId, atMs, orders, durationMs: clock() - startMs });
+    }
+    return { kind: "transferred", orders };
+  }
+
+  /** Goes on with orders that another node has given to an incarnation of this one. */
+  adopt(orderIds: readonly string[]): void {
+    this.#life?.engine.adopt(orderIds).catch((error: unknown) => this.#break(error));
+  }
+
+  /** Whether another node of this cluster has signed the request for this incarnation; `proof` as in the header. */
+  isProven(path: string, body: string, proof: string): boolean {
+    const life = this.#life;
+    const [target = "", signature = ""] = proof.split(" ");
+    if (life === null || target !== String(life.incarnation)) return false;
+    return isProven(this.#options.identity.secret, { path, target: life.incarnation, body }, signature);
+  }
+
+  /**
+   * Stops: running steps end within the grace time or are cut, and what is not finished goes to live nodes (cluster rule 8).
+   * @returns how many calls were cut short, and how many orders given away
+   */
+  async stop(graceMs: number): Promise<{ cut: number; givenAway: number }> {
+    this.#stopping = true;
+    const life = this.#life;
+    if (life === null) return { cut: 0, givenAway: 0 };
+    const drained = await life.engine.drain(graceMs, this.#successors(life));
+    await this.#resumed;
+    life.membership.stop();
+    try {
+      await this.#options.store.cluster.leave(life.incarnation);
+    } catch (error) {
+      if (!(error instanceof StoreUnavailableError)) throw error; // away: the others will find out by the silence
+    }
+    return drained;
+  }
+
+  async #begin(): Promise<void> {
+    const { store, node, timing, log, clock, now, createEngine, onBroken } = this.#options;
+    const registeredMs = clock();
+    const incarnation = await store.cluster.register(node, now());
+    const die = (): void => this.#rejoin(incarnation);
+    const engine = createEngine(incarnation, { mayStart: () => membership.mayStart, onFenced: die });
+    let lastAuditMs = clock();
+    const membership: Membership = new Membership(
+      {
+        store: store.cluster,
+        incarnation,
+        timing,
+        log,
+        clock,
+        now,
+        ordersInFlight: () => engine.ordersInFlight,
+        refusesConnections: (url) => refusesConnections(url, timing.heartbeatMs),
+        onHeartbeat: () => {
+          engine.goOn();
+          if (clock() - lastAuditMs < AUDIT_MS) return;
+          lastAuditMs = clock();
+          engine.audit().catch((error: unknown) => this.#break(error));
+        },
+        onSnapshot: (snapshot) => leadership.onSnapshot(snapshot),
+        onDead: die,
+        onBroken,
+      },
+      registeredMs,
+    );
+    const leadership = new Leadership({
+      store: store.cluster,
+      incarnation,
+      serviceId: node.serviceId,
+      timing,
+      log,
+      clock,
+      membership,
+      sweep: () =>
+        sweepOrders({
+          store,
+          incarnation,
+          peers: this.#peers,
+          log,
+          clock,
+          now,
+          transfer: (request) => this.transfer(request),
+          record: (record) => this.#record(record),
+        }),
+    });
+    this.#life = { incarnation, engine, membership };
+    await membership.start();
+    this.#resumed = engine.resume(node.serviceId).then(
+      (orders) => {
+        if (orders > 0) log.info(`Orders of a former start taken over: ${orders}`);
+      },
+      (error: unknown) => this.#break(error),
+    );
+  }
+
+  /** Leaves an incarnation that the others took for dead, and begins another. */
+  #rejoin(incarnation: Incarnation): void {
+    const life = this.#life;
+    if (life === null || life.incarnation !== incarnation) return;
+    const { log } = this.#options;
+    log.warn(
+      `[${this.#options.node.serviceId}] This node was taken for dead: it leaves its orders to the others and joins again`,
+    );
+    this.#life = null;
+    life.membership.stop();
+    life.engine.abandon();
+    if (!this.#stopping) this.#beginAgain().catch((error: unknown) => this.#break(error));
+  }
+
+  async #beginAgain(): Promise<void> {
+    const { store, identity, log, node } = this.#options;
+    while (!this.#stopping) {
+      try {
+        const { clusterId } = await store.cluster.identity();
+        if (clusterId !== identity.clusterId) {
+          throw new Error(
+            `the store was emptied or replaced: it holds cluster ${clusterId}, not ${identity.clusterId}`,
+          );
+        }
+        await this.#begin();
+        log.info(`[${node.serviceId}] Joined again`);
+        return;
+      } catch (error) {
+        if (!(error instanceof StoreUnavailableError)) throw error;
+        this.#life = null;
+        await delay(REGISTER_AGAIN_MS);
+      }
+    }
+  }
+
+  /** The incarnations of a service that are dead and own orders; or why there is nothing to take from it. */
+  async #deadOwners(serviceId: string): Promise<Incarnation[] | TransferOutcome> {
+    const { store } = this.#options;
+    const owners = (await store.listOwners()).filter((owner) => owner.serviceId === serviceId);
+    // The rows are read after the owners: an incarnation that is not alive then is dead, however new.
+    const { nodes } = await store.cluster.read();
+    if (nodes.some((row) => row.alive && row.serviceId === serviceId)) return { kind: "service_alive" };
+    if (owners.length === 0 && !(await store.cluster.hasService(serviceId))) return { kind: "service_not_found" };
+    return owners.map((owner) => owner.incarnation);
+  }
+
+  /** Live nodes for the orders of one that stops: whoever has least is next. */
+  #successors({ incarnation: self, membership }: Life): Successors {
+    const given = new Map<Incarnation, number>();
+    const candidates = () =>
+      (membership.snapshot?.nodes ?? []).filter(
+        (row) =>
+          row.alive &&
+          row.incarnation !== self &&
+          membership.silenceOf(row.incarnation).silentMs <= suspicionMs(row.ttlMs) &&
+          !membership.isDead(row),
+      );
+    return {
+      choose: () => {
+        const load = (row: { incarnation: Incarnation; ordersInFlight: number }): number =>
+          row.ordersInFlight + (given.get(row.incarnation) ?? 0);
+        const [least] = candidates().toSorted((one, other) => load(one) - load(other));
+        return least?.incarnation ?? null;
+      },
+      tell: async (successor, orderIds) => {
+        given.set(successor, (given.get(successor) ?? 0) + orderIds.length);
+        const row = candidates().find(({ incarnation }) => incarnation === successor);
+        if (row === undefined) return;
+        try {
+          await this.#peers.give(row, orderIds);
+        } catch (error) {
+          const reason = error instanceof Error ? error.message : String(error);
+          this.#options.log.warn(
+            `${row.serviceId} (${row.url}) could not be told of orders that are its own now: ${reason}`,
+          );
+        }
+      },
+    };
+  }
+
+  #record(record: TransferRecord): void {
+    this.#transfers = [record, ...this.#transfers].slice(0, TRANSFERS_KEPT);
+  }
+
+  #break(error: unknown): void {
+    this.#options.onBroken(error instanceof Error ? error : new Error(String(error)));
+  }
+}
+
+const JOINING = "this node is joining its cluster";
+const SILENT = "this node could not say for long that it lives";

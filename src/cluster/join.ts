@@ -1,0 +1,81 @@
+/** `--join`: asks a node where its cluster's store is, and makes sure that this node can be part of it. */
+import { setTimeout as delay } from "node:timers/promises";
+import { Type, type Static } from "typebox";
+import { Value } from "typebox/value";
+import { StartError } from "../order/errors.ts";
+
+/** What a node says of its cluster to one that wants to join. Nothing of it is secret: credentials never travel (cluster rule 9). */
+export const JoinAnswer = Type.Object({
+  cluster_id: Type.String(),
+  service_id: Type.String(),
+  leader_name: Type.String(),
+  version: Type.String(),
+  /** What nodes say to each other; nodes of another number can't be in one cluster. */
+  protocol: Type.Number(),
+  /** Where the store is, as `--store` takes it, without credentials. */
+  store: Type.String(),
+  /** The boot of the host that the node runs on: who shares an embedded store must run there, too. Null: it can't be told. */
+  host: Type.Union([Type.String(), Type.Null()]),
+});
+export type JoinAnswer = Static<typeof JoinAnswer>;
+
+/** Grows when nodes of the former number can't work beside nodes of the new one. */
+export const PROTOCOL = 1;
+
+export interface JoinRequest {
+  /** `host:port` of any node of the cluster. */
+  readonly address: string;
+  readonly serviceId: string;
+  readonly version: string;
+  /** How long to try: the two may be started together. */
+  readonly patienceMs: number;
+}
+
+const TRY_AGAIN_MS = 200;
+const ANSWER_MS = 2_000;
+
+/**
+ * Asks a node of the cluster.
+ * @returns null when nobody answers there
+ * @throws StartError with one line when who answers is no node, or one of a version that can't be joined
+ */
+export async function askToJoin({ address, serviceId, version, patienceMs }: JoinRequest): Promise<JoinAnswer | null> {
+  const endMs = performance.now() + patienceMs;
+  for (;;) {
+    let response: Response;
+    let answer: unknown;
+    try {
+      response = await fetch(`http://${address}/cluster/join`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ service_id: serviceId, version, protocol: PROTOCOL }),
+        redirect: "error",
+        signal: AbortSignal.timeout(ANSWER_MS),
+      });
+      answer = await response.json().catch(() => null);
+    } catch {
+      if (performance.now() >= endMs) return null;
+      await delay(TRY_AGAIN_MS);
+      continue;
+    }
+    if (response.status === 503 && performance.now() < endMs) {
+      await delay(TRY_AGAIN_MS);
+      continue;
+    }
+    if (!response.ok || !Value.Check(JoinAnswer, answer)) {
+      const said = detailOf(answer) ?? `it answered ${response.status}`;
+      throw new StartError(`can't join ${address}: ${said}; check the address that --join names`);
+    }
+    if (answer.protocol !== PROTOCOL) {
+      throw new StartError(
+        `can't join ${address}: its version ${answer.version} and this one, ${version}, can't work in one cluster; run the same version`,
+      );
+    }
+    return answer;
+  }
+}
+
+function detailOf(answer: unknown): string | null {
+  if (typeof answer !== "object" || answer === null || !("detail" in answer)) return null;
+  return typeof answer.detail === "string" ? answer.detail : null;
+}

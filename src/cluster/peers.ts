@@ -1,0 +1,86 @@
+/** What a node asks of other nodes, over HTTP. */
+import { connect } from "node:net";
+import type { Incarnation } from "../order/order.ts";
+import { PROOF_HEADER, proofFor } from "./proof.ts";
+
+/** A node to ask. */
+export interface Peer {
+  readonly incarnation: Incarnation;
+  readonly url: string;
+}
+
+export interface PeersOptions {
+  readonly secret: string;
+  /** How long an answer may take. */
+  readonly timeoutMs: number;
+}
+
+export class Peers {
+  readonly #secret: string;
+  readonly #timeoutMs: number;
+
+  constructor({ secret, timeoutMs }: PeersOptions) {
+    this.#secret = secret;
+    this.#timeoutMs = timeoutMs;
+  }
+
+  /**
+   * Has a node take over orders of a dead incarnation.
+   * @returns how many it took
+   * @throws Error when it did not answer, or refused
+   */
+  async transfer(
+    peer: Peer,
+    request: { readonly serviceId: string; readonly incarnation: Incarnation; readonly ordersMax: number },
+  ): Promise<number> {
+    const answer = await this.#post(peer, "/service/transfer", {
+      service_id: request.serviceId,
+      incarnation: request.incarnation,
+      orders_max: request.ordersMax,
+    });
+    const { orders_transferred: orders } = answer as { orders_transferred?: unknown };
+    if (typeof orders !== "number") throw new Error(`${peer.url} answered a transfer without a number of orders`);
+    return orders;
+  }
+
+  /**
+   * Tells a node that orders are its own now.
+   * @throws Error when it did not answer, or refused
+   */
+  async give(peer: Peer, orderIds: readonly string[]): Promise<void> {
+    await this.#post(peer, "/cluster/orders", { order_ids: orderIds });
+  }
+
+  async #post(peer: Peer, path: string, content: object): Promise<unknown> {
+    const body = JSON.stringify(content);
+    const response = await fetch(new URL(path, peer.url), {
+      method: "POST",
+      body,
+      redirect: "error",
+      headers: {
+        "content-type": "application/json",
+        authorization: "cluster",
+        [PROOF_HEADER]: `${peer.incarnation} ${proofFor(this.#secret, { path, target: peer.incarnation, body })}`,
+      },
+      signal: AbortSignal.timeout(this.#timeoutMs),
+    });
+    const answer: unknown = await response.json();
+    if (!response.ok) throw new Error(`${peer.url}${path} answered ${response.status}: ${JSON.stringify(answer)}`);
+    return answer;
+  }
+}
+
+/** Whether nothing listens at a node's address: its host answers, and refuses. Anything else, silence too, says nothing. */
+export function refusesConnections(url: string, timeoutMs: number): Promise<boolean> {
+  const { hostname, port } = new URL(url);
+  return new Promise((resolve) => {
+    const socket = connect({ host: hostname.replace(/^\[|\]$/g, ""), port: Number(port || 80), timeout: timeoutMs });
+    const answer = (refuses: boolean): void => {
+      socket.destroy();
+      resolve(refuses);
+    };
+    socket.on("connect", () => answer(false));
+    socket.on("timeout", () => answer(false));
+    socket.on("error", (error: Error & { code?: string }) => answer(error.code === "ECONNREFUSED"));
+  });
+}

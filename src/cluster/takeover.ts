@@ -1,0 +1,111 @@
+/**
+ * Has the living take over the orders of the dead, spread by load, in bounded batches (cluster rule 5).
+ *
+ * Owns nothing but the record of what it has done: a takeover that is cut off anywhere is simply begun again.
+ */
+import type { Incarnation } from "../order/order.ts";
+import type { Logger } from "../log.ts";
+import type { NodeRow } from "../store/cluster-store.ts";
+import { type OwnerSummary, type Store, StoreUnavailableError } from "../store/store.ts";
+import type { TransferOutcome, TransferRecord, TransferRequest } from "./cluster.ts";
+import type { Peers } from "./peers.ts";
+import { spreadOrders } from "./spread.ts";
+
+export interface TakeoverOptions {
+  readonly store: Store;
+  readonly incarnation: Incarnation;
+  readonly peers: Peers;
+  readonly log: Logger;
+  readonly clock: () => number;
+  readonly now: () => number;
+  /** This node's own part of a takeover. */
+  readonly transfer: (request: TransferRequest) => Promise<TransferOutcome>;
+  readonly record: (record: TransferRecord) => void;
+}
+
+/** Orders asked for in one request: it is answered within a fraction of a second, and a node that dies over it has little to lose. */
+const REQUEST_ORDERS_MAX = 1_000;
+
+/** An owner that is not alive, and has orders that are not final. */
+interface Orphaned extends OwnerSummary {
+  readonly takers: readonly NodeRow[];
+}
+
+/** Transfers what the dead own, until nothing is left or nobody takes any. Never rejects. */
+export async function sweepOrders(options: TakeoverOptions): Promise<void> {
+  const { store, log } = options;
+  try {
+    for (;;) {
+      const orphaned = await findOrphaned(store);
+      let transferred = 0;
+      for (const owner of orphaned) transferred += await transferOrders(options, owner);
+      if (transferred === 0) return;
+    }
+  } catch (error) {
+    // The store is away, or a request failed in a way of its own: the next sweep is never far.
+    const reason = error instanceof Error ? error.message : String(error);
+    if (!(error instanceof StoreUnavailableError)) log.error({ err: error }, `A transfer failed: ${reason}`);
+  }
+}
+
+/** The rows are read after the owners: an incarnation that is not alive then is dead, however new. */
+async function findOrphaned(store: Store): Promise<Orphaned[]> {
+  const owners = await store.listOwners();
+  if (owners.length === 0) return [];
+  const { nodes } = await store.cluster.read();
+  const takers = nodes.filter(({ alive }) => alive);
+  const alive = new Set(takers.map(({ incarnation }) => incarnation));
+  return owners.flatMap((owner) => (alive.has(owner.incarnation) ? [] : [{ ...owner, takers }]));
+}
+
+async function transferOrders(options: TakeoverOptions, orphaned: Orphaned): Promise<number> {
+  const { clock, now, log, record } = options;
+  const { serviceId, orders: ordersLeft, takers } = orphaned;
+  const [atMs, startMs] = [now(), clock()];
+  const shares = spreadOrders(
+    ordersLeft,
+    takers.map((node) => ({ node, ordersInFlight: node.ordersInFlight })),
+  );
+  const taken = await Promise.all(shares.map(({ node, orders }) => takeShare(options, orphaned, node, orders)));
+  const orders = taken.reduce((sum, part) => sum + part, 0);
+  if (orders > 0) {
+    const durationMs = clock() - startMs;
+    record({ serviceId, atMs, orders, durationMs });
+    const nodes = taken.filter((part) => part > 0).length;
+    log.info(`Orders of ${serviceId} transferred: ${orders}, to ${nodes} node(s), in ${Math.round(durationMs)} ms`);
+  }
+  return orders;
+}
+
+/** One node's share, request by request. A node that fails is left out: the others get the rest at the next turn. */
+async function takeShare(
+  { incarnation, peers, transfer, log }: TakeoverOptions,
+  orphaned: OwnerSummary,
+  node: NodeRow,
+  share: number,
+): Promise<number> {
+  let taken = 0;
+  while (taken < share) {
+    const ordersMax = Math.min(REQUEST_ORDERS_MAX, share - taken);
+    const request = { serviceId: orphaned.serviceId, incarnation: orphaned.incarnation, ordersMax };
+    let orders = 0;
+    if (node.incarnation === incarnation) {
+      const outcome = await transfer(request);
+      orders = outcome.kind === "transferred" ? outcome.orders : 0;
+    } else {
+      try {
+        orders = await peers.transfer(node, request);
+      } catch (error) {
+        log.warn(`${node.serviceId} (${node.url}) did not take orders over: ${reasonOf(error)}`);
+      }
+    }
+    if (orders === 0) break;
+    taken += orders;
+  }
+  return taken;
+}
+
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.cause instanceof Error ? `${error.message}: ${error.cause.message}` : error.message;
+}

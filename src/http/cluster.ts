@@ -1,0 +1,93 @@
+/** `/cluster`: what a node asks of another one, to join it or as one of its cluster. */
+import type { FastifyInstance, FastifyRequest } from "fastify";
+import { JoinAnswer, PROTOCOL } from "../cluster/join.ts";
+import { PROOF_HEADER } from "../cluster/proof.ts";
+import { CatalogueError } from "../order/errors.ts";
+import { GivenOrders, JoinRequest, named, problemResponses } from "./schemas.ts";
+
+export interface ProofCheck {
+  /** Whether a node of this cluster has signed the request for this node as it is now. */
+  readonly isProven: (path: string, body: string, proof: string) => boolean;
+}
+
+export interface ClusterResource extends ProofCheck {
+  readonly serviceId: string;
+  readonly version: string;
+  readonly joinAnswer: () => JoinAnswer;
+  readonly adopt: (orderIds: readonly string[]) => void;
+}
+
+/** @throws CatalogueError when the request does not carry a valid proof */
+export function requireProof(request: FastifyRequest, isProven: ProofCheck["isProven"]): void {
+  const proof = request.headers[PROOF_HEADER];
+  if (typeof proof === "string" && isProven(request.url, request.bodyText, proof)) return;
+  throw new CatalogueError(
+    "membership_unproven",
+    "Only nodes of this cluster may ask that, and they sign what they ask.",
+  );
+}
+
+export function clusterRoutes(
+  app: FastifyInstance,
+  { serviceId, version, joinAnswer, adopt, isProven }: ClusterResource,
+): void {
+  app.route<{ Body: JoinRequest }>({
+    method: "POST",
+    url: "/cluster/join",
+    schema: {
+      operationId: "joinCluster",
+      summary: "Where the cluster's store is, for a node that wants to join (`--join`)",
+      security: [],
+      body: JoinRequest,
+      response: {
+        200: JoinAnswer,
+        ...problemResponses(
+          "body_not_json",
+          "body_not_object",
+          "request_invalid",
+          "version_incompatible",
+          "body_too_large",
+          "media_type_unsupported",
+          "headers_too_large",
+        ),
+      },
+    },
+    handler: (request) => {
+      if (request.body.protocol !== PROTOCOL) {
+        throw new CatalogueError(
+          "version_incompatible",
+          `version ${request.body.version.slice(0, 40)} and this node's, ${version}, can't work in one cluster; run the same version`,
+        );
+      }
+      return joinAnswer();
+    },
+  });
+
+  app.route<{ Body: GivenOrders }>({
+    method: "POST",
+    url: "/cluster/orders",
+    schema: {
+      operationId: "giveOrders",
+      summary: "Orders that another node gave to this one; only nodes ask that",
+      security: [],
+      body: GivenOrders,
+      response: {
+        202: named("GivenOrdersAnswer", "The node goes on with them."),
+        ...problemResponses(
+          "body_not_json",
+          "body_not_object",
+          "request_invalid",
+          "membership_unproven",
+          "body_too_large",
+          "media_type_unsupported",
+          "headers_too_large",
+        ),
+      },
+    },
+    handler: (request, reply) => {
+      requireProof(request, isProven);
+      adopt(request.body.order_ids);
+      return reply.code(202).send({ service_id: serviceId });
+    },
+  });
+}
