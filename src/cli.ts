@@ -1,7 +1,8 @@
 /** The command: reads the configuration, runs a node until it is told to stop, and turns failures into one clear line. */
 import { readInvocation, UsageError } from "./config.ts";
 import { createLogger, type Logger } from "./log.ts";
-import { type Node, programVersion, startNode } from "./main.ts";
+import type { Screen } from "./drill/drill.ts";
+import { type Node, programVersion, startDrill, startNode } from "./main.ts";
 import { StartError } from "./order/errors.ts";
 
 const EXIT_FAILURE = 1;
@@ -16,6 +17,9 @@ try {
   const invocation = readInvocation(process.argv.slice(2), process.env, programVersion());
   if (invocation.kind === "print") {
     process.stdout.write(invocation.text);
+  } else if (invocation.kind === "drill") {
+    stopDrillOnSignals();
+    process.exit((await startDrill(invocation.config, terminal())) ? 0 : EXIT_FAILURE);
   } else {
     const { config } = invocation;
     const log = createLogger(config.logLevel, config.logFormat, writeLog);
@@ -32,6 +36,21 @@ try {
   if (error instanceof UsageError) exitWith(EXIT_USAGE, error.message);
   else if (error instanceof StartError) exitWith(EXIT_FAILURE, error.message);
   else exitWith(EXIT_FAILURE, `failed to start, which is a defect, please report it: ${describe(error)}`);
+}
+
+/** Lines, and on a terminal one below them that changes. */
+function terminal(): Screen {
+  const isWatched = process.stdout.isTTY;
+  const erase = isWatched ? "\r\u001b[K" : "";
+  return {
+    line: (text) => void process.stdout.write(`${erase}${text}\n`),
+    progress: (text) => void (isWatched && process.stdout.write(`${erase}${text}`)),
+  };
+}
+
+/** The nodes of a drill go with it. */
+function stopDrillOnSignals(): void {
+  for (const signal of SIGNALS) process.on(signal, () => exitWith(EXIT_FAILURE, `the drill was stopped by ${signal}`));
 }
 
 /** Nobody may read the log, or read it slowly: what would fill the memory is dropped. */

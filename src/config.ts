@@ -36,6 +36,9 @@ export interface Config {
   readonly logFormat: LogFormat;
 }
 
+/** What the drill can be told. */
+export type DrillConfig = Pick<Config, "store" | "storeCredentials" | "nodeTtlMs">;
+
 /** The command line, the environment or the file is wrong: shown as one line, exit code 2. */
 export class UsageError extends Error {
   override readonly name = "UsageError";
@@ -44,6 +47,8 @@ export class UsageError extends Error {
 /** What the command line asks for. */
 export type Invocation =
   | { readonly kind: "run"; readonly config: Config }
+  /** Show that orders survive their nodes. */
+  | { readonly kind: "drill"; readonly config: DrillConfig }
   /** Help or version: to be printed, and that is all. */
   | { readonly kind: "print"; readonly text: string };
 
@@ -155,6 +160,7 @@ Examples:
   order_process                               listen at 127.0.0.1:8080, keep everything in ./data
   order_process --port 8082 --data ./data-2 --join localhost:8080
                                               a second node, which shares the work of the first
+  order_process drill                         see orders survive their nodes
   order_process --store redis://localhost:6379
                                               keep orders in Redis, for nodes on several machines
   order_process --step-time 60ms --log-level debug --log-format pretty
@@ -174,30 +180,53 @@ export function readInvocation(
   environment: Readonly<Record<string, string | undefined>>,
   version: string,
 ): Invocation {
+  const isDrill = args[0] === "drill";
   let printed = "";
-  const command = new Command("order_process")
-    .description("Takes orders over HTTP and carries each through a pipeline of steps, durably.")
-    .version(version, "-v, --version", "print the version")
+  const command = isDrill
+    ? new Command("order_process drill")
+        .description(DRILL_DESCRIPTION)
+        .addHelpText("after", `\nThe nodes of the drill have a TTL of ${DRILL_NODE_TTL} unless told otherwise.`)
+    : new Command("order_process")
+        .description("Takes orders over HTTP and carries each through a pipeline of steps, durably.")
+        .version(version, "-v, --version", "print the version")
+        .addHelpText("after", EXAMPLES)
+        .addOption(new Option("--config <file>", "YAML or JSON file with options"));
+  command
     .helpOption("-h, --help", "print this")
     .allowExcessArguments(false)
     .exitOverride()
     .configureOutput({ writeOut: (text) => (printed += text), writeErr: () => undefined })
-    .configureHelp({ helpWidth: 120 })
-    .addHelpText("after", EXAMPLES);
-  command.addOption(new Option("--config <file>", "YAML or JSON file with options"));
-  for (const row of Object.values<OptionRow>(OPTIONS)) {
+    .configureHelp({ helpWidth: 120 });
+  for (const [name, row] of Object.entries<OptionRow>(OPTIONS)) {
+    if (isDrill && !DRILL_OPTIONS.has(name)) continue;
     command.addOption(new Option(row.flags, `${row.help} (default: ${row.fallbackHelp ?? row.fallback})`));
   }
 
   try {
-    command.parse([...args], { from: "user" });
+    command.parse(args.slice(isDrill ? 1 : 0), { from: "user" });
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return { kind: "print", text: printed };
-    throw new UsageError(`${error.message.replace(/^error: /, "").replaceAll(/\s+/g, " ")}; see order_process --help`);
+    throw new UsageError(
+      `${error.message.replace(/^error: /, "").replaceAll(/\s+/g, " ")}; see ${command.name()} --help`,
+    );
   }
-  return { kind: "run", config: toConfig(command.opts<Options>(), environment) };
+  const options = command.opts<Options>();
+  if (!isDrill) return { kind: "run", config: toConfig(options, environment) };
+  // A drill must not meet a store by accident: only the command line names one.
+  const credentials = Object.fromEntries(
+    ["ORDER_PROCESS_STORE_USERNAME", "ORDER_PROCESS_STORE_PASSWORD"].map((name) => [name, environment[name]]),
+  );
+  return { kind: "drill", config: toConfig({ nodeTtl: DRILL_NODE_TTL, ...options }, credentials) };
 }
+
+const DRILL_DESCRIPTION = `Shows that orders survive their nodes: starts three nodes, lets orders flow, kills one, kills the leader, freezes one and
+wakes it, stops one, and looks at every order that was acknowledged. Exits with 0 if nothing was lost.`;
+
+/** Short, so that the drill is. */
+const DRILL_NODE_TTL = "2s";
+
+const DRILL_OPTIONS: ReadonlySet<string> = new Set(["store", "storeUsername", "storePassword", "nodeTtl"]);
 
 /** As commander gives them: a flag without a value is `true`. */
 type Options = Readonly<Record<string, string | true | undefined>>;

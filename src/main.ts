@@ -6,8 +6,9 @@ import { getHeapStatistics } from "node:v8";
 import { ClusterNode } from "./cluster/cluster-node.ts";
 import { askToJoin, type JoinAnswer, PROTOCOL } from "./cluster/join.ts";
 import { timingOf } from "./cluster/timing.ts";
-import type { Config } from "./config.ts";
+import type { Config, DrillConfig } from "./config.ts";
 import { type DataFolder, openDataFolder } from "./data-folder.ts";
+import { runDrill, type Screen } from "./drill/drill.ts";
 import { Engine, type EngineLimits } from "./engine/engine.ts";
 import type { HeartbeatStatus } from "./http/schemas.ts";
 import { closeServer, createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "./http/server.ts";
@@ -191,6 +192,33 @@ export async function startNode(
     const frozenWriterMs = config.nodeTtlMs / 3;
     const store = await openSqliteStore({ path: location.path, now, onBroken, onNotice, frozenWriterMs });
     return parts.wrapStore?.(store) ?? store;
+  }
+}
+
+/**
+ * Runs the drill on a throw-away cluster.
+ * @returns whether it was passed
+ * @throws StartError with one line
+ */
+export async function startDrill(config: DrillConfig, screen: Screen): Promise<boolean> {
+  const { store: location, nodeTtlMs } = config;
+  if (location?.kind === "sqlite") {
+    throw new StartError(
+      "the drill makes an embedded store of its own; leave out --store, or name an empty Redis database",
+    );
+  }
+  try {
+    return await runDrill({
+      nodeTtlMs,
+      screen,
+      storeArgs: [],
+      storeEnv: {},
+      openStore: (path) => openSqliteStore({ path, now: Date.now, onBroken: () => undefined }),
+    });
+  } catch (error) {
+    throw new StartError(`the drill can't go on: ${error instanceof Error ? error.message : String(error)}`, {
+      cause: error,
+    });
   }
 }
 

@@ -26,6 +26,7 @@ import { suspicionMs, type Timing } from "./timing.ts";
 export interface RunningEngine {
   readonly ordersInFlight: number;
   readonly storeFailure: string | null;
+  readonly lateWritesRefused: number;
   submit(submission: Submission): Promise<SubmitOutcome>;
   resume(serviceId: string): Promise<number>;
   takeOver(from: Incarnation, ordersMax: number): Promise<TakenOver>;
@@ -274,10 +275,10 @@ export class ClusterNode {
     this.#life = null;
     life.membership.stop();
     life.engine.abandon();
-    if (!this.#stopping) this.#beginAgain().catch((error: unknown) => this.#break(error));
+    if (!this.#stopping) this.#beginAgain(life.engine).catch((error: unknown) => this.#break(error));
   }
 
-  async #beginAgain(): Promise<void> {
+  async #beginAgain(former: RunningEngine): Promise<void> {
     const { store, identity, log, node } = this.#options;
     while (!this.#stopping) {
       try {
@@ -288,7 +289,7 @@ export class ClusterNode {
           );
         }
         await this.#begin();
-        log.info(`[${node.serviceId}] Joined again`);
+        log.info(`[${node.serviceId}] Joined again; late writes that were refused: ${former.lateWritesRefused}`);
         return;
       } catch (error) {
         if (!(error instanceof StoreUnavailableError)) throw error;

@@ -134,6 +134,7 @@ export class Engine {
   readonly #missingPipelines = new Set<string>();
   #stopping = false;
   #isFenced = false;
+  #lateWritesRefused = 0;
   #wakeDrain: (() => void) | null = null;
 
   constructor(options: EngineOptions) {
@@ -166,6 +167,7 @@ export class Engine {
       finished: (run) => this.#finished(run),
       refused: (run) => void this.#reread(run),
       fenced: () => {
+        this.#lateWritesRefused++;
         if (this.#isFenced) return;
         this.#isFenced = true;
         options.onFenced();
@@ -176,6 +178,11 @@ export class Engine {
   /** Orders in flight on this node. */
   get ordersInFlight(): number {
     return this.#runs.size + this.#creating.size;
+  }
+
+  /** Writes that the store refused because the orders were another's by then (guarantee G2). */
+  get lateWritesRefused(): number {
+    return this.#lateWritesRefused;
   }
 
   /** Why the store can't be written or read at the moment, or null. */
@@ -491,8 +498,12 @@ export class Engine {
     const stored = await this.#patiently(() => this.#store.readOrder(orderId), null);
     this.#forget(run);
     if (this.#stopping) return;
-    if (stored !== null && stored.owner === this.#incarnation) this.#adopt({ ...stored, body: run.bodyText });
-    else this.#log.warn(`Order ${orderId} is let go: it belongs to another node now`);
+    if (stored !== null && stored.owner === this.#incarnation) {
+      this.#adopt({ ...stored, body: run.bodyText });
+      return;
+    }
+    this.#lateWritesRefused++;
+    this.#log.warn(`Order ${orderId} is let go: it belongs to another node now`);
   }
 
   #finished(run: OrderRun): void {

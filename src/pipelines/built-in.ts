@@ -11,7 +11,8 @@ export interface BuiltInOptions {
   readonly random: () => number;
 }
 
-const STEP_NAMES = ["Scheduling", "Pre-Processing", "Processing", "Post-Processing"];
+/** Its steps, in their order. */
+export const BUILT_IN_STEPS: readonly string[] = ["Scheduling", "Pre-Processing", "Processing", "Post-Processing"];
 
 /** Each step waits, then fails if the order's body says `{"fail_at":"<step name>"}`, or by chance. A rollback does nothing. */
 export function builtInPipeline({ stepTimeMs, failureRate, random }: BuiltInOptions): Pipeline {
@@ -22,7 +23,7 @@ export function builtInPipeline({ stepTimeMs, failureRate, random }: BuiltInOpti
   return definePipeline({
     name: "default",
     version: 1,
-    steps: STEP_NAMES.map((name) => ({
+    steps: BUILT_IN_STEPS.map((name) => ({
       name,
       run: (context) =>
         stepTimeMs === 0 ? outcome(name, context) : delay(stepTimeMs).then(() => outcome(name, context)),
