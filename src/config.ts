@@ -183,9 +183,7 @@ export function readInvocation(
   const isDrill = args[0] === "drill";
   let printed = "";
   const command = isDrill
-    ? new Command("order_process drill")
-        .description(DRILL_DESCRIPTION)
-        .addHelpText("after", `\nThe nodes of the drill have a TTL of ${DRILL_NODE_TTL} unless told otherwise.`)
+    ? new Command("order_process drill").description(DRILL_DESCRIPTION)
     : new Command("order_process")
         .description("Takes orders over HTTP and carries each through a pipeline of steps, durably.")
         .version(version, "-v, --version", "print the version")
@@ -198,8 +196,10 @@ export function readInvocation(
     .configureOutput({ writeOut: (text) => (printed += text), writeErr: () => undefined })
     .configureHelp({ helpWidth: 120 });
   for (const [name, row] of Object.entries<OptionRow>(OPTIONS)) {
-    if (isDrill && !DRILL_OPTIONS.has(name)) continue;
-    command.addOption(new Option(row.flags, `${row.help} (default: ${row.fallbackHelp ?? row.fallback})`));
+    const inDrill = DRILL_OPTIONS[name];
+    if (isDrill && inDrill === undefined) continue;
+    const help = `${row.help} (default: ${row.fallbackHelp ?? row.fallback})`;
+    command.addOption(new Option(row.flags, isDrill ? (inDrill ?? help) : help));
   }
 
   try {
@@ -220,13 +220,20 @@ export function readInvocation(
   return { kind: "drill", config: toConfig({ nodeTtl: DRILL_NODE_TTL, ...options }, credentials) };
 }
 
-const DRILL_DESCRIPTION = `Shows that orders survive their nodes: starts three nodes, lets orders flow, kills one, kills the leader, freezes one and
-wakes it, stops one, and looks at every order that was acknowledged. Exits with 0 if nothing was lost.`;
+const DRILL_DESCRIPTION =
+  "Shows that orders survive their nodes: starts three nodes, lets orders flow, kills one, kills the leader, freezes one and " +
+  "wakes it, stops one, and looks at every order that was acknowledged. Exits with 0 if nothing was lost.";
 
 /** Short, so that the drill is. */
 const DRILL_NODE_TTL = "2s";
 
-const DRILL_OPTIONS: ReadonlySet<string> = new Set(["store", "storeUsername", "storePassword", "nodeTtl"]);
+/** The options that the drill has, with what its help says of those that mean something else there. */
+const DRILL_OPTIONS: Readonly<Record<string, string | null>> = {
+  store: "an empty Redis database, which is emptied again afterwards (default: an embedded store of its own)",
+  storeUsername: null,
+  storePassword: null,
+  nodeTtl: `silence after which a node counts as dead (default: ${DRILL_NODE_TTL})`,
+};
 
 /** As commander gives them: a flag without a value is `true`. */
 type Options = Readonly<Record<string, string | true | undefined>>;
