@@ -1,11 +1,11 @@
 /**
- * The engine on the embedded store, without HTTP. Prints one line of JSON.
+ * The engine on a store, without HTTP. Prints one line of JSON. The store is a folder, for an embedded one, or redis://HOST:PORT.
  *
- *     node bench/in-process.ts speed <folder> <orders> <orders in flight>
+ *     node bench/in-process.ts speed <store> <orders> <orders in flight>
  *         Orders completed per second: four empty steps, every transition durable.
- *     node bench/in-process.ts latency <folder> <orders>
+ *     node bench/in-process.ts latency <store> <orders>
  *         From submission to completion of one order after another, the system otherwise idle.
- *     node --expose-gc bench/in-process.ts memory <folder> <orders>
+ *     node --expose-gc bench/in-process.ts memory <store> <orders>
  *         The memory that an order takes while its first step runs.
  */
 import { join } from "node:path";
@@ -13,20 +13,24 @@ import { Engine } from "../src/engine/engine.ts";
 import { createLogger } from "../src/log.ts";
 import { builtInPipeline } from "../src/pipelines/built-in.ts";
 import { newOrderId } from "../src/store/order-id.ts";
+import { isRedisUrl, parseRedisUrl } from "../src/store/redis/location.ts";
+import { openRedisStore } from "../src/store/redis/redis-store.ts";
 import { openSqliteStore } from "../src/store/sqlite/sqlite-store.ts";
 
-const [mode = "", folder = ".", orders = "0", inFlight = orders] = process.argv.slice(2);
+const [mode = "", place = ".", orders = "0", inFlight = orders] = process.argv.slice(2);
 const ordersMax = Number(orders);
 const inFlightMax = Number(inFlight);
 const submission = { user: "user", body: '{"item":"book","amount":3}', idempotencyKey: null };
 
-const store = await openSqliteStore({
-  path: join(folder, "orders.sqlite"),
+const hooks = {
   now: Date.now,
-  onBroken: (error) => {
+  onBroken: (error: Error) => {
     throw error;
   },
-});
+};
+const store = isRedisUrl(place)
+  ? await openRedisStore({ ...parseRedisUrl(place), ...hooks })
+  : await openSqliteStore({ path: join(place, "orders.sqlite"), ...hooks });
 const engine = new Engine({
   store,
   incarnation: await store.cluster.register(

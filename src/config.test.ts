@@ -55,6 +55,26 @@ test("an option beats its environment variable, which beats the file, which beat
   });
 });
 
+test("a store's password may stand in its URL or apart from it, and apart beats the URL's", () => {
+  const redis = { tls: false, host: "h", port: 6379, db: 2 };
+  const inUrl = configOf(["--store", "redis://me:secret@h/2"]);
+  assert.deepEqual(inUrl.store, { kind: "redis", redis });
+  assert.deepEqual(inUrl.storeCredentials, { username: "me", password: "secret" });
+  const apart = configOf(["--store", "redis://me@h/2"], { ORDER_PROCESS_STORE_PASSWORD: "other" });
+  assert.deepEqual(apart.storeCredentials, { username: "me", password: "other" });
+});
+
+test("a drill has a short TTL, and meets no store that the environment names", () => {
+  const invocation = readInvocation(
+    ["drill"],
+    { ORDER_PROCESS_STORE: "redis://prod", ORDER_PROCESS_PORT: "1" },
+    "1.2.3",
+  );
+  assert.ok(invocation.kind === "drill");
+  assert.deepEqual([invocation.config.store, invocation.config.nodeTtlMs], [null, 2_000]);
+  assert.throws(() => readInvocation(["drill", "--port", "1"], {}, "1.2.3"), UsageError);
+});
+
 for (const [args, environment, message] of [
   [["--nonsense"], {}, /unknown option '--nonsense'/],
   [["extra"], {}, /too many arguments/],
@@ -62,6 +82,11 @@ for (const [args, environment, message] of [
   [["--port", "http"], {}, /^--port can't be "http": a port is a whole number from 0 to 65535\.$/],
   [["--port", "70000"], {}, /a whole number from 0 to 65535/],
   [["--port", "0x50"], {}, /a whole number/],
+  [["--join", "localhost"], {}, /write host:port, such as localhost:8080/],
+  [["--join", "localhost:99999"], {}, /write host:port/],
+  [["--advertise", "http://x:1/path"], {}, /write host:port/],
+  [["--node-ttl", "10ms"], {}, /write 500ms to 1h/],
+  [[], { ORDER_PROCESS_REQUIRE_DURABLE: "yes" }, /write true or false/],
   [["--step-time", "5"], {}, /durations are written 60ms, 5s, 2m/],
   [["--step-time", "-5s"], {}, /durations are written/],
   [["--step-time", "5 years"], {}, /durations are written/],
@@ -73,7 +98,8 @@ for (const [args, environment, message] of [
   [["--body-limit", "1"], {}, /sizes are written/],
   [["--log-level", "loud"], {}, /choose from trace, debug, info/],
   [["--data", " "], {}, /it is empty/],
-  [["--store", "redis://localhost"], {}, /the embedded store only/],
+  [["--store", "redis://localhost/shop"], {}, /its database must be a number/],
+  [["--store", "redis://me:se cret@:1"], {}, /^--store can't be what it is: /],
   [["--store", "orders.db"], {}, /write sqlite:PATH/],
   [["--config", "/nowhere.yaml"], {}, /\/nowhere\.yaml can't be read: ENOENT/],
   [[], { ORDER_PROCESS_PORT: "x" }, /^ORDER_PROCESS_PORT can't be "x"/],

@@ -18,8 +18,16 @@ import type { Pipeline } from "./order/pipeline.ts";
 import { builtInPipeline } from "./pipelines/built-in.ts";
 import { bootIdentity, ownProcess } from "./process-identity.ts";
 import { newOrderId } from "./store/order-id.ts";
+import { showRedisLocation } from "./store/redis/location.ts";
+import { openRedisStore } from "./store/redis/redis-store.ts";
+import { emptyRedis, redisIsEmpty } from "./store/redis/throw-away.ts";
 import { openSqliteStore } from "./store/sqlite/sqlite-store.ts";
-import { parseStoreLocation, showStoreLocation, type StoreLocation } from "./store/store-location.ts";
+import {
+  parseStoreLocation,
+  showStoreLocation,
+  type StoreCredentials,
+  type StoreLocation,
+} from "./store/store-location.ts";
 import { type Store, StoreUnavailableError } from "./store/store.ts";
 
 /** A running node. */
@@ -186,13 +194,34 @@ export async function startNode(
   async function openStore(location: KnownLocation): Promise<Store> {
     log.info(`Store configuration loaded: {${showStoreLocation(location)}}`);
     log.info("Opening and checking the store");
-    const now = parts.now ?? Date.now;
-    const onNotice = (line: string): void => log.warn(line);
-    // A third of the time after which a silent node is dead: then the others still go on within it.
-    const frozenWriterMs = config.nodeTtlMs / 3;
-    const store = await openSqliteStore({ path: location.path, now, onBroken, onNotice, frozenWriterMs });
+    const store = await openStoreAt(location, config, {
+      now: parts.now ?? Date.now,
+      onBroken,
+      onNotice: (line) => log.warn(line),
+    });
     return parts.wrapStore?.(store) ?? store;
   }
+}
+
+interface StoreHooks {
+  readonly now: () => number;
+  readonly onBroken: (error: Error) => void;
+  readonly onNotice: (line: string) => void;
+}
+
+function openStoreAt(
+  location: KnownLocation,
+  { storeCredentials, nodeTtlMs }: Pick<Config, "storeCredentials" | "nodeTtlMs">,
+  hooks: StoreHooks,
+): Promise<Store> {
+  return location.kind === "redis"
+    ? openRedisStore({ ...hooks, location: location.redis, ...given(storeCredentials) })
+    : // A third of the time after which a silent node is dead: then the others still go on within it.
+      openSqliteStore({ ...hooks, path: location.path, frozenWriterMs: nodeTtlMs / 3 });
+}
+
+function given({ username, password }: StoreCredentials): { username?: string; password?: string } {
+  return { ...(username === null ? {} : { username }), ...(password === null ? {} : { password }) };
 }
 
 /**
@@ -201,20 +230,33 @@ export async function startNode(
  * @throws StartError with one line
  */
 export async function startDrill(config: DrillConfig, screen: Screen): Promise<boolean> {
-  const { store: location, nodeTtlMs } = config;
+  const { store: location, storeCredentials: credentials, nodeTtlMs } = config;
   if (location?.kind === "sqlite") {
     throw new StartError(
       "the drill makes an embedded store of its own; leave out --store, or name an empty Redis database",
     );
   }
+  const redis = location === null ? null : { location: location.redis, ...given(credentials) };
+  const { username, password } = credentials;
+  const hooks = { now: Date.now, onBroken: () => undefined, onNotice: () => undefined };
   try {
-    return await runDrill({
+    if (redis !== null && !(await redisIsEmpty(redis))) {
+      throw new Error(
+        `the database ${showRedisLocation(redis.location)} is not empty, and the drill would mix with what is there; name another one, such as …/15`,
+      );
+    }
+    const passed = await runDrill({
       nodeTtlMs,
       screen,
-      storeArgs: [],
-      storeEnv: {},
-      openStore: (path) => openSqliteStore({ path, now: Date.now, onBroken: () => undefined }),
+      storeArgs: redis === null ? [] : ["--store", showRedisLocation(redis.location)],
+      storeEnv: {
+        ...(username === null ? {} : { ORDER_PROCESS_STORE_USERNAME: username }),
+        ...(password === null ? {} : { ORDER_PROCESS_STORE_PASSWORD: password }),
+      },
+      openStore: (path) => openStoreAt(location ?? { kind: "sqlite", path }, config, hooks),
     });
+    if (redis !== null) await emptyRedis(redis);
+    return passed;
   } catch (error) {
     throw new StartError(`the drill can't go on: ${error instanceof Error ? error.message : String(error)}`, {
       cause: error,
@@ -223,7 +265,7 @@ export async function startDrill(config: DrillConfig, screen: Screen): Promise<b
 }
 
 /** The location of a store that is settled: a path in the data folder is written out. */
-type KnownLocation = StoreLocation & { readonly path: string };
+type KnownLocation = Exclude<StoreLocation, { kind: "sqlite" }> | { readonly kind: "sqlite"; readonly path: string };
 
 /** The embedded store's name in a data folder. */
 const STORE_FILE = "orders.sqlite";
@@ -267,10 +309,13 @@ async function askForStore(
  * @throws StartError when the joined cluster's store can't be reached from here
  */
 function storeLocation(config: Config, folder: DataFolder, joined: JoinAnswer | null): KnownLocation {
-  const said = config.store ??
+  const said =
+    config.store ??
     known(joined?.store) ??
-    known(folder.membership?.store) ?? { kind: "sqlite", path: null };
-  const location = { ...said, path: said.path ?? join(folder.path, STORE_FILE) };
+    known(folder.membership?.store) ??
+    ({ kind: "sqlite", path: null } as const);
+  if (said.kind !== "sqlite") return said;
+  const location: KnownLocation = { kind: "sqlite", path: said.path ?? join(folder.path, STORE_FILE) };
   if (joined === null || config.store !== null) return location;
   const host = bootIdentity();
   if (joined.host !== null && host !== null && joined.host !== host) {
@@ -286,7 +331,8 @@ function storeLocation(config: Config, folder: DataFolder, joined: JoinAnswer | 
 
 /** A store in the data folder stays there when the folder is moved. */
 function rememberedStore(folder: DataFolder, location: KnownLocation): string {
-  return location.path === join(folder.path, STORE_FILE) ? "sqlite:" : showStoreLocation(location);
+  const isInside = location.kind === "sqlite" && location.path === join(folder.path, STORE_FILE);
+  return isInside ? "sqlite:" : showStoreLocation(location);
 }
 
 function known(text: string | undefined): StoreLocation | null {

@@ -350,8 +350,12 @@ export function storeContract(name: string, open: OpenStores): void {
   contract("an order that waits for an operator has an owner and can be claimed", async (store) => {
     const former = await register(store);
     const { orderId } = await created(store, former);
-    const event = { kind: "rollback_abandoned", atMs: AT_MS, error: "no" } as const;
-    await store.commit([advance(orderId, former, 1, { event, newStatus: "rollback_incomplete" })]);
+    const failed = { kind: "step_failed", atMs: AT_MS, error: "no", rollbackIndex: 0 } as const;
+    const abandoned = { kind: "rollback_abandoned", atMs: AT_MS, error: "no" } as const;
+    await store.commit([
+      advance(orderId, former, 1, { event: failed, newStatus: "rolling_back" }),
+      advance(orderId, former, 2, { event: abandoned, newStatus: "rollback_incomplete" }),
+    ]);
     const owner = await register(store);
     assert.deepEqual(
       (await claim(store, former, owner, 10)).map((order) => [order.orderId, order.status]),

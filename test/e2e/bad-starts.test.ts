@@ -30,7 +30,7 @@ test("a command line that can't be meant is refused with exit code 2", CONCURREN
     [["--port", "0x50"], /--port can't be "0x50"/],
     [["--host", " "], /--host can't be " "/],
     [["--data", ""], /--data can't be ""/],
-    [["--store", "redis://x"], /--store can't be "redis:\/\/x".*sqlite:PATH/],
+    [["--store", "mysql://x"], /--store can't be "mysql:\/\/x".*sqlite:PATH/],
     [["--store", "orders.sqlite"], /--store can't be "orders.sqlite".*sqlite:PATH/],
     [["--step-time", "5"], /--step-time can't be "5".*60ms, 5s, 2m/],
     [["--step-time=-5s"], /--step-time can't be "-5s"/],
@@ -64,7 +64,7 @@ test("a bad value in the environment is refused by the name of its variable", as
     ["ORDER_PROCESS_PORT", "abc"],
     ["ORDER_PROCESS_STEP_TIME", "5"],
     ["ORDER_PROCESS_LOG_LEVEL", "loud"],
-    ["ORDER_PROCESS_STORE", "redis://x"],
+    ["ORDER_PROCESS_STORE", "mysql://x"],
   ] as const) {
     const finished = await runCommand([], { env: { [variable]: value } });
     assertRefused(finished, 2, new RegExp(`${variable} can't be "${value}"`));

@@ -1,0 +1,101 @@
+/**
+ * The names of the store's keys. Orders are split by the end of their ids into a fixed number of partitions; all keys of one
+ * partition carry the same hash tag, `{op:7}`, so that a Redis Cluster keeps them on one node, and one script can change
+ * them together. What the nodes know of each other has a tag of its own.
+ *
+ *     {op:7}:partition     hash    cluster -> cluster id; fenced:<incarnation> -> 1: nothing that it writes is applied here
+ *     {op:7}:open          zset    orders that are not final; the score is the owner; and NO_ORDER with 0
+ *     {op:7}:keys          hash    digest of user and idempotency key -> order id
+ *     {op:7}:order:<id>    string  one order (order-text.ts)
+ *     {op:7}:probe         string  of no meaning
+ *
+ *     {op:cluster}:identity      hash    cluster_id, secret, format, partitions, ready; incarnations: how many there were
+ *     {op:cluster}:incarnations  hash    incarnation -> service id, for good
+ *     {op:cluster}:services      hash    service id -> its latest incarnation, for good
+ *     {op:cluster}:nodes         hash    incarnation -> "heartbeat ordersInFlight timeMs description", for the nodes that are listed
+ *     {op:cluster}:alive         set     incarnations that are alive
+ *     {op:cluster}:dead          zset    incarnations that are dead and listed; the score is the incarnation
+ *     {op:cluster}:leader        hash    term, incarnation, renewal
+ *     {op:cluster}:probe         string  of no meaning
+ *
+ * Nothing of this ever expires.
+ */
+import { partOf } from "../order-id.ts";
+
+/** Begins the hash tag of every key. */
+const KEY_PREFIX = "op";
+
+/** Grows when the form of what is stored changes; a store of another format is refused. */
+export const FORMAT = 1;
+
+/** How many; for good, as orders are found by it. Enough to spread over any cluster of Redis that one would run for this. */
+export const PARTITIONS = 32;
+
+/** Every partition's number. */
+export const ALL_PARTITIONS: readonly number[] = Array.from({ length: PARTITIONS }, (_, partition) => partition);
+
+/**
+ * An open order's owner and revision as one number: owner * 2^24 + revision, so that an owner's orders are neighbours. Exact in
+ * the doubles that Redis keeps scores in up to owner 2^29; a history of 2^24 events is longer than a Redis string can be.
+ */
+export const REVISIONS_MAX = 2 ** 24;
+
+/**
+ * A member of every open key that is no order: it is longer than members of Redis's compact form may be, and so has the set in the form
+ * that is quick to change from the beginning. Redis would keep it in the compact one up to 128 orders, where every look-up goes through
+ * them all (bench/README.md).
+ */
+export const NO_ORDER = "this is no order: a member of more than 64 characters keeps this set in its quick form".padEnd(
+  100,
+  ".",
+);
+
+/** The partition that an order lives in; null: no order has such an id. */
+export function partitionOf(orderId: string): number | null {
+  const partition = partOf(orderId, PARTITIONS);
+  return Number.isInteger(partition) ? partition : null;
+}
+
+const ORDER_KEY_STARTS = ALL_PARTITIONS.map((partition) => `${tag(partition)}:order:`);
+const PARTITION_KEYS = ALL_PARTITIONS.map((partition) => `${tag(partition)}:partition`);
+const OPEN_KEYS = ALL_PARTITIONS.map((partition) => `${tag(partition)}:open`);
+const IDEMPOTENCY_KEYS = ALL_PARTITIONS.map((partition) => `${tag(partition)}:keys`);
+
+export function orderKey(partition: number, orderId: string): string {
+  return `${ORDER_KEY_STARTS[partition]}${orderId}`;
+}
+
+export function partitionKey(partition: number): string {
+  return PARTITION_KEYS[partition] ?? noPartition(partition);
+}
+
+export function openKey(partition: number): string {
+  return OPEN_KEYS[partition] ?? noPartition(partition);
+}
+
+export function idempotencyKeysKey(partition: number): string {
+  return IDEMPOTENCY_KEYS[partition] ?? noPartition(partition);
+}
+
+export function probeKey(partition: number | "cluster"): string {
+  return `${tag(partition)}:probe`;
+}
+
+/** The keys of what the nodes know of each other, by the names that scripts have for them. */
+export const CLUSTER_KEYS = {
+  identity: `${tag("cluster")}:identity`,
+  incarnations: `${tag("cluster")}:incarnations`,
+  services: `${tag("cluster")}:services`,
+  nodes: `${tag("cluster")}:nodes`,
+  alive: `${tag("cluster")}:alive`,
+  dead: `${tag("cluster")}:dead`,
+  leader: `${tag("cluster")}:leader`,
+} as const;
+
+function tag(partition: number | "cluster"): string {
+  return `{${KEY_PREFIX}:${partition}}`;
+}
+
+function noPartition(partition: number): never {
+  throw new Error(`there is no partition ${partition}`);
+}

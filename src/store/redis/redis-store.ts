@@ -1,0 +1,524 @@
+/**
+ * The store in Redis, or in Valkey: a single server, or a Redis Cluster. Orders are in partitions (keys.ts), and every change
+ * is a script (scripts.ts).
+ *
+ * Owns the connections and the requests under way. Does not own when writes are gathered into a batch: that is the engine's.
+ *
+ * 1. What Redis has confirmed is as durable as Redis is set up to make it (`report`): with appendfsync always it answers only when
+ *    its log is on the disk. A failover to a replica may lose what was confirmed a moment before, as Redis copies it later.
+ * 2. A commit goes to one server as one call: Redis reads a pipeline in parts, and syncs its log after each.
+ * 3. A commit that rejects may still be carried out afterwards, by a server that has received it. It is never sent again.
+ * 4. Where the store was emptied or replaced under the node, nothing is written any more: each script compares the id of the
+ *    cluster that was opened. The first that finds another one says so to `onBroken`.
+ */
+import { randomBytes, randomUUID } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
+import { type Incarnation, isFinal } from "../../order/order.ts";
+import type { ClusterIdentity } from "../cluster-store.ts";
+import {
+  type ClaimedOrder,
+  type ClaimOutcome,
+  type OrderIdPage,
+  type OwnerSummary,
+  type Store,
+  type StoredOrder,
+  type StoreReport,
+  StoreUnavailableError,
+  type Write,
+  type WriteOutcome,
+} from "../store.ts";
+import { ClusterRows } from "./cluster-rows.ts";
+import { connectCluster } from "./cluster-servers.ts";
+import { commitCalls } from "./commit-calls.ts";
+import { OrderLengths, type PlannedWrite, planWrites } from "./order-lengths.ts";
+import { RedisConnection } from "./connection.ts";
+import {
+  ALL_PARTITIONS,
+  CLUSTER_KEYS,
+  FORMAT,
+  openKey,
+  orderKey,
+  partitionKey,
+  partitionOf,
+  PARTITIONS,
+  probeKey,
+} from "./keys.ts";
+import { type RedisLocation, showRedisLocation } from "./location.ts";
+import { decodeBody, decodeOrder, encodeNextEvent } from "./order-text.ts";
+import { isFinalRefusal, mayPass, reasonOf, RedisConnectionError } from "./reasons.ts";
+import {
+  COMMIT,
+  COMMIT_APPLIED,
+  COMMIT_FENCED,
+  COMMIT_KEY_TAKEN,
+  COMMIT_MISSING,
+  COUNT_OWNERS,
+  FENCE_AND_LIST,
+  MAKE_IDENTITY,
+  MARK,
+  type Script,
+  TAKE,
+} from "./scripts.ts";
+import { type Servers, SingleServer } from "./servers.ts";
+import { parseConfig, parseInfo, reportOf, type Settings, SETTINGS_READ, worstReport } from "./settings.ts";
+
+export interface RedisStoreOptions {
+  readonly location: RedisLocation;
+  readonly username?: string;
+  readonly password?: string;
+  readonly now: () => number;
+  /** The store is gone for a reason that can't pass: the process must stop. */
+  readonly onBroken: (error: Error) => void;
+  /** Something an operator should hear of, as a line for the log. */
+  readonly onNotice?: (line: string) => void;
+}
+
+/** How long the opening waits for a Redis that is being started, too, or is loading its data. */
+const OPEN_MS_MAX = 5_000;
+
+const OPEN_RETRY_MS = 100;
+
+/** The first version with flags of scripts (scripts.ts, invariant 2). Valkey says 7.2.4. */
+const VERSION_MIN = 7;
+
+/** Reads beyond this many requests under way are refused: each keeps its caller, some kilobytes of HTTP request, in memory. */
+const PENDING_MAX = 2_000;
+
+/** A claim lists at least so many orders of each server at once, where it can't know which server has them. */
+const LIST_LIMIT_MIN = 16;
+
+const APPLIED: WriteOutcome = Object.freeze({ kind: "applied" });
+const CONFLICT: WriteOutcome = Object.freeze({ kind: "conflict" });
+const FENCED: WriteOutcome = Object.freeze({ kind: "fenced" });
+
+/** The reply of a script that has found its caller fenced. */
+const FENCED_REPLY = "FENCED";
+
+/**
+ * Opens the store.
+ * @throws StoreUnavailableError when it can't be opened, with one line that says why and what to do
+ */
+export async function openRedisStore(options: RedisStoreOptions): Promise<Store> {
+  const { location } = options;
+  const connection = new RedisConnection(options);
+  let servers: Servers = new SingleServer(connection);
+  try {
+    const endMs = performance.now() + OPEN_MS_MAX;
+    await connection.connect(OPEN_MS_MAX);
+    const info = await patiently(endMs, () => loadedInfo(connection));
+    requireVersion(info);
+    if (info["cluster_enabled"] === "1") servers = await patiently(endMs, () => connectCluster(connection, options));
+    const reached = servers;
+    const identity = await patiently(endMs, () => openIdentity(reached));
+    return new RedisStore(options, servers, identity);
+  } catch (error) {
+    servers.close();
+    throw new StoreUnavailableError(`the store ${showRedisLocation(location)} can't be opened: ${reasonOf(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+class RedisStore implements Store {
+  readonly cluster: ClusterRows;
+  readonly #options: RedisStoreOptions;
+  readonly #servers: Servers;
+  readonly #identity: ClusterIdentity;
+  readonly #underWay = new Set<Promise<unknown>>();
+  readonly #lengths = new OrderLengths();
+  #reads = 0;
+  #broken = false;
+
+  constructor(options: RedisStoreOptions, servers: Servers, identity: ClusterIdentity) {
+    this.#options = options;
+    this.#servers = servers;
+    this.#identity = identity;
+    this.cluster = new ClusterRows({
+      identity,
+      script: (script, keys, args) => this.#ask(servers.script(script, keys, args)),
+      command: (key, args) => this.#command(key, args),
+      track: (work) => this.#track(work),
+    });
+  }
+
+  report(): Promise<StoreReport> {
+    return this.#track(this.#report());
+  }
+
+  commit(writes: readonly Write[]): Promise<readonly WriteOutcome[]> {
+    return this.#track(this.#commit(writes));
+  }
+
+  readOrder(orderId: string): Promise<StoredOrder | null> {
+    return this.#track(this.#readOrder(orderId));
+  }
+
+  async readBody(orderId: string): Promise<string | null> {
+    const text = await this.#readText(orderId);
+    return text === null ? null : decodeBody(text);
+  }
+
+  listOwners(): Promise<readonly OwnerSummary[]> {
+    return this.#track(this.#listOwners());
+  }
+
+  /** A cursor is the number of the partition to go on with; a page is all that the owner has in one or more partitions. */
+  listOrderIds(owner: Incarnation, cursor: string | null, limit: number): Promise<OrderIdPage> {
+    return this.#track(this.#listOrderIds(owner, Number(cursor ?? 0), limit));
+  }
+
+  claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): Promise<ClaimOutcome> {
+    return this.#track(this.#claimOrders(from, to, atMs, limit));
+  }
+
+  /** On a Redis Cluster in every partition: one server that works says nothing of the others. */
+  async probe(): Promise<void> {
+    const keys = this.#servers.isCluster
+      ? [probeKey("cluster"), ...ALL_PARTITIONS.map(probeKey)]
+      : [probeKey("cluster")];
+    const time = String(this.#options.now());
+    await allEnded(keys.map((key) => this.#command(key, ["SET", key, time])));
+  }
+
+  async close(): Promise<void> {
+    // One request may ask for several things, one after another.
+    while (this.#underWay.size > 0) await Promise.allSettled(this.#underWay);
+    this.#servers.close();
+  }
+
+  async #report(): Promise<StoreReport> {
+    const infos = await this.#ask(this.#servers.onEach(["INFO", "persistence"]));
+    const configs = await this.#ask(
+      this.#servers.onEach(["CONFIG", "GET", ...SETTINGS_READ]).catch((error: unknown) => {
+        if (isForbidden(error)) return infos.map(() => []);
+        throw error;
+      }),
+    );
+    return worstReport(infos.map((info, at) => reportOf(parseInfo(String(info)), parseConfig(configs[at]))));
+  }
+
+  async #commit(writes: readonly Write[]): Promise<readonly WriteOutcome[]> {
+    if (writes.length === 0) return [];
+    const outcomes = writes.map((): WriteOutcome => CONFLICT);
+    await this.#learnLengths(writes);
+    const planned = planWrites(writes, this.#lengths);
+    const calls = commitCalls(planned, this.#identity.clusterId, this.#servers.isCluster);
+    await allEnded(
+      calls.map(async ({ keys, args, writes: sent }) => {
+        const [letters = "", ...holders] = (await this.#script(COMMIT, keys, args)) as string[];
+        const taken: PlannedWrite[] = [];
+        for (const [at, write] of sent.entries()) {
+          const letter = letters[at];
+          if (letter === COMMIT_APPLIED) {
+            outcomes[write.place] = APPLIED;
+            this.#lengths.note(write.orderId, write.after);
+            continue;
+          }
+          this.#lengths.forget(write.orderId);
+          if (letter === COMMIT_FENCED) outcomes[write.place] = FENCED;
+          else if (letter === COMMIT_KEY_TAKEN) taken.push(write);
+          else if (letter === COMMIT_MISSING) throw this.#orderLost(write.orderId);
+        }
+        await allEnded(
+          taken.map(async ({ place }, at) => {
+            outcomes[place] = await this.#keyTaken(holders[at] ?? "");
+          }),
+        );
+      }),
+    );
+    return outcomes;
+  }
+
+  /** Reads the orders that are to be advanced from a state whose length isn't known: those that came to this node by other ways. */
+  async #learnLengths(writes: readonly Write[]): Promise<void> {
+    const created = new Set(writes.flatMap((write) => (write.kind === "create" ? [write.orderId] : [])));
+    const unknown = writes.filter(
+      (write) => write.kind === "advance" && !created.has(write.orderId) && !this.#lengths.has(write),
+    );
+    await allEnded(
+      unknown.map(async ({ orderId }) => {
+        const partition = partitionOf(orderId);
+        if (partition === null) return;
+        const key = orderKey(partition, orderId);
+        const text = await this.#command(key, ["GET", key]);
+        if (typeof text !== "string") return;
+        const { owner, revision, status } = decodeOrder(text);
+        this.#lengths.note(orderId, isFinal(status) ? null : { owner, revision, length: Buffer.byteLength(text) });
+      }),
+    );
+  }
+
+  async #readOrder(orderId: string): Promise<StoredOrder | null> {
+    const text = await this.#readText(orderId);
+    if (text === null) return null;
+    const { body: _body, ...order } = decodeOrder(text);
+    return { orderId, ...order, ownerServiceId: await this.cluster.serviceOf(order.owner) };
+  }
+
+  async #listOwners(): Promise<readonly OwnerSummary[]> {
+    const replies = await allEnded(
+      this.#reachable(ALL_PARTITIONS).map((partitions) => this.#script(COUNT_OWNERS, partitions.map(openKey), [])),
+    );
+    const counts = (replies as number[][]).flat();
+    const orders = new Map<Incarnation, number>();
+    for (let at = 0; at + 1 < counts.length; at += 2) {
+      const owner = counts[at] ?? 0;
+      orders.set(owner, (orders.get(owner) ?? 0) + (counts[at + 1] ?? 0));
+    }
+    return Promise.all(
+      Array.from(orders, async ([incarnation, count]) => ({
+        incarnation,
+        serviceId: await this.cluster.serviceOf(incarnation),
+        orders: count,
+      })),
+    );
+  }
+
+  async #listOrderIds(owner: Incarnation, start: number, limit: number): Promise<OrderIdPage> {
+    const range = [String(owner), String(owner)];
+    const counts = (await allEnded(
+      ALL_PARTITIONS.slice(start).map((partition) =>
+        this.#command(openKey(partition), ["ZCOUNT", openKey(partition), ...range]),
+      ),
+    )) as number[];
+    let next = start;
+    for (let listed = 0; next < PARTITIONS && (listed === 0 || listed + (counts[next - start] ?? 0) <= limit); next++) {
+      listed += counts[next - start] ?? 0;
+    }
+    const pages = await allEnded(
+      ALL_PARTITIONS.slice(start, next).map((partition) =>
+        this.#command(openKey(partition), ["ZRANGEBYSCORE", openKey(partition), ...range]),
+      ),
+    );
+    return { orderIds: (pages as string[][]).flat(), next: next < PARTITIONS ? String(next) : null };
+  }
+
+  /**
+   * Lists, and then takes what was listed: another may claim at the same time, and then it goes round again. It ends when as
+   * many as wanted are taken, or when nothing is listed: then the dead owner is fenced in all partitions.
+   */
+  async #claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): Promise<ClaimOutcome> {
+    const state = await this.cluster.claimState(from, to);
+    if (state !== "allowed") return { kind: state };
+    const ownerServiceId = await this.cluster.serviceOf(to);
+    const orders: ClaimedOrder[] = [];
+    const damaged: { orderId: string; reason: string }[] = [];
+    for (;;) {
+      const wanted = limit - orders.length - damaged.length;
+      const listed = wanted > 0 ? await this.#fenceAndList(from, to, wanted) : new Map<number, string[]>();
+      if (listed === null) return { kind: "fenced" };
+      if (listed.size === 0) return { kind: "claimed", orders, damaged };
+      const taken = await this.#take(from, to, atMs, listed);
+      if (taken === null) return { kind: "fenced" };
+      for (const { orderId, text } of taken) {
+        try {
+          if (text === "") throw new Error("its text is gone");
+          const order = decodeOrder(text);
+          this.#lengths.note(orderId, { owner: to, revision: order.revision, length: Buffer.byteLength(text) });
+          orders.push({ orderId, ...order, ownerServiceId });
+        } catch (error) {
+          damaged.push({ orderId, reason: error instanceof Error ? error.message : String(error) });
+        }
+      }
+    }
+  }
+
+  /** What an answer needs of an order is never changed, so that it may be read a moment later. */
+  async #keyTaken(orderId: string): Promise<WriteOutcome> {
+    const key = orderKey(partitionOf(orderId) ?? 0, orderId);
+    const text = await this.#command(key, ["GET", key]);
+    if (typeof text !== "string") throw this.#orderLost(orderId);
+    const { history, body } = decodeOrder(text);
+    return { kind: "key_taken", orderId, startTimeMs: history[0]?.atMs ?? 0, body };
+  }
+
+  async #readText(orderId: string): Promise<string | null> {
+    const partition = partitionOf(orderId);
+    if (partition === null) return null;
+    if (this.#reads >= PENDING_MAX) throw new StoreUnavailableError("too many requests wait for the store");
+    this.#reads++;
+    try {
+      const key = orderKey(partition, orderId);
+      return (await this.#command(key, ["GET", key])) as string | null;
+    } finally {
+      this.#reads--;
+    }
+  }
+
+  /** @returns ids by partition, without partitions that have none; null: the claiming incarnation is fenced itself */
+  async #fenceAndList(from: Incarnation, to: Incarnation, wanted: number): Promise<Map<number, string[]> | null> {
+    const reachable = this.#reachable(ALL_PARTITIONS);
+    // Each server lists about twice its share, where there are several: what the orders are like is not known.
+    const limit =
+      reachable.length === 1 ? wanted : Math.max(LIST_LIMIT_MIN, Math.ceil((2 * wanted) / reachable.length));
+    const replies = await allEnded(
+      reachable.map((partitions) =>
+        this.#script(
+          FENCE_AND_LIST,
+          [...partitions.map(partitionKey), ...partitions.map(openKey)],
+          [this.#identity.clusterId, String(from), String(to), String(Math.min(limit, wanted))],
+        ),
+      ),
+    );
+    if (replies.includes(FENCED_REPLY)) return null;
+    const listed = new Map<number, string[]>();
+    let remaining = wanted;
+    for (const [partition, ids] of (replies as string[][][]).flat().entries()) {
+      const some = ids.slice(0, remaining);
+      if (some.length > 0) listed.set(partition, some);
+      remaining -= some.length;
+    }
+    return listed;
+  }
+
+  /** @returns what was taken, with its text; null: the claiming incarnation is fenced itself */
+  async #take(
+    from: Incarnation,
+    to: Incarnation,
+    atMs: number,
+    listed: ReadonlyMap<number, readonly string[]>,
+  ): Promise<{ orderId: string; text: string }[] | null> {
+    const event = encodeNextEvent({ kind: "owner_changed", atMs, owner: to });
+    const head = [this.#identity.clusterId, String(from), String(to), event];
+    const idsOf = (partition: number): readonly string[] => listed.get(partition) ?? [];
+    const calls = this.#reachable(Array.from(listed.keys())).map(async (partitions) => {
+      const keys = partitions.map(partitionKey);
+      for (const partition of partitions) {
+        keys.push(openKey(partition), ...idsOf(partition).map((orderId) => orderKey(partition, orderId)));
+      }
+      const counts = partitions.map((partition) => String(idsOf(partition).length));
+      const reply = await this.#script(TAKE, keys, [...head, String(partitions.length), ...counts]);
+      if (!Array.isArray(reply)) return null;
+      return partitions
+        .flatMap(idsOf)
+        .map((orderId, at): { orderId: string; text: unknown } => ({ orderId, text: reply[at] }));
+    });
+    const taken: { orderId: string; text: string }[] = [];
+    for (const reply of await allEnded(calls)) {
+      if (reply === null) return null;
+      for (const { orderId, text } of reply) if (typeof text === "string") taken.push({ orderId, text });
+    }
+    return taken;
+  }
+
+  /** Partitions as lists that one call can have. */
+  #reachable(partitions: readonly number[]): readonly (readonly number[])[] {
+    return this.#servers.isCluster ? partitions.map((partition) => [partition]) : [partitions];
+  }
+
+  #script(script: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
+    return this.#ask(this.#servers.script(script, keys, args));
+  }
+
+  #command(key: string, args: readonly string[]): Promise<unknown> {
+    return this.#ask(this.#servers.command(key, args));
+  }
+
+  /** What Redis answers; a failure as an operator's line. */
+  async #ask<T>(answer: Promise<T>): Promise<T> {
+    try {
+      return await this.#track(answer);
+    } catch (error) {
+      const unavailable = new StoreUnavailableError(reasonOf(error), { cause: error });
+      if (!mayPass(error)) this.#break(unavailable);
+      throw unavailable;
+    }
+  }
+
+  /** Redis is set up to throw data away, or somebody has deleted keys: what else is gone can't be known. */
+  #orderLost(orderId: string | undefined): StoreUnavailableError {
+    const error = new StoreUnavailableError(
+      `Redis has lost order ${orderId}; set maxmemory-policy noeviction, see that nobody deletes keys, and restore a backup`,
+    );
+    this.#break(error);
+    return error;
+  }
+
+  #break(error: StoreUnavailableError): void {
+    if (this.#broken) return;
+    this.#broken = true;
+    this.#options.onBroken(error);
+  }
+
+  #track<T>(work: Promise<T>): Promise<T> {
+    const tracked = work.finally(() => this.#underWay.delete(tracked));
+    this.#underWay.add(tracked);
+    return tracked;
+  }
+}
+
+/** Tries again as long as the failure may be gone in a moment: servers that are started together are not ready together. */
+async function patiently<T>(endMs: number, work: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!mayPass(error) || isFinalRefusal(error) || performance.now() >= endMs) throw error;
+    }
+    await delay(OPEN_RETRY_MS);
+  }
+}
+
+async function loadedInfo(connection: RedisConnection): Promise<Settings> {
+  const info = parseInfo(String(await connection.send(["INFO"])));
+  if (info["loading"] === "1")
+    throw new RedisConnectionError("it is still loading its data; wait for it, and start again");
+  return info;
+}
+
+function requireVersion(info: Settings): void {
+  const version = info["redis_version"] ?? "of an unknown version";
+  if (!(Number.parseInt(version, 10) >= VERSION_MIN)) {
+    throw new Error(
+      `it is Redis ${version}, and order_process needs Redis ${VERSION_MIN} or later, or Valkey; update it`,
+    );
+  }
+}
+
+/**
+ * Reads who the cluster of this store is; on an empty store it is made, and every partition is marked with it. The marks are made
+ * once: a partition that has lost its mark later has lost its orders, too.
+ */
+async function openIdentity(servers: Servers): Promise<ClusterIdentity> {
+  const key = CLUSTER_KEYS.identity;
+  const offered = [randomUUID(), randomBytes(32).toString("base64url"), String(FORMAT), String(PARTITIONS)];
+  const reply = (await servers.script(MAKE_IDENTITY, [key], offered)) as (string | null)[];
+  const [clusterId, secret, format, partitions, ready] = reply;
+  if (typeof clusterId !== "string" || typeof secret !== "string")
+    throw new Error(`its key ${key} is damaged; restore a backup`);
+  if (format !== String(FORMAT) || partitions !== String(PARTITIONS)) {
+    throw new Error("it was written by another version of order_process; run that version");
+  }
+  const marks = await allEnded(
+    ready === "1"
+      ? ALL_PARTITIONS.map((partition) =>
+          servers.command(partitionKey(partition), ["HGET", partitionKey(partition), "cluster"]),
+        )
+      : (servers.isCluster ? ALL_PARTITIONS.map((partition) => [partition]) : [ALL_PARTITIONS]).map((each) =>
+          servers.script(
+            MARK,
+            each.flatMap((partition) => [partitionKey(partition), openKey(partition)]),
+            [clusterId],
+          ),
+        ),
+  );
+  if (marks.flat().some((mark) => mark !== clusterId)) {
+    throw new Error("a part of its data is gone, or of another cluster; restore a backup, or empty it to begin anew");
+  }
+  if (ready !== "1") await servers.command(key, ["HSET", key, "ready", "1"]);
+  return { clusterId, secret };
+}
+
+/** Waits for all, also when one fails: nothing is under way when it is told. */
+async function allEnded<T>(work: readonly Promise<T>[]): Promise<T[]> {
+  const results = await Promise.allSettled(work);
+  return results.map((result) => {
+    if (result.status === "rejected") throw result.reason;
+    return result.value;
+  });
+}
+
+/** CONFIG is not everybody's, and some who run Redis for others take it away. */
+function isForbidden(error: unknown): boolean {
+  return error instanceof Error && /^(NOPERM|ERR unknown command)/.test(error.message);
+}

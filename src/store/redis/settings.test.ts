@@ -1,0 +1,54 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { parseConfig, parseInfo, reportOf, worstReport } from "./settings.ts";
+
+const ON = { aof_enabled: "1", aof_last_write_status: "ok" };
+const DURABLE = {
+  appendonly: "yes",
+  appendfsync: "always",
+  "no-appendfsync-on-rewrite": "no",
+  maxmemory: "0",
+  "maxmemory-policy": "noeviction",
+};
+
+test("durable settings leave nothing to say", () => {
+  assert.deepEqual(reportOf(ON, DURABLE), { durability: "fsync-always", advice: [] });
+});
+
+test("each weak setting is told with the command that mends it", () => {
+  for (const [info, config, durability, advice] of [
+    [ON, { ...DURABLE, appendfsync: "everysec" }, "fsync-every-second", /CONFIG SET appendfsync always/],
+    [ON, { ...DURABLE, appendfsync: "no" }, "none", /CONFIG SET appendfsync always/],
+    [{ aof_enabled: "0" }, { ...DURABLE, appendonly: "no" }, "none", /CONFIG SET appendonly yes/],
+    [ON, { ...DURABLE, "no-appendfsync-on-rewrite": "yes" }, "none", /CONFIG SET no-appendfsync-on-rewrite no/],
+    [
+      ON,
+      { ...DURABLE, "maxmemory-policy": "volatile-lru" },
+      "fsync-always",
+      /\(volatile-lru\): CONFIG SET maxmemory-policy/,
+    ],
+    [{ ...ON, aof_last_write_status: "err" }, DURABLE, "fsync-always", /can't write its log/],
+    [ON, {}, "unknown", /does not let its settings be read/],
+    [{ aof_enabled: "0" }, {}, "none", /CONFIG SET appendonly yes/],
+  ] as const) {
+    const report = reportOf(info, config);
+    assert.equal(report.durability, durability);
+    assert.equal(report.advice.length, 1, report.advice.join("\n"));
+    assert.match(report.advice[0] ?? "", advice);
+  }
+});
+
+test("of several servers the worst counts, and the same advice is given once", () => {
+  const everySecond = reportOf(ON, { ...DURABLE, appendfsync: "everysec" });
+  const worst = worstReport([reportOf(ON, DURABLE), everySecond, everySecond, reportOf(ON, {})]);
+  assert.equal(worst.durability, "unknown");
+  assert.equal(worst.advice.length, 2);
+  assert.equal(worstReport([reportOf(ON, DURABLE), everySecond]).durability, "fsync-every-second");
+  assert.equal(worstReport([reportOf({ aof_enabled: "0" }, {}), reportOf(ON, {})]).durability, "none");
+});
+
+test("answers of Redis are read", () => {
+  assert.deepEqual(parseInfo("# Persistence\r\nloading:0\r\naof_enabled:1\r\n"), { loading: "0", aof_enabled: "1" });
+  assert.deepEqual(parseConfig(["appendonly", "yes", "maxmemory", "0"]), { appendonly: "yes", maxmemory: "0" });
+  assert.deepEqual(parseConfig(null), {});
+});
