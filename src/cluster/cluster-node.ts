@@ -130,7 +130,7 @@ export class ClusterNode {
         url: row.url,
         version: row.version,
         connected: row.alive && !(life?.membership.isDead(row) ?? false),
-        ordersInFlight: isSelf ? this.ordersInFlight : row.ordersInFlight,
+        ordersInFlight: isSelf ? this.ordersInFlight : row.alive ? row.ordersInFlight : 0,
         lastActivityMs: row.alive ? now() - Math.round(silentMs) : row.lastHeartbeatMs,
       };
     });
