@@ -52,7 +52,7 @@ const measures: Readonly<Record<string, () => Promise<object>>> = {
   memory: measureMemory,
 };
 console.log(JSON.stringify(await measures[mode]?.()));
-await engine.drain(0, { choose: () => null, tell: () => Promise.resolve() });
+await engine.drain(0, { choose: () => Promise.resolve(null), tell: () => Promise.resolve() });
 await store.close();
 process.exit(0); // the steps still under way are not waited for
 

@@ -12,7 +12,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { SubmitOutcome, Submission, Successors, TakenOver } from "../engine/engine.ts";
 import type { Incarnation } from "../order/order.ts";
 import type { Logger } from "../log.ts";
-import type { ClusterIdentity, NodeDescription } from "../store/cluster-store.ts";
+import type { ClusterIdentity, NodeDescription, NodeRow } from "../store/cluster-store.ts";
 import { type Store, type StoreReport, StoreUnavailableError } from "../store/store.ts";
 import type { ClusterView, TransferOutcome, TransferRecord, TransferRequest } from "./cluster.ts";
 import { Leadership } from "./leadership.ts";
@@ -310,36 +310,43 @@ export class ClusterNode {
     return owners.map((owner) => owner.incarnation);
   }
 
-  /** Live nodes for the orders of one that stops: whoever has least is next. */
+  /** Live nodes for the orders of one that stops: whoever has least is next, if it can be told. */
   #successors({ incarnation: self, membership }: Life): Successors {
     const given = new Map<Incarnation, number>();
-    const candidates = () =>
-      (membership.snapshot?.nodes ?? []).filter(
-        (row) =>
-          row.alive &&
-          row.incarnation !== self &&
-          membership.silenceOf(row.incarnation).silentMs <= suspicionMs(row.ttlMs) &&
-          !membership.isDead(row),
-      );
+    const unreachable = new Set<Incarnation>();
+    const isCandidate = (row: NodeRow): boolean =>
+      row.alive &&
+      row.incarnation !== self &&
+      !unreachable.has(row.incarnation) &&
+      membership.silenceOf(row.incarnation).silentMs <= suspicionMs(row.ttlMs) &&
+      !membership.isDead(row);
+    const load = (row: NodeRow): number => row.ordersInFlight + (given.get(row.incarnation) ?? 0);
+    const leastLoaded = (): NodeRow | undefined =>
+      (membership.snapshot?.nodes ?? []).filter(isCandidate).toSorted((one, other) => load(one) - load(other))[0];
+    const tell = async (row: NodeRow, orderIds: readonly string[]): Promise<boolean> => {
+      try {
+        await this.#peers.give(row, orderIds);
+        return true;
+      } catch (error) {
+        const reason = error instanceof Error ? error.message : String(error);
+        this.#options.log.warn(`${row.serviceId} (${row.url}) can't be told of orders that are its own now: ${reason}`);
+        return false;
+      }
+    };
     return {
-      choose: () => {
-        const load = (row: { incarnation: Incarnation; ordersInFlight: number }): number =>
-          row.ordersInFlight + (given.get(row.incarnation) ?? 0);
-        const [least] = candidates().toSorted((one, other) => load(one) - load(other));
-        return least?.incarnation ?? null;
+      choose: async () => {
+        for (let row = leastLoaded(); row !== undefined; row = leastLoaded()) {
+          // Told of none first: what it is given it must hear of, or else the orders would wait for its audit.
+          if (given.has(row.incarnation) || (await tell(row, []))) return row.incarnation;
+          unreachable.add(row.incarnation);
+        }
+        return null;
       },
       tell: async (successor, orderIds) => {
         given.set(successor, (given.get(successor) ?? 0) + orderIds.length);
-        const row = candidates().find(({ incarnation }) => incarnation === successor);
-        if (row === undefined) return;
-        try {
-          await this.#peers.give(row, orderIds);
-        } catch (error) {
-          const reason = error instanceof Error ? error.message : String(error);
-          this.#options.log.warn(
-            `${row.serviceId} (${row.url}) could not be told of orders that are its own now: ${reason}`,
-          );
-        }
+        const row = membership.snapshot?.nodes.find(({ incarnation }) => incarnation === successor);
+        if (row !== undefined && !(await tell(row, orderIds)) && !(await tell(row, orderIds)))
+          unreachable.add(successor);
       },
     };
   }

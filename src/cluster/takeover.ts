@@ -9,7 +9,7 @@ import type { NodeRow } from "../store/cluster-store.ts";
 import { type OwnerSummary, type Store, StoreUnavailableError } from "../store/store.ts";
 import type { TransferOutcome, TransferRecord, TransferRequest } from "./cluster.ts";
 import type { Peers } from "./peers.ts";
-import { spreadOrders } from "./spread.ts";
+import { type Share, spreadOrders } from "./spread.ts";
 
 export interface TakeoverOptions {
   readonly store: Store;
@@ -31,15 +31,18 @@ interface Orphaned extends OwnerSummary {
   readonly takers: readonly NodeRow[];
 }
 
-/** Transfers what the dead own, until nothing is left or nobody takes any. Never rejects. */
+/** Transfers what the dead own, until nothing is left or nobody takes any. Never rejects. A node that fails is not asked again. */
 export async function sweepOrders(options: TakeoverOptions): Promise<void> {
   const { store, log } = options;
+  // Whoever has least gets most; a node that can't be asked would have least for ever.
+  const unreachable = new Set<Incarnation>();
   try {
     for (;;) {
       const orphaned = await findOrphaned(store);
+      const unreachableBefore = unreachable.size;
       let transferred = 0;
-      for (const owner of orphaned) transferred += await transferOrders(options, owner);
-      if (transferred === 0) return;
+      for (const owner of orphaned) transferred += await transferOrders(options, owner, unreachable);
+      if (transferred === 0 && unreachable.size === unreachableBefore) return;
     }
   } catch (error) {
     // The store is away, or a request failed in a way of its own: the next sweep is never far.
@@ -58,15 +61,23 @@ async function findOrphaned(store: Store): Promise<Orphaned[]> {
   return owners.flatMap((owner) => (alive.has(owner.incarnation) ? [] : [{ ...owner, takers }]));
 }
 
-async function transferOrders(options: TakeoverOptions, orphaned: Orphaned): Promise<number> {
+async function transferOrders(
+  options: TakeoverOptions,
+  orphaned: Orphaned,
+  unreachable: Set<Incarnation>,
+): Promise<number> {
   const { clock, now, log, record } = options;
   const { serviceId, orders: ordersLeft, takers } = orphaned;
   const [atMs, startMs] = [now(), clock()];
   const shares = spreadOrders(
     ordersLeft,
-    takers.map((node) => ({ node, ordersInFlight: node.ordersInFlight })),
+    takers
+      .filter(({ incarnation }) => !unreachable.has(incarnation))
+      .map((node) => ({ node, ordersInFlight: node.ordersInFlight })),
   );
-  const taken = await Promise.all(shares.map(({ node, orders }) => takeShare(options, orphaned, node, orders)));
+  const taken = await Promise.all(
+    shares.map(({ node, orders }) => takeShare(options, orphaned, { node, orders }, unreachable)),
+  );
   const orders = taken.reduce((sum, part) => sum + part, 0);
   if (orders > 0) {
     const durationMs = clock() - startMs;
@@ -81,8 +92,8 @@ async function transferOrders(options: TakeoverOptions, orphaned: Orphaned): Pro
 async function takeShare(
   { incarnation, peers, transfer, log }: TakeoverOptions,
   orphaned: OwnerSummary,
-  node: NodeRow,
-  share: number,
+  { node, orders: share }: Share<NodeRow>,
+  unreachable: Set<Incarnation>,
 ): Promise<number> {
   let taken = 0;
   while (taken < share) {
@@ -96,6 +107,7 @@ async function takeShare(
       try {
         orders = await peers.transfer(node, request);
       } catch (error) {
+        unreachable.add(node.incarnation);
         log.warn(`${node.serviceId} (${node.url}) did not take orders over: ${reasonOf(error)}`);
       }
     }

@@ -59,8 +59,8 @@ export interface TakenOver {
 
 /** Who gets the orders of a node that stops. */
 export interface Successors {
-  /** The live node that should have the next ones, or null: there is none. */
-  choose(): Incarnation | null;
+  /** The live node that should have the next ones, and can be told; or null: there is none. */
+  choose(): Promise<Incarnation | null>;
   /** Tells it which orders are its own from now on. Never rejects: what a node is not told it finds by its audit. */
   tell(successor: Incarnation, orderIds: readonly string[]): Promise<void>;
 }
@@ -342,14 +342,10 @@ export class Engine {
   /** Gives away, batch by batch, what is idle. */
   async #giveAway(successors: Successors, endMs: number): Promise<number> {
     let given = 0;
-    while (performance.now() < endMs && this.#groupCommit.failure === null) {
-      const batch: OrderRun[] = [];
-      for (const run of this.#runs.values()) {
-        if (run.isIdle) batch.push(run);
-        if (batch.length === GIVE_AWAY_ORDERS) break;
-      }
-      const successor = batch.length === 0 ? null : successors.choose();
+    while (performance.now() < endMs && this.#groupCommit.failure === null && this.#someIdle(1).length > 0) {
+      const successor = await successors.choose();
       if (successor === null) break;
+      const batch = this.#someIdle(GIVE_AWAY_ORDERS);
       for (const run of batch) run.giveTo(successor);
       await this.#settledWithin(endMs - performance.now(), () => batch.every((run) => run.isIdle));
       const orderIds = batch.filter((run) => run.order.owner === successor).map((run) => run.order.orderId);
@@ -358,6 +354,15 @@ export class Engine {
       given += orderIds.length;
     }
     return given;
+  }
+
+  #someIdle(limit: number): OrderRun[] {
+    const idle: OrderRun[] = [];
+    for (const run of this.#runs.values()) {
+      if (idle.length === limit) break;
+      if (run.isIdle) idle.push(run);
+    }
+    return idle;
   }
 
   #refusal(bodyBytes: number): SubmitOutcome | null {

@@ -35,7 +35,7 @@ const NO_RETRY = { attemptsMax: 1, delayMs: 1, factor: 1, delayMsMax: 1, jitter:
 const noop = (): void => undefined;
 const SERVICE_ID = "8cc227c0-8dac-42cf-983e-f7bcb95bf455";
 const OTHER_SERVICE_ID = "0b0d1f5e-3f5f-4b62-8b0e-6a5f6f0f2c11";
-const ALONE: Successors = { choose: () => null, tell: () => Promise.resolve() };
+const ALONE: Successors = { choose: () => Promise.resolve(null), tell: () => Promise.resolve() };
 
 /** Lets the event loop turn, so that what is due now happens. */
 async function waitForTurns(turns: number): Promise<void> {
@@ -391,7 +391,7 @@ test("a node that stops gives its orders to a live one: those that wait at once,
   const underWay = await old.accepted();
   const told: string[] = [];
   const drained = old.engine.drain(60_000, {
-    choose: () => next.incarnation,
+    choose: () => Promise.resolve(next.incarnation),
     tell: async (_, orderIds) => {
       told.push(...orderIds);
       await next.engine.adopt(orderIds);
@@ -419,7 +419,7 @@ test("a node that stops cuts what outlasts the grace time, and gives that away, 
   const next = await harness(t, [{ name: "A", run: noop }], { path, serviceId: OTHER_SERVICE_ID });
   const orderId = await old.accepted();
   const successors = {
-    choose: () => next.incarnation,
+    choose: () => Promise.resolve(next.incarnation),
     tell: (_: Incarnation, orderIds: readonly string[]) => next.engine.adopt(orderIds),
   };
   assert.deepEqual(await old.engine.drain(10, successors), { cut: 1, givenAway: 1 });
