@@ -236,6 +236,7 @@ function call(step: string, direction: "run" | "rollback", durableRevision: numb
     incarnation: 1,
     durableRevision,
     sequence: durableRevision,
+    atMs: durableRevision,
     key: `1:${step}:${direction}`,
     hadEffect: true,
   };

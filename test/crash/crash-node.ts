@@ -3,18 +3,27 @@
  * the receiver, and by the environment it can be told to die at a write or to break a guarantee:
  *
  *     CRASH_RECEIVER  address of the receiver
- *     CRASH_KILL      before:3 or after:3, the write to die at
+ *     CRASH_KILL      before:3 or after:3, the write to die at; after:1:claimOrders, the write of a kind
  *     CRASH_BREAK     one of BROKEN_GUARANTEES
+ *     CRASH_CLOCK_MS  how far the wall clock is off
+ *     CRASH_CLAIM_MS  how long each claim is held back
+ *     CRASH_LATE      death: who is to be marked dead is, when it has shown that it lives
+ *     CRASH_RECORD    folder for the record of what the node asked of the store and what it heard (cluster/node-record.ts)
  */
 import { readInvocation } from "../../src/config.ts";
 import { createLogger } from "../../src/log.ts";
 import { programVersion, startNode } from "../../src/main.ts";
+import type { Store } from "../../src/store/store.ts";
+import { recordedStore } from "../cluster/node-record.ts";
 import {
   BROKEN_GUARANTEES,
   brokenStore,
   killingStore,
   type KillPoint,
+  lateDeathStore,
+  slowClaimsStore,
   type Witness,
+  WRITE_KINDS,
   witnessedStore,
 } from "./fault-stores.ts";
 import { receiverPipeline } from "./receiver-pipeline.ts";
@@ -24,6 +33,10 @@ if (invocation.kind !== "run") throw new Error("crash-node.ts only runs");
 const { config } = invocation;
 const log = createLogger(config.logLevel, config.logFormat, (text) => void process.stdout.write(text));
 const killPoint = readKillPoint(process.env["CRASH_KILL"]);
+const clockMs = Number(process.env["CRASH_CLOCK_MS"] ?? 0);
+const claimMs = Number(process.env["CRASH_CLAIM_MS"] ?? 0);
+const recordFolder = process.env["CRASH_RECORD"];
+const now = (): number => Date.now() + clockMs;
 const broken = BROKEN_GUARANTEES.find((guarantee) => guarantee === process.env["CRASH_BREAK"]);
 
 // The steps are there before the store is, and a step is called after it: until then there is nothing to testify.
@@ -34,19 +47,27 @@ const starting = startNode(config, log, stopAtOnce, {
     incarnation: () => witness.incarnation(),
     durableRevision: (orderId) => witness.durableRevision(orderId),
   }),
+  now,
+  // The record is kept above what is broken, so that it holds what the node was told, and below what only makes it late.
   wrapStore: (store) => {
     const witnessed = witnessedStore(store);
     witness = witnessed.witness;
-    const killing = killPoint === null ? witnessed.store : killingStore(witnessed.store, killPoint);
-    return broken === undefined ? killing : brokenStore(killing, broken);
+    let wrapped: Store = witnessed.store;
+    if (killPoint !== null) wrapped = killingStore(wrapped, killPoint);
+    if (broken !== undefined) wrapped = brokenStore(wrapped, broken, now);
+    if (recordFolder !== undefined) wrapped = recordedStore(wrapped, recordFolder);
+    if (claimMs > 0) wrapped = slowClaimsStore(wrapped, claimMs);
+    return process.env["CRASH_LATE"] === "death" ? lateDeathStore(wrapped) : wrapped;
   },
 });
 process.on("SIGTERM", () => void starting.then((node) => node.stop()).then(() => process.exit(0)));
 await starting;
 
 function readKillPoint(text: string | undefined): KillPoint | null {
-  const [, moment, write] = /^(before|after):(\d+)$/.exec(text ?? "") ?? [];
-  return moment === "before" || moment === "after" ? { moment, write: Number(write) } : null;
+  const [, moment, write, kindText] = /^(before|after):(\d+)(?::(\w+))?$/.exec(text ?? "") ?? [];
+  if (moment !== "before" && moment !== "after") return null;
+  const kind = WRITE_KINDS.find((each) => each === kindText);
+  return { moment, write: Number(write), ...(kind === undefined ? {} : { kind }) };
 }
 
 function stopAtOnce(error: Error): never {

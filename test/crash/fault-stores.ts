@@ -1,10 +1,17 @@
-/** Stores around a store: one that testifies, one that crashes, and two that break a guarantee on purpose. */
+/** Stores around a store: one that testifies, some that crash or are slow, and some that break a guarantee on purpose. */
+import { setTimeout as delay } from "node:timers/promises";
 import type { Incarnation } from "../../src/order/order.ts";
-import type { ClusterStore } from "../../src/store/cluster-store.ts";
-import type { Store, Write, WriteOutcome } from "../../src/store/store.ts";
+import type { ClusterSnapshot, ClusterStore, NodeRow } from "../../src/store/cluster-store.ts";
+import type { AdvanceWrite, ClaimedOrder, Store, Write, WriteOutcome } from "../../src/store/store.ts";
 
 /** Guarantees that can be broken, to see that the checker notices. */
-export const BROKEN_GUARANTEES = ["ack-before-commit", "no-owner-check"] as const;
+export const BROKEN_GUARANTEES = [
+  "ack-before-commit",
+  "no-owner-check",
+  "claims-from-living",
+  "no-heartbeat-compare",
+  "wall-clock-leases",
+] as const;
 export type BrokenGuarantee = (typeof BROKEN_GUARANTEES)[number];
 
 /** What the store beneath has confirmed, and nothing else. */
@@ -41,6 +48,14 @@ export function witnessedStore(store: Store): { store: Store; witness: Witness }
       for (const [index, write] of writes.entries()) note(write, outcomes[index]);
       return outcomes;
     },
+    // How a node learns of an order that another one gave to it, and of what became of a write whose answer was lost.
+    readOrder: async (orderId) => {
+      const stored = await store.readOrder(orderId);
+      if (stored?.owner === incarnation) {
+        revisions.set(orderId, Math.max(stored.revision, revisions.get(orderId) ?? 0));
+      }
+      return stored;
+    },
     claimOrders: async (from, to, atMs, limit) => {
       const claimed = await store.claimOrders(from, to, atMs, limit);
       if (claimed.kind === "claimed") {
@@ -56,12 +71,18 @@ export function witnessedStore(store: Store): { store: Store; witness: Witness }
 export interface KillPoint {
   readonly moment: "before" | "after";
   readonly write: number;
+  /** Count these alone; default: every write. */
+  readonly kind?: WriteKind;
 }
 
+export const WRITE_KINDS = ["register", "claimLeadership", "leave", "commit", "claimOrders"] as const;
+export type WriteKind = (typeof WRITE_KINDS)[number];
+
 /** A store whose process dies at one of its writes, as by kill -9. After: durable, and nobody has heard of it. */
-export function killingStore(store: Store, { moment, write }: KillPoint): Store {
+export function killingStore(store: Store, { moment, write, kind: killAt }: KillPoint): Store {
   let writes = 0;
-  const counted = async <T>(make: () => Promise<T>): Promise<T> => {
+  const counted = async <T>(kind: WriteKind, make: () => Promise<T>): Promise<T> => {
+    if (killAt !== undefined && killAt !== kind) return make();
     const isLast = ++writes === write;
     if (isLast && moment === "before") killThisProcess();
     const result = await make();
@@ -72,18 +93,58 @@ export function killingStore(store: Store, { moment, write }: KillPoint): Store 
     ...passOn(store),
     cluster: {
       ...passOnCluster(store.cluster),
-      register: (node, atMs) => counted(() => store.cluster.register(node, atMs)),
-      claimLeadership: (incarnation, seen) => counted(() => store.cluster.claimLeadership(incarnation, seen)),
-      leave: (incarnation) => counted(() => store.cluster.leave(incarnation)),
+      register: (node, atMs) => counted("register", () => store.cluster.register(node, atMs)),
+      claimLeadership: (incarnation, seen) =>
+        counted("claimLeadership", () => store.cluster.claimLeadership(incarnation, seen)),
+      leave: (incarnation) => counted("leave", () => store.cluster.leave(incarnation)),
     },
-    commit: (writesOfBatch) => counted(() => store.commit(writesOfBatch)),
-    claimOrders: (from, to, atMs, limit) => counted(() => store.claimOrders(from, to, atMs, limit)),
+    commit: (writesOfBatch) => counted("commit", () => store.commit(writesOfBatch)),
+    claimOrders: (from, to, atMs, limit) => counted("claimOrders", () => store.claimOrders(from, to, atMs, limit)),
   };
 }
 
-/** The store with one guarantee broken. */
-export function brokenStore(store: Store, guarantee: BrokenGuarantee): Store {
-  return guarantee === "ack-before-commit" ? ackBeforeCommitStore(store) : noOwnerCheckStore(store);
+/** Makes each claim wait, so that two of them, or a claim and a start, come together. */
+export function slowClaimsStore(store: Store, claimMs: number): Store {
+  return {
+    ...passOn(store),
+    claimOrders: async (from, to, atMs, limit) => {
+      await delay(claimMs);
+      return store.claimOrders(from, to, atMs, limit);
+    },
+  };
+}
+
+/** How often it is looked whether a node that is to be marked dead has moved. */
+const LOOK_MS = 20;
+
+/** Holds back the word that a node is dead until that node has shown that it lives: the worst moment, made certain. */
+export function lateDeathStore(store: Store): Store {
+  return {
+    ...passOn(store),
+    cluster: {
+      ...passOnCluster(store.cluster),
+      markDead: async (incarnation, seenHeartbeat) => {
+        while ((await heartbeatOf(store, incarnation)) === seenHeartbeat) await delay(LOOK_MS);
+        return store.cluster.markDead(incarnation, seenHeartbeat);
+      },
+    },
+  };
+}
+
+/** The store with one guarantee broken; `now` is the wall clock of the node that uses it. */
+export function brokenStore(store: Store, guarantee: BrokenGuarantee, now: () => number): Store {
+  switch (guarantee) {
+    case "ack-before-commit":
+      return ackBeforeCommitStore(store);
+    case "no-owner-check":
+      return noOwnerCheckStore(store);
+    case "claims-from-living":
+      return claimsFromLivingStore(store);
+    case "no-heartbeat-compare":
+      return noHeartbeatCompareStore(store);
+    case "wall-clock-leases":
+      return wallClockLeasesStore(store, now);
+  }
 }
 
 /** Long enough that whoever hears of the acknowledgement can act before the write is made. */
@@ -115,7 +176,90 @@ function noOwnerCheckStore(store: Store): Store {
   };
 }
 
-function passOn(store: Store): Store {
+/** Gives away a living owner's orders, as if it were dead (breaks the store's invariant 6). */
+function claimsFromLivingStore(store: Store): Store {
+  return {
+    ...passOn(store),
+    claimOrders: async (from, to, atMs, limit) => {
+      const claim = await store.claimOrders(from, to, atMs, limit);
+      if (claim.kind !== "owner_alive") return claim;
+      const { orderIds } = await store.listOrderIds(from, null, limit);
+      const orders: ClaimedOrder[] = [];
+      for (const orderId of orderIds) {
+        const stored = await store.readOrder(orderId);
+        const body = await store.readBody(orderId);
+        if (stored === null || body === null) continue;
+        const event = { kind: "owner_changed", atMs, owner: to } as const;
+        const expectedRevision = stored.revision;
+        const write: AdvanceWrite = {
+          kind: "advance",
+          orderId,
+          owner: from,
+          expectedRevision,
+          event,
+          newStatus: null,
+        };
+        const [outcome] = await store.commit([write]);
+        if (outcome?.kind !== "applied") continue;
+        orders.push({
+          ...stored,
+          body,
+          owner: to,
+          revision: expectedRevision + 1,
+          history: [...stored.history, event],
+        });
+      }
+      return { kind: "claimed", orders, damaged: [] };
+    },
+  };
+}
+
+/** Marks a node dead whatever its heartbeat is by now (breaks invariant 1 of cluster-store.ts). */
+function noHeartbeatCompareStore(store: Store): Store {
+  return {
+    ...passOn(store),
+    cluster: {
+      ...passOnCluster(store.cluster),
+      markDead: async (incarnation, seenHeartbeat) =>
+        store.cluster.markDead(incarnation, (await heartbeatOf(store, incarnation)) ?? seenHeartbeat),
+    },
+  };
+}
+
+/** Silence beyond which a wall-clock lease is over; short, so that only the clocks' difference counts. */
+const WALL_CLOCK_LEASE_MS = 60_000;
+
+/**
+ * Judges by the times in the rows and its own wall clock: of a node whose last heartbeat lies too far back, it shows none of those that
+ * come (breaks invariant 3 of cluster-store.ts).
+ */
+function wallClockLeasesStore(store: Store, now: () => number): Store {
+  const isOver = (row: NodeRow): boolean => row.alive && now() - row.lastHeartbeatMs > WALL_CLOCK_LEASE_MS;
+  return {
+    ...passOn(store),
+    cluster: {
+      ...passOnCluster(store.cluster),
+      read: async (): Promise<ClusterSnapshot> => {
+        const { nodes, leader } = await store.cluster.read();
+        return { leader, nodes: nodes.map((row) => (isOver(row) ? { ...row, heartbeat: 0 } : row)) };
+      },
+      markDead: async (incarnation, seenHeartbeat) =>
+        store.cluster.markDead(
+          incarnation,
+          seenHeartbeat === 0 ? ((await heartbeatOf(store, incarnation)) ?? 0) : seenHeartbeat,
+        ),
+    },
+  };
+}
+
+/** Undefined: the node is not listed any more. */
+async function heartbeatOf(store: Store, incarnation: Incarnation): Promise<number | undefined> {
+  const { nodes } = await store.cluster.read();
+  return nodes.find((row) => row.incarnation === incarnation && row.alive)?.heartbeat;
+}
+
+/** A store that passes on all it is asked. */
+export function passOn(store: Store): Store {
   return {
     cluster: passOnCluster(store.cluster),
     report: () => store.report(),
@@ -130,7 +274,8 @@ function passOn(store: Store): Store {
   };
 }
 
-function passOnCluster(cluster: ClusterStore): ClusterStore {
+/** The cluster's part of such a store. */
+export function passOnCluster(cluster: ClusterStore): ClusterStore {
   return {
     identity: () => cluster.identity(),
     register: (node, atMs) => cluster.register(node, atMs),

@@ -12,7 +12,7 @@ const RETRY: RetryPolicy = { attemptsMax: 5, delayMs: 20, factor: 1, delayMsMax:
 /**
  * Steps that call the receiver and then do as the order's body says: `fail_at` names the step that fails for good,
  * `flaky_at` the one whose first attempt fails in a way that may pass. Both fail after the receiver has acted, which is
- * the worse moment.
+ * the worse moment. `block_at` names the step whose first attempt blocks the whole event loop for `block_ms`.
  */
 export function receiverPipeline(receiverUrl: string, witness: Witness): Pipeline {
   const callReceiver = async (step: string, direction: Direction, context: StepContext): Promise<void> => {
@@ -41,10 +41,17 @@ export function receiverPipeline(receiverUrl: string, witness: Witness): Pipelin
       retry: RETRY,
       run: async (context) => {
         await callReceiver(name, "run", context);
+        if (context.body["block_at"] === name && context.attempt === 1)
+          blockEventLoop(Number(context.body["block_ms"]));
         if (context.body["fail_at"] === name) throw new PermanentError(`the order asks to fail at ${name}`);
         if (context.body["flaky_at"] === name && context.attempt === 1) throw new Error("the first attempt fails");
       },
       rollback: (context) => callReceiver(name, "rollback", context),
     })),
   });
+}
+
+/** Nothing of this thread goes on meanwhile, as with a step that calculates for long. */
+function blockEventLoop(timeMs: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, timeMs);
 }

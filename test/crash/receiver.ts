@@ -7,6 +7,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import type { AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import type { TestContext } from "node:test";
+import { monotonicMs } from "../support/wait.ts";
 
 export type Direction = "run" | "rollback";
 
@@ -23,6 +24,8 @@ export interface StepCall {
 }
 
 export interface ReceivedCall extends StepCall {
+  /** When it came, by monotonicMs (test/support/wait.ts). */
+  readonly atMs: number;
   /** Place among all calls, from 1. */
   readonly sequence: number;
   readonly key: string;
@@ -46,7 +49,9 @@ export class Receiver {
     { keepAliveTimeout: 0 },
     (request, response) => void this.#receive(request, response),
   );
-  #holds = false;
+  /** How long a call takes: while it is under way, its order is in flight. */
+  answerMs = 0;
+  #holds: (call: ReceivedCall) => boolean = () => false;
 
   get url(): string {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
@@ -57,14 +62,14 @@ export class Receiver {
     return this.calls.length - this.callsByKey.size;
   }
 
-  /** From now on, no call gets an answer until it is given with `HeldCall.answer`. */
-  hold(): void {
-    this.#holds = true;
+  /** From now on, no such call gets an answer until it is given with `HeldCall.answer`. */
+  hold(which: (call: ReceivedCall) => boolean = () => true): void {
+    this.#holds = which;
   }
 
   /** Answers all that is held, and holds nothing more. */
   letGo(): void {
-    this.#holds = false;
+    this.#holds = () => false;
     for (const call of this.held) call.answer();
   }
 
@@ -90,14 +95,15 @@ export class Receiver {
     const answer = (): void => {
       if (!response.writableEnded) response.end("{}");
     };
-    if (this.#holds) this.held.push({ ...call, answer });
+    if (this.#holds(call)) this.held.push({ ...call, answer });
+    else if (this.answerMs > 0) setTimeout(answer, this.answerMs);
     else answer();
   }
 
   #record(said: StepCall, key: string): ReceivedCall {
     const times = (this.callsByKey.get(key) ?? 0) + 1;
     this.callsByKey.set(key, times);
-    const call = { ...said, key, sequence: this.calls.length + 1, hadEffect: times === 1 };
+    const call = { ...said, key, atMs: monotonicMs(), sequence: this.calls.length + 1, hadEffect: times === 1 };
     this.calls.push(call);
     return call;
   }

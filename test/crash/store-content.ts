@@ -39,10 +39,14 @@ export function readStoreContent(path: string): StoreRow[] {
   );
 }
 
-/** How many orders in the file are not final. */
-export function countOpenOrders(path: string): number {
+/** How many orders in the file are not final: all, or one owner's. */
+export function countOpenOrders(path: string, owner: number | null = null): number {
   return withDatabase(path, (db) => {
-    const row = db.prepare("SELECT count(*) AS open FROM orders WHERE status NOT IN ('completed', 'failed')").get();
+    const row = db
+      .prepare(
+        "SELECT count(*) AS open FROM orders WHERE status NOT IN ('completed', 'failed') AND owner = coalesce(?, owner)",
+      )
+      .get(owner);
     return Number(row?.["open"]);
   });
 }

@@ -45,11 +45,13 @@ export function submitOrder(
   serviceUrl: string,
   body: unknown = {},
   headers: Record<string, string> = {},
+  signal: AbortSignal | null = null,
 ): Promise<Answer> {
   return send(`${serviceUrl}/orders`, {
     method: "POST",
     body: typeof body === "string" ? body : JSON.stringify(body),
     headers: { authorization: "user", "content-type": "application/json", ...headers },
+    signal,
   });
 }
 

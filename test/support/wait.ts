@@ -24,3 +24,8 @@ export async function waitFor<T>(
     await delay(POLL_MS);
   }
 }
+
+/** Milliseconds on a clock that never jumps and that all processes of this host share: what two of them note can be compared. */
+export function monotonicMs(): number {
+  return Number(process.hrtime.bigint()) / 1e6;
+}

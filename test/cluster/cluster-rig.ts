@@ -1,0 +1,362 @@
+/**
+ * A cluster of real processes on one store, for a test that does something to them: starts nodes, harms them, waits for what should
+ * follow, and judges at the end.
+ *
+ * Owns the processes that it has started, the receiver, the load and the list of what was done to whom. Every process ends with its
+ * test.
+ */
+import assert from "node:assert/strict";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import type { TestContext } from "node:test";
+import { fileURLToPath } from "node:url";
+import type { Incarnation } from "../../src/order/order.ts";
+import { type Acknowledgement, findViolations } from "../crash/checker.ts";
+import type { BrokenGuarantee, KillPoint } from "../crash/fault-stores.ts";
+import { type HeldCall, type ReceivedCall, type Receiver, startReceiver } from "../crash/receiver.ts";
+import { STEP_NAMES } from "../crash/receiver-pipeline.ts";
+import { acceptedOrderId, send } from "../support/client.ts";
+import { type Service, startService, temporaryFolder } from "../support/service.ts";
+import { monotonicMs, waitFor } from "../support/wait.ts";
+import { type Backend, startBackend } from "./backend.ts";
+import {
+  type ClusterEvidence,
+  confirmedDeaths,
+  entriesOf,
+  type Fault,
+  falseFailovers,
+  findClusterViolations,
+  moveAgainMs,
+} from "./cluster-checker.ts";
+import { ClusterLoad } from "./load.ts";
+import { readRecord, type RecordEntry } from "./node-record.ts";
+
+const CRASH_NODE = fileURLToPath(new URL("../crash/crash-node.ts", import.meta.url));
+
+const SEED = Number(process.env["ORDER_PROCESS_SEED"] ?? Math.floor(Math.random() * 2 ** 32));
+
+/** Silence after which a node counts as dead, unless a test says otherwise. */
+export const TTL_MS = 2_000;
+
+/** Long enough that there are always some dozens of orders in flight under load. */
+const ANSWER_MS = 80;
+
+export interface NodeOptions {
+  /** Default: a new folder. */
+  readonly data?: string;
+  readonly args?: readonly string[];
+  /** What is wrong with it from its start (crash/crash-node.ts). */
+  readonly kill?: KillPoint;
+  readonly broken?: BrokenGuarantee;
+  readonly clockMs?: number;
+  readonly claimMs?: number;
+  readonly lateDeath?: boolean;
+  /** Start it without `--store`: it has to learn where the orders are. */
+  readonly withoutStore?: boolean;
+}
+
+export interface RigOptions {
+  /** Those to start with. Default: three without options. */
+  readonly nodes?: readonly NodeOptions[];
+  readonly ttlMs?: number;
+  readonly answerMs?: number;
+}
+
+/** One process. A restart of its service is another. */
+export interface RigNode extends Service {
+  readonly serviceId: string;
+}
+
+/** The cluster as a node shows it. */
+export interface ClusterAnswer {
+  readonly leader_name: string;
+  readonly cluster_id: string;
+  readonly term: number;
+  readonly nodes_count: number;
+  readonly nodes: readonly {
+    readonly name: string;
+    readonly connection_string: string;
+    readonly connected: boolean;
+    readonly last_activity: string;
+    readonly orders_in_flight: number;
+  }[];
+  readonly transfers: readonly { readonly service_id: string; readonly orders_transferred: number }[];
+}
+
+/** All that is wrong, in lines and by rule, and what else is worth knowing of a test. */
+export interface Judgement {
+  readonly rules: ReadonlySet<string>;
+  readonly lines: readonly string[];
+  readonly evidence: ClusterEvidence;
+  readonly moveAgainMs: number | null;
+}
+
+export class ClusterRig {
+  readonly backend: Backend;
+  readonly receiver: Receiver;
+  readonly ttlMs: number;
+  /** All that were ever started. */
+  readonly nodes: RigNode[] = [];
+  readonly faults: Fault[] = [];
+  /** Orders submitted by hand. */
+  readonly acknowledged: Acknowledgement[] = [];
+  readonly #t: TestContext;
+  readonly #recordFolder: string;
+  readonly #gone = new Set<RigNode>();
+  readonly #frozen = new Set<RigNode>();
+  #load: ClusterLoad | null = null;
+
+  private constructor(t: TestContext, backend: Backend, receiver: Receiver, ttlMs: number) {
+    this.#t = t;
+    this.backend = backend;
+    this.receiver = receiver;
+    this.ttlMs = ttlMs;
+    this.#recordFolder = join(temporaryFolder(t), "record");
+    mkdirSync(this.#recordFolder);
+  }
+
+  /** Starts a cluster and resolves when all its nodes see each other and one leader. */
+  static async start(t: TestContext, options: RigOptions = {}): Promise<ClusterRig> {
+    const { nodes = [{}, {}, {}], ttlMs = TTL_MS, answerMs = ANSWER_MS } = options;
+    const rig = new ClusterRig(t, await startBackend(t), await startReceiver(t), ttlMs);
+    rig.receiver.answerMs = answerMs;
+    await Promise.all(nodes.map((node) => rig.addNode(node)));
+    await rig.settled();
+    return rig;
+  }
+
+  /** Starts one more node; resolves when it listens. */
+  async addNode(options: NodeOptions = {}): Promise<RigNode> {
+    const { data, args = [], kill, broken, clockMs, claimMs, lateDeath = false, withoutStore = false } = options;
+    const killPoint =
+      kill === undefined ? [] : [kill.moment, kill.write, ...(kill.kind === undefined ? [] : [kill.kind])];
+    const service = await startService(this.#t, {
+      script: CRASH_NODE,
+      ...(data === undefined ? {} : { data }),
+      args: [...(withoutStore ? [] : this.backend.args), "--node-ttl", `${this.ttlMs}ms`, ...args],
+      env: {
+        CRASH_RECEIVER: this.receiver.url,
+        CRASH_RECORD: this.#recordFolder,
+        ...(kill === undefined ? {} : { CRASH_KILL: killPoint.join(":") }),
+        ...(broken === undefined ? {} : { CRASH_BREAK: broken }),
+        ...(clockMs === undefined ? {} : { CRASH_CLOCK_MS: String(clockMs) }),
+        ...(claimMs === undefined ? {} : { CRASH_CLAIM_MS: String(claimMs) }),
+        ...(lateDeath ? { CRASH_LATE: "death" } : {}),
+      },
+    });
+    const heartbeat = await send(`${service.url}/diagnostic/heartbeat`);
+    const node = { ...service, serviceId: String(heartbeat.json?.["service_id"]) };
+    this.nodes.push(node);
+    void service.exited.then(() => this.#gone.add(node));
+    return node;
+  }
+
+  /** Processes that run, frozen ones too. */
+  get running(): readonly RigNode[] {
+    return this.nodes.filter((node) => !this.#gone.has(node));
+  }
+
+  /** The cluster as a node shows it. */
+  async view({ url }: RigNode): Promise<ClusterAnswer> {
+    const answer = await send(`${url}/diagnostic/cluster`);
+    assert.equal(answer.status, 200, answer.text);
+    return answer.json as unknown as ClusterAnswer;
+  }
+
+  /** Resolves with the leader when all that are awake see each other, and it, and nobody else connected. */
+  settled(deadlineMs = 20_000): Promise<RigNode> {
+    let last = "";
+    return waitFor(
+      async () => {
+        const awake = this.running.filter((node) => !this.#frozen.has(node));
+        const views = await Promise.all(awake.map((node) => this.view(node)));
+        last = JSON.stringify(views);
+        const due = awake.map(({ serviceId }) => serviceId).toSorted();
+        const agree = views.every(({ nodes, leader_name: leader }) => {
+          const connected = nodes.filter((node) => node.connected).map(({ name }) => name);
+          return leader === views[0]?.leader_name && connected.toSorted().join() === due.join();
+        });
+        return agree ? awake.find(({ serviceId }) => serviceId === views[0]?.leader_name) : undefined;
+      },
+      { deadlineMs, what: () => `the nodes agree; they said: ${last}` },
+    );
+  }
+
+  /** Those that run and don't lead. */
+  async workers(): Promise<readonly [RigNode, ...RigNode[]]> {
+    const leader = await this.settled();
+    const [first, ...others] = this.running.filter((node) => node !== leader);
+    assert.ok(first !== undefined, "there is no worker");
+    return [first, ...others];
+  }
+
+  /** Submits an order and keeps what is promised. */
+  async submit(node: RigNode, body: object = {}): Promise<string> {
+    const orderId = await acceptedOrderId(node.url, body);
+    this.acknowledged.push({ orderId, idempotencyKey: null, body: JSON.stringify(body) });
+    return orderId;
+  }
+
+  /** Begins the load; resolves when every node has calls under way. */
+  async startLoad(): Promise<ClusterLoad> {
+    const load = new ClusterLoad({ urls: () => this.running.map(({ url }) => url), seed: SEED });
+    this.#load = load;
+    this.#t.after(() => load.stop().catch(() => undefined));
+    await this.goesOn();
+    return load;
+  }
+
+  /** Resolves when every node that runs and is awake has made some more calls, and more orders were acknowledged. */
+  async goesOn(): Promise<void> {
+    const from = this.receiver.calls.length;
+    const promised = this.#load?.acknowledged.length ?? 0;
+    await waitFor(
+      () => {
+        const callers = Map.groupBy(this.receiver.calls.slice(from), ({ incarnation }) => incarnation);
+        const awake = this.running.filter((node) => !this.#frozen.has(node));
+        const busy = awake.filter((node) => (callers.get(this.incarnationOf(node))?.length ?? 0) >= CALLS_DUE);
+        return busy.length === awake.length && (this.#load?.acknowledged.length ?? 0) >= promised + ORDERS_DUE;
+      },
+      { what: () => `every node works; ${this.#said()}` },
+    );
+  }
+
+  /** Kills nodes at the same moment, as kill -9 does; resolves when they are gone. */
+  async kill(...nodes: readonly RigNode[]): Promise<Fault> {
+    const [first] = nodes.map((node) => this.noteFault(node));
+    await Promise.all(nodes.map((node) => node.end("SIGKILL")));
+    assert.ok(first !== undefined);
+    return first;
+  }
+
+  /** From now on the others may take it for dead. */
+  noteFault({ pid }: RigNode): Fault {
+    const fault = { pid, atMs: monotonicMs() };
+    this.faults.push(fault);
+    return fault;
+  }
+
+  /** Stops a process as SIGSTOP does; resolves when it stands still. */
+  freeze(node: RigNode): Fault {
+    const fault = this.noteFault(node);
+    process.kill(node.pid, "SIGSTOP");
+    this.#frozen.add(node);
+    return fault;
+  }
+
+  wake(node: RigNode): void {
+    process.kill(node.pid, "SIGCONT");
+    this.#frozen.delete(node);
+  }
+
+  /** The last incarnation that a process has registered; 0: none. */
+  incarnationOf({ pid }: RigNode): Incarnation {
+    return entriesOf(this.record(), "registered").findLast((entry) => entry.pid === pid)?.incarnation ?? 0;
+  }
+
+  record(): RecordEntry[] {
+    return readRecord(this.#recordFolder);
+  }
+
+  /** Resolves when an incarnation owns no order that is not final. */
+  async ownsNothing(incarnation: Incarnation, deadlineMs = 20_000): Promise<void> {
+    await waitFor(async () => (await this.backend.countOpen(incarnation)) === 0, {
+      deadlineMs,
+      what: () => `the orders of incarnation ${incarnation} are others'; ${this.#said()}`,
+    });
+  }
+
+  /** Resolves with the first such call that the receiver holds. */
+  heldCall(what: string, which: (call: HeldCall) => boolean): Promise<HeldCall> {
+    return waitFor(() => this.receiver.held.find(which), { what: () => `${what} is called; ${this.#said()}` });
+  }
+
+  /** Resolves with the first such call. */
+  call(what: string, which: (call: ReceivedCall) => boolean): Promise<ReceivedCall> {
+    return waitFor(() => this.receiver.calls.find(which), { what: () => `${what} is called; ${this.#said()}` });
+  }
+
+  /** Resolves when a node has written such a line. */
+  async says(node: RigNode, line: RegExp, deadlineMs = 20_000): Promise<void> {
+    await waitFor(() => line.test(node.output()), {
+      deadlineMs,
+      what: () => `a node says ${String(line)}; it said:\n${node.output()}`,
+    });
+  }
+
+  /** Ends the load, waits until every order is final, stops all nodes in good order and judges what happened. */
+  async judge(): Promise<Judgement> {
+    await this.#load?.stop();
+    this.receiver.letGo();
+    await waitFor(async () => (await this.backend.countOpen()) === 0, {
+      deadlineMs: 30_000,
+      what: () => `every order is final; ${this.#said()}`,
+    });
+    const exits = await Promise.all(this.running.map((node) => node.end("SIGTERM")));
+    assert.deepEqual(
+      exits.filter((exit) => exit !== 0),
+      [],
+      this.#said(),
+    );
+    return this.#judgeEvidence();
+  }
+
+  /** The same, and nothing is wrong. */
+  async expectSound(): Promise<Judgement> {
+    const judgement = await this.judge();
+    const { lines } = judgement;
+    const first = lines.slice(0, 20).join("\n");
+    assert.equal(lines.length, 0, `${lines.length} violations, the first:\n${first}\n${this.#said()}`);
+    return judgement;
+  }
+
+  async #judgeEvidence(): Promise<Judgement> {
+    const evidence: ClusterEvidence = {
+      record: this.record(),
+      stored: await this.backend.readContent(),
+      faults: this.faults,
+    };
+    const acknowledged = [...this.acknowledged, ...(this.#load?.acknowledged ?? [])];
+    const { calls } = this.receiver;
+    const ofOrders = findViolations({ pipeline: STEP_NAMES, acknowledged, stored: evidence.stored, calls });
+    const ofNodes = findClusterViolations(evidence);
+    const moves = this.faults.flatMap((fault) => moveAgainMs(evidence, calls, fault) ?? []);
+    const judgement = {
+      evidence,
+      moveAgainMs: moves.length === 0 ? null : Math.max(...moves),
+      rules: new Set<string>([...ofOrders, ...ofNodes].map(({ rule }) => rule)),
+      lines: [
+        ...ofNodes.map(({ guarantee, rule, detail }) => `${guarantee} ${rule}: ${detail}`),
+        ...ofOrders.map(({ guarantee, rule, orderId, detail }) => `${guarantee} ${rule}: order ${orderId}: ${detail}`),
+      ],
+    };
+    const writes = entriesOf(evidence.record, "write");
+    const late = ofNodes.filter(({ rule }) => rule === "written_by_non_owner" || rule === "written_after_fence");
+    const facts: readonly (readonly [name: string, value: number | null])[] = [
+      ["orders acknowledged", acknowledged.length],
+      ["lost", ofOrders.filter(({ rule }) => rule === "lost_order").length],
+      ["late writes accepted", late.length],
+      ["writes refused", writes.filter(({ outcome }) => outcome === "conflict" || outcome === "fenced").length],
+      ["calls", calls.length],
+      ["repeated calls", this.receiver.repeatedCalls],
+      ["deaths", confirmedDeaths(evidence.record).length],
+      ["false failovers", falseFailovers(evidence).length],
+      [
+        "ms until the last order moved again",
+        judgement.moveAgainMs === null ? null : Math.round(judgement.moveAgainMs),
+      ],
+    ];
+    this.#t.diagnostic(facts.map(([name, value]) => `${name}: ${value ?? "-"}`).join(", "));
+    return judgement;
+  }
+
+  /** For whoever looks into a failure. */
+  #said(): string {
+    const said = this.nodes.map(({ serviceId, pid, output }) => `--- ${serviceId}, process ${pid}:\n${output()}`);
+    return `seed ${SEED}; the nodes said:\n${said.join("\n")}`;
+  }
+}
+
+/** By each node, until it counts as working. */
+const CALLS_DUE = 20;
+const ORDERS_DUE = 40;

@@ -1,0 +1,110 @@
+/** Nodes that are killed (kill -9) under load: their orders go on elsewhere, soon, each of them, and nothing is done twice that counts. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ClusterRig, TTL_MS } from "./cluster-rig.ts";
+
+/** What docs/cluster.md promises for a process that is gone, four times over: the machine is busy with all processes of the test. */
+const MOVE_AGAIN_MS_MAX = 4 * 0.35 * TTL_MS;
+
+test("the orders of a worker that is killed under load go on at the other nodes", async (t) => {
+  const rig = await ClusterRig.start(t);
+  await rig.startLoad();
+  const [worker] = await rig.workers();
+  await rig.kill(worker);
+  await rig.ownsNothing(rig.incarnationOf(worker));
+  await rig.goesOn();
+  const { moveAgainMs } = await rig.expectSound();
+  assertMovedWithin(moveAgainMs, MOVE_AGAIN_MS_MAX);
+});
+
+test("the orders of a leader that is killed under load go on at the other nodes, of which one leads", async (t) => {
+  const rig = await ClusterRig.start(t);
+  await rig.startLoad();
+  const leader = await rig.settled();
+  await rig.kill(leader);
+  await rig.ownsNothing(rig.incarnationOf(leader));
+  assert.notEqual(await rig.settled(), leader);
+  await rig.goesOn();
+  const { moveAgainMs } = await rig.expectSound();
+  assertMovedWithin(moveAgainMs, MOVE_AGAIN_MS_MAX);
+});
+
+test("the orders of a leader and a worker that are killed at once go on at the last node", async (t) => {
+  const rig = await ClusterRig.start(t);
+  await rig.startLoad();
+  const [worker] = await rig.workers();
+  const leader = await rig.settled();
+  await rig.kill(leader, worker);
+  await rig.ownsNothing(rig.incarnationOf(leader));
+  await rig.ownsNothing(rig.incarnationOf(worker));
+  await rig.goesOn();
+  const { moveAgainMs } = await rig.expectSound();
+  assertMovedWithin(moveAgainMs, MOVE_AGAIN_MS_MAX);
+});
+
+test("a cluster that is killed whole under load goes on with every order when it is started again", async (t) => {
+  const rig = await ClusterRig.start(t);
+  await rig.startLoad();
+  const killed = rig.running;
+  await rig.kill(...killed);
+  await Promise.all(killed.map(({ data }) => rig.addNode({ data })));
+  await rig.settled();
+  await Promise.all(killed.map((node) => rig.ownsNothing(rig.incarnationOf(node))));
+  await rig.goesOn();
+  await rig.expectSound();
+});
+
+test("of a cluster that is killed whole, one node alone goes on with every order", async (t) => {
+  const rig = await ClusterRig.start(t);
+  await rig.startLoad();
+  const killed = rig.running;
+  await rig.kill(...killed);
+  await rig.addNode({ data: killed[0]?.data ?? "" });
+  await Promise.all(killed.map((node) => rig.ownsNothing(rig.incarnationOf(node))));
+  await rig.goesOn();
+  await rig.expectSound();
+});
+
+for (const moment of ["before", "after"] as const) {
+  test(`orders go on when a node that takes them over is killed right ${moment} its claim is committed`, async (t) => {
+    const rig = await ClusterRig.start(t, { nodes: [{}, {}, { kill: { moment, write: 1, kind: "claimOrders" } }] });
+    await rig.startLoad();
+    const [, victim, taker] = rig.nodes;
+    assert.ok(victim !== undefined && taker !== undefined);
+    await rig.kill(victim);
+    assert.equal(await taker.exited, "SIGKILL");
+    rig.noteFault(taker);
+    await rig.ownsNothing(rig.incarnationOf(victim));
+    await rig.ownsNothing(rig.incarnationOf(taker));
+    await rig.goesOn();
+    await rig.expectSound();
+  });
+}
+
+test("an order whose owner is killed at each of its rollbacks is rolled back once each, last step first", async (t) => {
+  const rig = await ClusterRig.start(t, { nodes: [{}, {}, {}, {}], answerMs: 0 });
+  rig.receiver.hold(({ direction, attempt }) => direction === "rollback" && attempt === 1);
+  const [first] = rig.nodes;
+  assert.ok(first !== undefined);
+  await rig.submit(first, { fail_at: "Ship" });
+  for (const step of ["Ship", "Charge", "Reserve"]) {
+    const held = await rig.heldCall(`the rollback of ${step}`, (call) => call.step === step);
+    const owner = rig.nodes.find((node) => rig.incarnationOf(node) === held.incarnation);
+    assert.ok(owner !== undefined);
+    await rig.kill(owner);
+    await rig.call(`the rollback of ${step} again`, (call) => {
+      return call.step === step && call.direction === "rollback" && call.attempt === 2;
+    });
+  }
+  const { evidence } = await rig.expectSound();
+  assert.deepEqual(
+    evidence.stored.map(({ status }) => status),
+    ["failed"],
+  );
+  assert.equal(rig.receiver.repeatedCalls, 3, "each rollback was cut once");
+});
+
+function assertMovedWithin(moveAgainMs: number | null, ms: number): void {
+  assert.ok(moveAgainMs !== null, "no order changed hands: nothing is proved");
+  assert.ok(moveAgainMs <= ms, `the last order moved again after ${moveAgainMs} ms, and ${ms} were allowed`);
+}

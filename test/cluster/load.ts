@@ -1,0 +1,92 @@
+/** Clients of a cluster: each submits one order after the other, to whichever node, and keeps what it was promised. */
+import { setTimeout as delay } from "node:timers/promises";
+import type { Acknowledgement } from "../crash/checker.ts";
+import { STEP_NAMES } from "../crash/receiver-pipeline.ts";
+import { seededRandom } from "../crash/seeded-random.ts";
+import { submitOrder } from "../support/client.ts";
+
+export interface LoadOptions {
+  /** Addresses of the nodes that clients know at the moment. */
+  readonly urls: () => readonly string[];
+  readonly seed: number;
+  readonly clients?: number;
+}
+
+/** Between an answer and the client's next order: the machine is to be busy, not overrun. */
+const PACE_MS = 15;
+
+/** After it a client gives a request up: the node may be frozen. */
+const ANSWER_MS = 1_000;
+
+export class ClusterLoad {
+  readonly acknowledged: Acknowledgement[] = [];
+  /** Requests that had no answer. */
+  cutOff = 0;
+  /** Requests that were answered with 503. */
+  refused = 0;
+  readonly #urls: () => readonly string[];
+  readonly #clients: Promise<void>;
+  #made = 0;
+  #stopping = false;
+
+  constructor({ urls, seed, clients = 6 }: LoadOptions) {
+    this.#urls = urls;
+    const all = Array.from({ length: clients }, (_, index) => this.#runClient(seededRandom(seed + index)));
+    this.#clients = Promise.all(all).then(() => undefined);
+    this.#clients.catch(() => undefined); // heard in stop
+  }
+
+  /** Begins nothing more, and resolves when what was begun with a key has its answer. */
+  stop(): Promise<void> {
+    this.#stopping = true;
+    return this.#clients;
+  }
+
+  async #runClient(random: () => number): Promise<void> {
+    while (!this.#stopping) {
+      await this.#submitOne(random);
+      await delay(PACE_MS);
+    }
+  }
+
+  async #submitOne(random: () => number): Promise<void> {
+    const number = ++this.#made;
+    const idempotencyKey = random() < 0.7 ? `key-${number}` : null;
+    const body = JSON.stringify({ number, ...fate(random) });
+    for (;;) {
+      const urls = this.#urls();
+      const url = urls[Math.floor(random() * urls.length)];
+      const orderId = url === undefined ? null : await this.#ask(url, body, idempotencyKey);
+      if (orderId !== null) {
+        this.acknowledged.push({ orderId, idempotencyKey, body });
+        return;
+      }
+      // Without a key, to send it again would be another order; whether there is one now, nobody knows.
+      if (idempotencyKey === null) return;
+      await delay(PACE_MS);
+    }
+  }
+
+  /** Null: nobody knows whether there is an order now. */
+  async #ask(url: string, body: string, key: string | null): Promise<string | null> {
+    try {
+      const headers = key === null ? {} : { "idempotency-key": key };
+      const answer = await submitOrder(url, body, headers, AbortSignal.timeout(ANSWER_MS));
+      if (answer.status === 201) return String(answer.json?.["order_id"]);
+      if (answer.status !== 503) throw new Error(`a client was answered ${answer.status}: ${answer.text}`);
+      this.refused++;
+    } catch (error) {
+      if (!(error instanceof TypeError || error instanceof DOMException)) throw error;
+      this.cutOff++;
+    }
+    return null;
+  }
+}
+
+/** What a body asks for: two in ten orders fail, two in ten have a hiccup. */
+function fate(random: () => number): object {
+  const step = STEP_NAMES[Math.floor(random() * STEP_NAMES.length)];
+  const die = random();
+  if (die < 0.2) return { fail_at: step };
+  return die < 0.4 ? { flaky_at: step } : {};
+}

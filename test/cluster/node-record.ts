@@ -1,0 +1,147 @@
+/**
+ * What a node asked of the store and what it heard, noted by the node's own process as it happens: orders' histories don't say who
+ * wrote them and when, and so can't prove that nobody wrote who must not.
+ *
+ * 1. An entry is in the file when the node goes on from what it heard: a process that is killed leaves out the last one at most.
+ * 2. Times are those of monotonicMs: entries of all processes of this host can be compared.
+ */
+import { openSync, readdirSync, readFileSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import type { Incarnation, OrderEvent } from "../../src/order/order.ts";
+import type { Store, WriteOutcome } from "../../src/store/store.ts";
+import { passOn, passOnCluster } from "../crash/fault-stores.ts";
+import { monotonicMs } from "../support/wait.ts";
+
+/** When something was asked, and when the answer was heard. */
+interface Span {
+  readonly startMs: number;
+  readonly endMs: number;
+}
+
+export type RecordEntry = { readonly pid: number } & (
+  | (Span & { readonly kind: "registered"; readonly serviceId: string; readonly incarnation: Incarnation })
+  | (Span & { readonly kind: "beat"; readonly incarnation: Incarnation; readonly alive: boolean })
+  /** Noted before it is asked, as who asks may not live to hear. */
+  | {
+      readonly kind: "death_asked";
+      readonly incarnation: Incarnation;
+      readonly heartbeat: number;
+      readonly startMs: number;
+    }
+  | (Span & {
+      readonly kind: "death";
+      readonly incarnation: Incarnation;
+      readonly heartbeat: number;
+      readonly done: boolean;
+    })
+  | { readonly kind: "leave_asked"; readonly incarnation: Incarnation; readonly startMs: number }
+  | (Span & {
+      readonly kind: "leadership";
+      readonly incarnation: Incarnation;
+      readonly term: number;
+      readonly done: boolean;
+    })
+  | (Span & {
+      readonly kind: "claim";
+      readonly from: Incarnation;
+      readonly to: Incarnation;
+      readonly outcome: "claimed" | "owner_alive" | "fenced";
+      /** What it brought. */
+      readonly orderIds: readonly string[];
+      /** Nothing was left to claim after it. */
+      readonly wasLast: boolean;
+    })
+  | (Span & {
+      readonly kind: "write";
+      readonly orderId: string;
+      /** Who the write says it is. */
+      readonly owner: Incarnation;
+      /** The revision that it follows; 0: it creates the order. */
+      readonly follows: number;
+      readonly event: OrderEvent;
+      readonly outcome: WriteOutcome["kind"];
+    })
+);
+
+export type EntryOf<K extends RecordEntry["kind"]> = Extract<RecordEntry, { kind: K }>;
+
+type Noted = RecordEntry extends infer E ? (E extends RecordEntry ? Omit<E, "pid"> : never) : never;
+
+/** A store as it is, with a record in a file of this process in `folder`. */
+export function recordedStore(store: Store, folder: string): Store {
+  const file = openSync(join(folder, `${process.pid}.jsonl`), "a");
+  const note = (...entries: readonly Noted[]): void => {
+    const lines = entries.map((entry) => `${JSON.stringify({ pid: process.pid, ...entry })}\n`);
+    if (lines.length > 0) writeSync(file, lines.join(""));
+  };
+  const timed = async <T>(ask: () => Promise<T>): Promise<Span & { readonly answer: T }> => {
+    const startMs = monotonicMs();
+    const answer = await ask();
+    return { answer, startMs, endMs: monotonicMs() };
+  };
+  const { cluster } = store;
+  return {
+    ...passOn(store),
+    cluster: {
+      ...passOnCluster(cluster),
+      register: async (node, atMs) => {
+        const { answer: incarnation, ...span } = await timed(() => cluster.register(node, atMs));
+        note({ kind: "registered", serviceId: node.serviceId, incarnation, ...span });
+        return incarnation;
+      },
+      beat: async (incarnation, ordersInFlight, atMs) => {
+        const { answer: alive, ...span } = await timed(() => cluster.beat(incarnation, ordersInFlight, atMs));
+        note({ kind: "beat", incarnation, alive, ...span });
+        return alive;
+      },
+      markDead: async (incarnation, heartbeat) => {
+        note({ kind: "death_asked", incarnation, heartbeat, startMs: monotonicMs() });
+        const { answer: done, ...span } = await timed(() => cluster.markDead(incarnation, heartbeat));
+        note({ kind: "death", incarnation, heartbeat, done, ...span });
+        return done;
+      },
+      leave: (incarnation) => {
+        note({ kind: "leave_asked", incarnation, startMs: monotonicMs() });
+        return cluster.leave(incarnation);
+      },
+      claimLeadership: async (incarnation, seen) => {
+        const { answer: done, ...span } = await timed(() => cluster.claimLeadership(incarnation, seen));
+        note({ kind: "leadership", incarnation, term: seen.term + 1, done, ...span });
+        return done;
+      },
+    },
+    commit: async (writes) => {
+      const { answer: outcomes, ...span } = await timed(() => store.commit(writes));
+      const entries = writes.map((write, index): Noted => {
+        const outcome = outcomes[index]?.kind ?? "conflict";
+        const { orderId, event } = write;
+        return write.kind === "create"
+          ? { kind: "write", orderId, owner: write.event.owner, follows: 0, event, outcome, ...span }
+          : { kind: "write", orderId, owner: write.owner, follows: write.expectedRevision, event, outcome, ...span };
+      });
+      note(...entries);
+      return outcomes;
+    },
+    claimOrders: async (from, to, atMs, limit) => {
+      const { answer: claim, ...span } = await timed(() => store.claimOrders(from, to, atMs, limit));
+      const claimed = claim.kind === "claimed" ? [...claim.orders, ...claim.damaged] : [];
+      const orderIds = claimed.map(({ orderId }) => orderId);
+      const wasLast = claim.kind === "claimed" && orderIds.length < limit;
+      note({ kind: "claim", from, to, outcome: claim.kind, orderIds, wasLast, ...span });
+      return claim;
+    },
+  };
+}
+
+/** Every entry of every process that had `folder`, by their start. */
+export function readRecord(folder: string): RecordEntry[] {
+  return readdirSync(folder)
+    .flatMap((name) => entriesIn(readFileSync(join(folder, name), "utf8")))
+    .toSorted((one, other) => one.startMs - other.startMs);
+}
+
+/** What follows the last line's end was cut off by a kill. */
+function entriesIn(text: string): RecordEntry[] {
+  const lines = text.slice(0, text.lastIndexOf("\n") + 1).split("\n");
+  return lines.filter((line) => line !== "").map((line) => JSON.parse(line) as RecordEntry);
+}
