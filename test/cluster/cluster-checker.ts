@@ -11,6 +11,8 @@ import type { EntryOf, RecordEntry } from "./node-record.ts";
 export interface Fault {
   readonly pid: number;
   readonly atMs: number;
+  /** Until then it explains a death whatever the process says meanwhile: its beginning is not known to the moment. */
+  readonly untilMs?: number;
 }
 
 export interface ClusterEvidence {
@@ -82,10 +84,11 @@ export function falseFailovers({ record, faults }: ClusterEvidence): EntryOf<"de
     ({ incarnation }) => incarnation,
   );
   return confirmedDeaths(record).filter(({ incarnation, deadPid, startMs, endMs }) => {
-    const explains = ({ pid, atMs }: Fault): boolean =>
-      pid === deadPid &&
-      atMs <= endMs &&
-      !(beats.get(incarnation) ?? []).some((beat) => beat.startMs > atMs && beat.endMs < startMs);
+    const explains = ({ pid, atMs, untilMs = 0 }: Fault): boolean => {
+      if (pid !== deadPid || atMs > endMs) return false;
+      if (startMs < untilMs) return true;
+      return !(beats.get(incarnation) ?? []).some((beat) => beat.startMs > atMs && beat.endMs < startMs);
+    };
     return !faults.some(explains);
   });
 }

@@ -229,9 +229,10 @@ export class ClusterRig {
     return first;
   }
 
-  /** From now on the others may take it for dead. */
-  noteFault({ pid }: RigNode): Fault {
-    const fault = { pid, atMs: monotonicMs() };
+  /** From now on the others may take it for dead, until it says that it lives, or until the time is over. */
+  noteFault({ pid }: RigNode, timeMs?: number): Fault {
+    const atMs = monotonicMs();
+    const fault = timeMs === undefined ? { pid, atMs } : { pid, atMs, untilMs: atMs + timeMs };
     this.faults.push(fault);
     return fault;
   }

@@ -1,0 +1,112 @@
+/** Nodes that stand still and wake up: stopped by a signal, or with an event loop that a step has blocked. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { waitFor } from "../support/wait.ts";
+import { confirmedDeaths, entriesOf } from "./cluster-checker.ts";
+import { ClusterRig, type RigNode } from "./cluster-rig.ts";
+import { monotonicMs } from "../support/wait.ts";
+
+/** Short, as whole TTLs of silence are waited for. */
+const TTL_MS = 1_000;
+
+const BLOCK_MS = 3 * TTL_MS;
+
+/** What docs/cluster.md promises for a node that is silent, four times over. */
+const MOVE_AGAIN_MS_MAX = 4 * 1.05 * TTL_MS;
+
+for (const whom of ["worker", "leader"] as const) {
+  test(`a ${whom} that is frozen for three TTLs under load changes nothing when it wakes up, and joins again by itself`, async (t) => {
+    const rig = await ClusterRig.start(t, { ttlMs: TTL_MS });
+    await rig.startLoad();
+    const leader = await rig.settled();
+    const node = whom === "leader" ? leader : (await rig.workers())[0];
+    const former = rig.incarnationOf(node);
+    const { atMs } = rig.freeze(node);
+    await rig.ownsNothing(former);
+    await hasPassed(atMs + 3 * TTL_MS);
+    rig.wake(node);
+    await rig.says(node, /was taken for dead: .* joins again/);
+    await rig.says(node, /Joined again/);
+    await rig.settled();
+    await rig.goesOn();
+    const { evidence, moveAgainMs } = await rig.expectSound();
+    assert.ok(rig.incarnationOf(node) > former, "it has a new incarnation");
+    assert.equal(confirmedDeaths(evidence.record).length, 1);
+    const late = entriesOf(evidence.record, "write").filter((write) => write.owner === former && write.endMs > atMs);
+    assert.ok(moveAgainMs !== null && moveAgainMs <= MOVE_AGAIN_MS_MAX, `moved again after ${moveAgainMs} ms`);
+    t.diagnostic(`writes of the former incarnation that were answered after it froze: ${late.length}`);
+  });
+}
+
+test("late writes of a node that wakes up are refused, each of them", async (t) => {
+  const rig = await ClusterRig.start(t, { ttlMs: TTL_MS, answerMs: 0 });
+  const [worker] = await rig.workers();
+  rig.receiver.hold();
+  const orderIds = await Promise.all(Array.from({ length: 20 }, () => rig.submit(worker)));
+  await waitFor(() => rig.receiver.held.length === orderIds.length, { what: "the first steps are called" });
+  const former = rig.incarnationOf(worker);
+  const calls = [...rig.receiver.held];
+  rig.freeze(worker);
+  await rig.ownsNothing(former);
+  // Answered while it sleeps: when it wakes up, it hears that its steps are done, and writes so.
+  for (const call of calls) call.answer();
+  rig.wake(worker);
+  await rig.says(worker, /Joined again/);
+  const { evidence } = await rig.expectSound();
+  const late = entriesOf(evidence.record, "write").filter(({ owner, follows }) => owner === former && follows > 0);
+  assert.deepEqual(
+    late.filter(({ outcome }) => outcome === "applied"),
+    [],
+  );
+  t.diagnostic(`late writes: ${late.length}`);
+});
+
+test("a node that is frozen for less than its TTL keeps its orders", async (t) => {
+  const rig = await ClusterRig.start(t, { ttlMs: 2 * TTL_MS });
+  await rig.startLoad();
+  const [worker] = await rig.workers();
+  const { pid, atMs } = rig.freeze(worker);
+  await hasPassed(atMs + TTL_MS);
+  rig.wake(worker);
+  rig.faults.splice(0); // nobody has a reason to take it for dead
+  await rig.goesOn();
+  await rig.settled();
+  const { evidence } = await rig.expectSound();
+  assert.deepEqual(confirmedDeaths(evidence.record), []);
+  assert.equal(entriesOf(evidence.record, "registered").filter((entry) => entry.pid === pid).length, 1);
+});
+
+test("a node whose event loop a step blocks for three TTLs loses its orders, and joins again when it is free", async (t) => {
+  const rig = await ClusterRig.start(t, { ttlMs: TTL_MS });
+  await rig.startLoad();
+  const [worker] = await rig.workers();
+  await expectDeathByBlockedStep(rig, worker);
+});
+
+test("a leader whose event loop a step blocks for three TTLs is replaced, and joins again when it is free", async (t) => {
+  const rig = await ClusterRig.start(t, { ttlMs: TTL_MS });
+  await rig.startLoad();
+  await expectDeathByBlockedStep(rig, await rig.settled());
+});
+
+async function expectDeathByBlockedStep(rig: ClusterRig, node: RigNode): Promise<void> {
+  const former = rig.incarnationOf(node);
+  const fault = rig.noteFault(node, BLOCK_MS + TTL_MS);
+  const orderId = await rig.submit(node, { block_at: "Charge", block_ms: BLOCK_MS });
+  await rig.call("the blocking step", (call) => call.orderId === orderId && call.step === "Charge");
+  await rig.ownsNothing(former);
+  await rig.says(node, /was taken for dead: .* joins again/);
+  await rig.says(node, /Joined again/);
+  await rig.settled();
+  await rig.goesOn();
+  const { evidence } = await rig.expectSound();
+  assert.equal(confirmedDeaths(evidence.record).length, 1);
+  const again = rig.receiver.calls.find((call) => call.orderId === orderId && call.incarnation !== former);
+  assert.ok(again !== undefined, "another node has made the step again");
+  assert.ok(again.atMs - fault.atMs <= MOVE_AGAIN_MS_MAX, `it was made again after ${again.atMs - fault.atMs} ms`);
+}
+
+/** What happens meanwhile is the test's own subject: that time passes. */
+function hasPassed(dueMs: number): Promise<boolean> {
+  return waitFor(() => monotonicMs() >= dueMs, { what: "the time has passed" });
+}

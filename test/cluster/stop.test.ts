@@ -1,0 +1,56 @@
+/** Nodes that are stopped in good order (SIGTERM): they give their orders away, and nobody has to find out that they are gone. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { monotonicMs } from "../support/wait.ts";
+import { confirmedDeaths, moveAgainMs } from "./cluster-checker.ts";
+import { ClusterRig } from "./cluster-rig.ts";
+
+/** A hand-over may take half a second (rule 8); four times over, as the machine is busy with all processes of the test. */
+const HAND_OVER_MS_MAX = 2_000;
+
+for (const whom of ["worker", "leader"] as const) {
+  test(`a ${whom} that is told to stop under load gives its orders to the others at once and exits with 0`, async (t) => {
+    const rig = await ClusterRig.start(t);
+    await rig.startLoad();
+    const leader = await rig.settled();
+    const node = whom === "leader" ? leader : (await rig.workers())[0];
+    const incarnation = rig.incarnationOf(node);
+    const stop = { pid: node.pid, atMs: monotonicMs() };
+    assert.equal(await node.end("SIGTERM"), 0);
+    assert.equal(await rig.backend.countOpen(incarnation), 0, "it has given everything away before it is gone");
+    await rig.goesOn();
+    const { evidence } = await rig.expectSound();
+    assert.deepEqual(confirmedDeaths(evidence.record), [], "nobody is taken for dead");
+    const handOverMs = moveAgainMs(evidence, rig.receiver.calls, stop);
+    assert.ok(handOverMs !== null, "no order changed hands: nothing is proved");
+    assert.ok(handOverMs <= HAND_OVER_MS_MAX, `the last order moved again after ${handOverMs} ms`);
+    assert.match(node.output(), /orders given to other nodes: [1-9]/);
+  });
+}
+
+test("nodes that are told to stop one after the other, until none is left, lose no order", async (t) => {
+  const rig = await ClusterRig.start(t);
+  const load = await rig.startLoad();
+  const [first, second, third] = rig.nodes;
+  assert.ok(first !== undefined && second !== undefined && third !== undefined);
+  assert.equal(await first.end("SIGTERM"), 0);
+  await rig.goesOn();
+  assert.deepEqual(await Promise.all([second.end("SIGTERM"), third.end("SIGTERM")]), [0, 0]);
+  await rig.addNode({ data: second.data });
+  await rig.goesOn();
+  await load.stop();
+  await rig.expectSound();
+});
+
+test("a step that outlasts the grace time is cut, and made again by another node", async (t) => {
+  const rig = await ClusterRig.start(t, { nodes: [{ args: ["--grace", "200ms"] }, {}], answerMs: 0 });
+  const [first] = rig.nodes;
+  assert.ok(first !== undefined);
+  rig.receiver.hold(({ attempt }) => attempt === 1);
+  await rig.submit(first);
+  await rig.heldCall("the first step", ({ step }) => step === "Reserve");
+  assert.equal(await first.end("SIGTERM"), 0);
+  assert.match(first.output(), /orders given to other nodes: 1; steps cut short, to be called again: 1/);
+  await rig.call("the first step again", ({ step, attempt }) => step === "Reserve" && attempt === 2);
+  await rig.expectSound();
+});
