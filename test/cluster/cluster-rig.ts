@@ -29,11 +29,12 @@ import {
   moveAgainMs,
 } from "./cluster-checker.ts";
 import { ClusterLoad } from "./load.ts";
-import { readRecord, type RecordEntry } from "./node-record.ts";
+import { type EntryOf, type RecordEntry, RecordReader } from "./node-record.ts";
 
 const CRASH_NODE = fileURLToPath(new URL("../crash/crash-node.ts", import.meta.url));
 
-const SEED = Number(process.env["ORDER_PROCESS_SEED"] ?? Math.floor(Math.random() * 2 ** 32));
+/** Replays what clients and tests choose by chance; what the machine does between is its own. */
+export const SEED = Number(process.env["ORDER_PROCESS_SEED"] ?? Math.floor(Math.random() * 2 ** 32));
 
 /** Silence after which a node counts as dead, unless a test says otherwise. */
 export const TTL_MS = 2_000;
@@ -102,6 +103,7 @@ export class ClusterRig {
   readonly acknowledged: Acknowledgement[] = [];
   readonly #t: TestContext;
   readonly #recordFolder: string;
+  readonly #reader: RecordReader;
   readonly #gone = new Set<RigNode>();
   readonly #frozen = new Set<RigNode>();
   #load: ClusterLoad | null = null;
@@ -113,6 +115,7 @@ export class ClusterRig {
     this.ttlMs = ttlMs;
     this.#recordFolder = join(temporaryFolder(t), "record");
     mkdirSync(this.#recordFolder);
+    this.#reader = new RecordReader(this.#recordFolder);
   }
 
   /** Starts a cluster and resolves when all its nodes see each other and one leader. */
@@ -198,10 +201,10 @@ export class ClusterRig {
   }
 
   /** Begins the load; resolves when every node has calls under way. */
-  async startLoad(): Promise<ClusterLoad> {
-    const load = new ClusterLoad({ urls: () => this.running.map(({ url }) => url), seed: SEED });
+  async startLoad(clients = 6): Promise<ClusterLoad> {
+    const load = new ClusterLoad({ urls: () => this.running.map(({ url }) => url), seed: SEED, clients });
     this.#load = load;
-    this.#t.after(() => load.stop().catch(() => undefined));
+    this.#t.after(() => load.abandon());
     await this.goesOn();
     return load;
   }
@@ -252,11 +255,21 @@ export class ClusterRig {
 
   /** The last incarnation that a process has registered; 0: none. */
   incarnationOf({ pid }: RigNode): Incarnation {
-    return entriesOf(this.record(), "registered").findLast((entry) => entry.pid === pid)?.incarnation ?? 0;
+    return entriesOf(this.#reader.of(pid), "registered").at(-1)?.incarnation ?? 0;
   }
 
+  /** What a process has in memory and can't do without, in bytes. */
+  async heapBytes(node: RigNode): Promise<number> {
+    const notes = (): readonly EntryOf<"memory">[] => entriesOf(this.#reader.of(node.pid), "memory");
+    const before = notes().length;
+    process.kill(node.pid, "SIGUSR2");
+    const { heapBytes } = await waitFor(() => notes()[before], { what: "the node has looked at its memory" });
+    return heapBytes;
+  }
+
+  /** What all nodes have asked of the store, and heard. */
   record(): RecordEntry[] {
-    return readRecord(this.#recordFolder);
+    return this.#reader.all();
   }
 
   /** Resolves when an incarnation owns no order that is not final. */
@@ -265,6 +278,11 @@ export class ClusterRig {
       deadlineMs,
       what: () => `the orders of incarnation ${incarnation} are others'; ${this.#said()}`,
     });
+  }
+
+  /** The same for a process that is gone; at once for one that runs. */
+  async ownsNothingIfGone(node: RigNode): Promise<void> {
+    if (this.#gone.has(node)) await this.ownsNothing(this.incarnationOf(node));
   }
 
   /** Resolves with the first such call that the receiver holds. */

@@ -4,12 +4,13 @@ import type { Acknowledgement } from "../crash/checker.ts";
 import { STEP_NAMES } from "../crash/receiver-pipeline.ts";
 import { seededRandom } from "../crash/seeded-random.ts";
 import { submitOrder } from "../support/client.ts";
+import { monotonicMs } from "../support/wait.ts";
 
 export interface LoadOptions {
   /** Addresses of the nodes that clients know at the moment. */
   readonly urls: () => readonly string[];
   readonly seed: number;
-  readonly clients?: number;
+  readonly clients: number;
 }
 
 /** Between an answer and the client's next order: the machine is to be busy, not overrun. */
@@ -17,6 +18,9 @@ const PACE_MS = 15;
 
 /** After it a client gives a request up: the node may be frozen. */
 const ANSWER_MS = 1_000;
+
+/** After it something is wrong: a client has tried again all the time. */
+const DEADLINE_MS = 30_000;
 
 export class ClusterLoad {
   readonly acknowledged: Acknowledgement[] = [];
@@ -28,8 +32,9 @@ export class ClusterLoad {
   readonly #clients: Promise<void>;
   #made = 0;
   #stopping = false;
+  #abandoned = false;
 
-  constructor({ urls, seed, clients = 6 }: LoadOptions) {
+  constructor({ urls, seed, clients }: LoadOptions) {
     this.#urls = urls;
     const all = Array.from({ length: clients }, (_, index) => this.#runClient(seededRandom(seed + index)));
     this.#clients = Promise.all(all).then(() => undefined);
@@ -40,6 +45,12 @@ export class ClusterLoad {
   stop(): Promise<void> {
     this.#stopping = true;
     return this.#clients;
+  }
+
+  /** Ends at once, whatever has no answer. */
+  abandon(): void {
+    this.#stopping = true;
+    this.#abandoned = true;
   }
 
   async #runClient(random: () => number): Promise<void> {
@@ -53,7 +64,8 @@ export class ClusterLoad {
     const number = ++this.#made;
     const idempotencyKey = random() < 0.7 ? `key-${number}` : null;
     const body = JSON.stringify({ number, ...fate(random) });
-    for (;;) {
+    const endMs = monotonicMs() + DEADLINE_MS;
+    while (!this.#abandoned) {
       const urls = this.#urls();
       const url = urls[Math.floor(random() * urls.length)];
       const orderId = url === undefined ? null : await this.#ask(url, body, idempotencyKey);
@@ -63,6 +75,7 @@ export class ClusterLoad {
       }
       // Without a key, to send it again would be another order; whether there is one now, nobody knows.
       if (idempotencyKey === null) return;
+      if (monotonicMs() > endMs) throw new Error(`a client got no order accepted for ${DEADLINE_MS} ms`);
       await delay(PACE_MS);
     }
   }

@@ -5,7 +5,7 @@
  * 1. An entry is in the file when the node goes on from what it heard: a process that is killed leaves out the last one at most.
  * 2. Times are those of monotonicMs: entries of all processes of this host can be compared.
  */
-import { openSync, readdirSync, readFileSync, writeSync } from "node:fs";
+import { openSync, readdirSync, readFileSync, statSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import type { Incarnation, OrderEvent } from "../../src/order/order.ts";
 import type { Store, WriteOutcome } from "../../src/store/store.ts";
@@ -61,19 +61,38 @@ export type RecordEntry = { readonly pid: number } & (
       readonly event: OrderEvent;
       readonly outcome: WriteOutcome["kind"];
     })
+  | { readonly kind: "memory"; readonly heapBytes: number; readonly startMs: number }
 );
 
 export type EntryOf<K extends RecordEntry["kind"]> = Extract<RecordEntry, { kind: K }>;
 
 type Noted = RecordEntry extends infer E ? (E extends RecordEntry ? Omit<E, "pid"> : never) : never;
 
-/** A store as it is, with a record in a file of this process in `folder`. */
-export function recordedStore(store: Store, folder: string): Store {
-  const file = openSync(join(folder, `${process.pid}.jsonl`), "a");
-  const note = (...entries: readonly Noted[]): void => {
+/** Writes the record of this process to a file of its own in a folder. */
+export class NodeRecord {
+  readonly #file: number;
+
+  constructor(folder: string) {
+    this.#file = openSync(join(folder, `${process.pid}.jsonl`), "a");
+  }
+
+  /** Notes how much memory is in use at the moment. */
+  noteMemory(heapBytes: number): void {
+    this.#note({ kind: "memory", heapBytes, startMs: monotonicMs() });
+  }
+
+  /** A store as it is, with this record of it. */
+  wrap(store: Store): Store {
+    return recordedStore(store, (...entries) => this.#note(...entries));
+  }
+
+  #note(...entries: readonly Noted[]): void {
     const lines = entries.map((entry) => `${JSON.stringify({ pid: process.pid, ...entry })}\n`);
-    if (lines.length > 0) writeSync(file, lines.join(""));
-  };
+    if (lines.length > 0) writeSync(this.#file, lines.join(""));
+  }
+}
+
+function recordedStore(store: Store, note: (...entries: readonly Noted[]) => void): Store {
   const timed = async <T>(ask: () => Promise<T>): Promise<Span & { readonly answer: T }> => {
     const startMs = monotonicMs();
     const answer = await ask();
@@ -133,15 +152,35 @@ export function recordedStore(store: Store, folder: string): Store {
   };
 }
 
-/** Every entry of every process that had `folder`, by their start. */
-export function readRecord(folder: string): RecordEntry[] {
-  return readdirSync(folder)
-    .flatMap((name) => entriesIn(readFileSync(join(folder, name), "utf8")))
-    .toSorted((one, other) => one.startMs - other.startMs);
-}
+/** Reads the record of all processes that have a folder, again and again: each entry once. */
+export class RecordReader {
+  readonly #folder: string;
+  /** By process. */
+  readonly #files = new Map<number, { bytesRead: number; entries: RecordEntry[] }>();
 
-/** What follows the last line's end was cut off by a kill. */
-function entriesIn(text: string): RecordEntry[] {
-  const lines = text.slice(0, text.lastIndexOf("\n") + 1).split("\n");
-  return lines.filter((line) => line !== "").map((line) => JSON.parse(line) as RecordEntry);
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /** All entries so far, by their start. */
+  all(): RecordEntry[] {
+    const pids = readdirSync(this.#folder).map((name) => Number(name.replace(".jsonl", "")));
+    return pids.flatMap((pid) => this.of(pid)).toSorted((one, other) => one.startMs - other.startMs);
+  }
+
+  /** One process's, in the order in which it noted them. */
+  of(pid: number): readonly RecordEntry[] {
+    const file = this.#files.get(pid) ?? { bytesRead: 0, entries: [] };
+    this.#files.set(pid, file);
+    const path = join(this.#folder, `${pid}.jsonl`);
+    if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) === file.bytesRead) return file.entries;
+    const bytes = readFileSync(path).subarray(file.bytesRead);
+    // What follows the last line's end is not written yet, or was cut off by a kill.
+    const whole = bytes.subarray(0, bytes.lastIndexOf("\n") + 1);
+    file.bytesRead += whole.length;
+    for (const line of whole.toString().split("\n")) {
+      if (line !== "") file.entries.push(JSON.parse(line) as RecordEntry);
+    }
+    return file.entries;
+  }
 }

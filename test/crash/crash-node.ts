@@ -9,12 +9,16 @@
  *     CRASH_CLAIM_MS  how long each claim is held back
  *     CRASH_LATE      death: who is to be marked dead is, when it has shown that it lives
  *     CRASH_RECORD    folder for the record of what the node asked of the store and what it heard (cluster/node-record.ts)
+ *
+ * With a record, SIGUSR2 has it note what memory it can't do without.
  */
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { readInvocation } from "../../src/config.ts";
 import { createLogger } from "../../src/log.ts";
 import { programVersion, startNode } from "../../src/main.ts";
 import type { Store } from "../../src/store/store.ts";
-import { recordedStore } from "../cluster/node-record.ts";
+import { NodeRecord } from "../cluster/node-record.ts";
 import {
   BROKEN_GUARANTEES,
   brokenStore,
@@ -36,6 +40,7 @@ const killPoint = readKillPoint(process.env["CRASH_KILL"]);
 const clockMs = Number(process.env["CRASH_CLOCK_MS"] ?? 0);
 const claimMs = Number(process.env["CRASH_CLAIM_MS"] ?? 0);
 const recordFolder = process.env["CRASH_RECORD"];
+const record = recordFolder === undefined ? null : new NodeRecord(recordFolder);
 const now = (): number => Date.now() + clockMs;
 const broken = BROKEN_GUARANTEES.find((guarantee) => guarantee === process.env["CRASH_BREAK"]);
 
@@ -55,13 +60,21 @@ const starting = startNode(config, log, stopAtOnce, {
     let wrapped: Store = witnessed.store;
     if (killPoint !== null) wrapped = killingStore(wrapped, killPoint);
     if (broken !== undefined) wrapped = brokenStore(wrapped, broken, now);
-    if (recordFolder !== undefined) wrapped = recordedStore(wrapped, recordFolder);
+    if (record !== null) wrapped = record.wrap(wrapped);
     if (claimMs > 0) wrapped = slowClaimsStore(wrapped, claimMs);
     return process.env["CRASH_LATE"] === "death" ? lateDeathStore(wrapped) : wrapped;
   },
 });
 process.on("SIGTERM", () => void starting.then((node) => node.stop()).then(() => process.exit(0)));
+if (record !== null) process.on("SIGUSR2", () => record.noteMemory(collectGarbage()));
 await starting;
+
+/** @returns the bytes that are in use after it */
+function collectGarbage(): number {
+  setFlagsFromString("--expose-gc");
+  (runInNewContext("gc") as () => void)();
+  return process.memoryUsage().heapUsed;
+}
 
 function readKillPoint(text: string | undefined): KillPoint | null {
   const [, moment, write, kindText] = /^(before|after):(\d+)(?::(\w+))?$/.exec(text ?? "") ?? [];

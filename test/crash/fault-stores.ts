@@ -1,6 +1,6 @@
 /** Stores around a store: one that testifies, some that crash or are slow, and some that break a guarantee on purpose. */
 import { setTimeout as delay } from "node:timers/promises";
-import type { Incarnation } from "../../src/order/order.ts";
+import { type Incarnation, isFinal } from "../../src/order/order.ts";
 import type { ClusterSnapshot, ClusterStore, NodeRow } from "../../src/store/cluster-store.ts";
 import type { AdvanceWrite, ClaimedOrder, Store, Write, WriteOutcome } from "../../src/store/store.ts";
 
@@ -28,7 +28,9 @@ export function witnessedStore(store: Store): { store: Store; witness: Witness }
   const revisions = new Map<string, number>();
   const note = (write: Write, outcome: WriteOutcome | undefined): void => {
     if (outcome?.kind !== "applied") return;
-    revisions.set(write.orderId, write.kind === "create" ? 1 : write.expectedRevision + 1);
+    if (write.kind === "create") revisions.set(write.orderId, 1);
+    else if (write.newStatus !== null && isFinal(write.newStatus)) revisions.delete(write.orderId);
+    else revisions.set(write.orderId, write.expectedRevision + 1);
   };
   const witness: Witness = {
     incarnation: () => incarnation,
@@ -51,7 +53,7 @@ export function witnessedStore(store: Store): { store: Store; witness: Witness }
     // How a node learns of an order that another one gave to it, and of what became of a write whose answer was lost.
     readOrder: async (orderId) => {
       const stored = await store.readOrder(orderId);
-      if (stored?.owner === incarnation) {
+      if (stored?.owner === incarnation && !isFinal(stored.status)) {
         revisions.set(orderId, Math.max(stored.revision, revisions.get(orderId) ?? 0));
       }
       return stored;

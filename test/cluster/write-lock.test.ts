@@ -1,0 +1,104 @@
+/**
+ * The embedded store has one write lock for all its nodes, and the operating system gives it back only when the process ends:
+ * what happens when whoever has it is frozen.
+ */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { readFileSync, statSync } from "node:fs";
+import { test, type TestContext } from "node:test";
+import { setImmediate as turn } from "node:timers/promises";
+import { waitFor } from "../support/wait.ts";
+import { confirmedDeaths, falseFailovers } from "./cluster-checker.ts";
+import { ClusterRig, type RigNode, TTL_MS } from "./cluster-rig.ts";
+
+/** The byte of the `-shm` file that a writer has locked (sqlite.org/walformat.html#locks). */
+const WRITE_LOCK_BYTE = 120;
+
+const MOVE_AGAIN_MS_MAX = 4 * TTL_MS;
+
+for (const whom of ["worker", "leader"] as const) {
+  test(`a ${whom} that is frozen while it holds the store's write lock is ended, and its orders go on elsewhere`, async (t) => {
+    const rig = await ClusterRig.start(t);
+    if (rig.backend.path === null) return t.skip("the store has no lock of its nodes");
+    await rig.startLoad();
+    const leader = await rig.settled();
+    const node = whom === "leader" ? leader : (await rig.workers())[0];
+    const incarnation = rig.incarnationOf(node);
+    await freezeWithLock(rig, node, rig.backend.path);
+    assert.equal(await node.exited, "SIGKILL");
+    await rig.ownsNothing(incarnation);
+    await rig.goesOn();
+    const { evidence, moveAgainMs } = await rig.expectSound();
+    assert.equal(confirmedDeaths(evidence.record).length, 1);
+    assert.ok(moveAgainMs !== null && moveAgainMs <= MOVE_AGAIN_MS_MAX, `moved again after ${moveAgainMs} ms`);
+    const said = rig.nodes.map(({ output }) => output()).join("");
+    assert.match(said, new RegExp(`Process ${node.pid}, a node of this store, was frozen while it held .* was ended`));
+  });
+}
+
+test("a frozen process that holds the store's write lock and is no node of it is left alone; all goes on when it wakes up", async (t) => {
+  const rig = await ClusterRig.start(t);
+  const { path } = rig.backend;
+  if (path === null) return t.skip("the store has no lock of its nodes");
+  await rig.startLoad();
+  const pid = await startForeignWriter(t, path);
+  process.kill(pid, "SIGSTOP");
+  // Each write is refused after five seconds; then intake is, too, and the heartbeats stop.
+  await Promise.all(rig.running.map((node) => rig.says(node, /The store failed: another process holds its lock/)));
+  assert.ok(isStopped(pid), "it lives: it is none of theirs");
+  process.kill(pid, "SIGCONT");
+  await rig.settled();
+  await rig.goesOn();
+  const { evidence } = await rig.expectSound();
+  assert.deepEqual(falseFailovers(evidence), [], "nobody is taken for dead because nobody could write");
+});
+
+/** Freezes a process again and again, until it stands still in the middle of a write. */
+async function freezeWithLock(rig: ClusterRig, node: RigNode, path: string): Promise<void> {
+  await waitFor(
+    async () => {
+      rig.freeze(node);
+      await waitFor(() => isStopped(node.pid), { what: "it stands still" });
+      if (lockHolder(path) === node.pid) return true;
+      rig.wake(node);
+      rig.faults.pop();
+      await turn();
+      return false;
+    },
+    { what: "a node is frozen in the middle of a write" },
+  );
+}
+
+/** A process that is no node, in the middle of a transaction on the store; it ends with the test. */
+async function startForeignWriter(t: TestContext, path: string): Promise<number> {
+  const script = `
+    const { DatabaseSync } = require("node:sqlite");
+    const db = new DatabaseSync(${JSON.stringify(path)}, { timeout: 5000 });
+    db.exec("BEGIN IMMEDIATE");
+    process.on("SIGCONT", () => { db.exec("ROLLBACK"); process.exit(); });
+    setInterval(() => undefined, 1000);
+    process.stdout.write("locked");
+  `;
+  const child = spawn(process.execPath, ["-e", script], { stdio: ["ignore", "pipe", "inherit"] });
+  t.after(() => child.kill("SIGKILL"));
+  let said = "";
+  child.stdout.setEncoding("utf8").on("data", (text) => (said += text));
+  await waitFor(() => said === "locked", { what: "the foreign process has the lock" });
+  assert.ok(child.pid !== undefined);
+  return child.pid;
+}
+
+function isStopped(pid: number): boolean {
+  return readFileSync(`/proc/${pid}/stat`, "latin1").includes(") T ");
+}
+
+/** The process that has the write lock. */
+function lockHolder(path: string): number | null {
+  const { ino } = statSync(`${path}-shm`);
+  for (const line of readFileSync("/proc/locks", "latin1").split("\n")) {
+    const [, , , access, pid, place = "", first, last] = line.trim().split(/\s+/);
+    if (access !== "WRITE" || Number(place.split(":")[2]) !== ino) continue;
+    if (Number(first) <= WRITE_LOCK_BYTE && WRITE_LOCK_BYTE <= Number(last)) return Number(pid);
+  }
+  return null;
+}
