@@ -123,7 +123,8 @@ export class ClusterRig {
     const { nodes = [{}, {}, {}], ttlMs = TTL_MS, answerMs = ANSWER_MS } = options;
     const rig = new ClusterRig(t, await startBackend(t), await startReceiver(t), ttlMs);
     rig.receiver.answerMs = answerMs;
-    await Promise.all(nodes.map((node) => rig.addNode(node)));
+    const started = await Promise.all(nodes.map((node) => rig.addNode(node)));
+    rig.nodes.splice(0, started.length, ...started); // in the order of the options, whichever was the first to listen
     await rig.settled();
     return rig;
   }
@@ -230,6 +231,12 @@ export class ClusterRig {
     await Promise.all(nodes.map((node) => node.end("SIGKILL")));
     assert.ok(first !== undefined);
     return first;
+  }
+
+  /** Resolves when a process was killed by itself or by another. */
+  async isKilled(node: RigNode): Promise<void> {
+    await waitFor(() => this.#gone.has(node), { what: () => `process ${node.pid} is killed; ${this.#said()}` });
+    assert.equal(await node.exited, "SIGKILL");
   }
 
   /** From now on the others may take it for dead, until it says that it lives, or until the time is over. */

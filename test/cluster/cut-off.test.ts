@@ -37,18 +37,6 @@ for (const [how, cut] of [
     await rig.ownsNothing(dead, 5 * TTL_MS);
     await rig.expectSound();
   });
-
-  test(`a node that stops while another one ${how} gives its orders away all the same, and they go on`, async (t) => {
-    const [rig, , proxy] = await startWithProxy(t);
-    const stopping = await rig.addNode();
-    await rig.startLoad();
-    await cut(proxy);
-    assert.equal(await stopping.end("SIGTERM"), 0);
-    await rig.goesOn();
-    await rig.settled();
-    const { evidence } = await rig.expectSound();
-    assert.deepEqual(confirmedDeaths(evidence.record), []);
-  });
 }
 
 test("orders given to a node that could not be told of them are found by it in time", SOAK, async (t) => {

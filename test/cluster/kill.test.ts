@@ -6,6 +6,9 @@ import { ClusterRig, TTL_MS } from "./cluster-rig.ts";
 /** What docs/cluster.md promises for a process that is gone, four times over: the machine is busy with all processes of the test. */
 const MOVE_AGAIN_MS_MAX = 4 * 0.35 * TTL_MS;
 
+/** Longer than a test. */
+const A_MINUTE_MS = 60_000;
+
 test("the orders of a worker that is killed under load go on at the other nodes", async (t) => {
   const rig = await ClusterRig.start(t);
   await rig.startLoad();
@@ -66,19 +69,23 @@ test("of a cluster that is killed whole, one node alone goes on with every order
 });
 
 for (const moment of ["before", "after"] as const) {
-  test(`orders go on when a node that takes them over is killed right ${moment} its claim is committed`, async (t) => {
-    const rig = await ClusterRig.start(t, { nodes: [{}, {}, { kill: { moment, write: 1, kind: "claimOrders" } }] });
-    await rig.startLoad();
-    const [, victim, taker] = rig.nodes;
-    assert.ok(victim !== undefined && taker !== undefined);
-    await rig.kill(victim);
-    assert.equal(await taker.exited, "SIGKILL");
-    rig.noteFault(taker);
-    await rig.ownsNothing(rig.incarnationOf(victim));
-    await rig.ownsNothing(rig.incarnationOf(taker));
-    await rig.goesOn();
-    await rig.expectSound();
-  });
+  for (const whom of ["worker", "leader"] as const) {
+    test(`orders go on when a ${whom} that takes them over is killed right ${moment} its claim is committed`, async (t) => {
+      const kill = { kill: { moment, write: 1, kind: "claimOrders" } } as const;
+      const rig = await ClusterRig.start(t, { nodes: [whom === "leader" ? kill : {}], answerMs: 0 });
+      const taker = whom === "leader" ? await rig.settled() : await rig.addNode(kill);
+      const [victim] = await Promise.all([rig.addNode(), ...(whom === "leader" ? [rig.addNode()] : [])]);
+      await rig.settled();
+      rig.receiver.hold();
+      await Promise.all(Array.from({ length: 40 }, () => rig.submit(victim)));
+      rig.noteFault(taker, A_MINUTE_MS);
+      await rig.kill(victim);
+      await rig.isKilled(taker);
+      await rig.ownsNothing(rig.incarnationOf(victim));
+      await rig.ownsNothing(rig.incarnationOf(taker));
+      await rig.expectSound();
+    });
+  }
 }
 
 test("an order whose owner is killed at each of its rollbacks is rolled back once each, last step first", async (t) => {

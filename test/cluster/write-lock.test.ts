@@ -25,7 +25,7 @@ for (const whom of ["worker", "leader"] as const) {
     const node = whom === "leader" ? leader : (await rig.workers())[0];
     const incarnation = rig.incarnationOf(node);
     await freezeWithLock(rig, node, rig.backend.path);
-    assert.equal(await node.exited, "SIGKILL");
+    await rig.isKilled(node);
     await rig.ownsNothing(incarnation);
     await rig.goesOn();
     const { evidence, moveAgainMs } = await rig.expectSound();

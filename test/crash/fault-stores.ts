@@ -126,6 +126,7 @@ export function lateDeathStore(store: Store): Store {
     cluster: {
       ...passOnCluster(store.cluster),
       markDead: async (incarnation, seenHeartbeat) => {
+        process.stdout.write(`incarnation ${incarnation} is to be marked dead\n`);
         while ((await heartbeatOf(store, incarnation)) === seenHeartbeat) await delay(LOOK_MS);
         return store.cluster.markDead(incarnation, seenHeartbeat);
       },
