@@ -1,9 +1,15 @@
-/** The store that the nodes of a test share: how they find it, and what it holds, read past the code that wrote it. */
+/**
+ * The store that the nodes of a test share: how they find it, and what it holds, read past the code that wrote it. The environment says
+ * which: ORDER_PROCESS_TEST_STORE is sqlite (the default) or redis.
+ */
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import type { TestContext } from "node:test";
+import { createClient } from "@redis/client";
 import type { Incarnation } from "../../src/order/order.ts";
+import { decodeOrder } from "../../src/store/redis/order-text.ts";
 import { countOpenOrders, readStoreContent, type StoreRow } from "../crash/store-content.ts";
+import { startRedis } from "../support/redis.ts";
 import { temporaryFolder } from "../support/service.ts";
 
 export interface Backend {
@@ -11,6 +17,8 @@ export interface Backend {
   readonly args: readonly string[];
   /** The database file, where there is one. */
   readonly path: string | null;
+  /** The server's process, where there is one. */
+  readonly serverPid: number | null;
   /** Every order. */
   readContent(): Promise<StoreRow[]>;
   /** How many orders are not final: all, or an incarnation's. */
@@ -22,13 +30,15 @@ export interface Backend {
 }
 
 /** A new, empty store that goes with the test. */
-export function startBackend(t: TestContext): Promise<Backend> {
+export async function startBackend(t: TestContext): Promise<Backend> {
   const kind = process.env["ORDER_PROCESS_TEST_STORE"] ?? "sqlite";
   switch (kind) {
     case "sqlite":
-      return Promise.resolve(sqliteBackend(join(temporaryFolder(t), "shared.sqlite")));
+      return sqliteBackend(join(temporaryFolder(t), "shared.sqlite"));
+    case "redis":
+      return redisBackend(t);
     default:
-      throw new Error(`ORDER_PROCESS_TEST_STORE can't be "${kind}"; write sqlite`);
+      throw new Error(`ORDER_PROCESS_TEST_STORE can't be "${kind}"; write sqlite or redis`);
   }
 }
 
@@ -44,10 +54,61 @@ function sqliteBackend(path: string): Backend {
   return {
     args: ["--store", `sqlite:${path}`],
     path,
+    serverPid: null,
     readContent: () => Promise.resolve(readStoreContent(path)),
     countOpen: (owner) => Promise.resolve(countOpenOrders(path, owner)),
     countNodes: () =>
       Promise.resolve(Number(readOne("SELECT count(*) AS nodes FROM incarnations WHERE state <> 'left'")["nodes"])),
     readSecret: () => Promise.resolve(String(readOne("SELECT secret FROM cluster")["secret"])),
+  };
+}
+
+/** The keys are those that src/store/redis/keys.ts lists. */
+async function redisBackend(t: TestContext): Promise<Backend> {
+  const server = await startRedis(t);
+  const client = createClient({ socket: { host: "127.0.0.1", port: server.port }, RESP: 2 });
+  client.on("error", () => undefined); // comes as a rejection, too
+  await client.connect();
+  t.after(() => client.destroy());
+  const ask = <T>(...command: string[]): Promise<T> => client.sendCommand(command) as Promise<T>;
+  const keys = (pattern: string): Promise<string[]> => ask("KEYS", pattern);
+
+  /** Members of the open keys with their owners; owner 0 is a member that is no order. */
+  const openOrders = async (): Promise<Map<string, Incarnation>> => {
+    const open = new Map<string, Incarnation>();
+    for (const key of await keys("{op:*}:open")) {
+      const found = await ask<string[]>("ZRANGEBYSCORE", key, "(0", "+inf", "WITHSCORES");
+      for (let at = 0; at < found.length; at += 2) open.set(found[at] ?? "", Number(found[at + 1]));
+    }
+    return open;
+  };
+  const readContent = async (): Promise<StoreRow[]> => {
+    const open = await openOrders();
+    const rows: StoreRow[] = [];
+    for (const key of await keys("{op:*}:order:*")) {
+      const orderId = key.slice(-36);
+      const text = (await ask<string | null>("GET", key)) ?? "";
+      const { revision, history, body, status, owner } = decodeOrder(text);
+      const [, idempotencyKey] = JSON.parse(text.slice(0, text.indexOf("\n"))) as [string, string | null];
+      // Kept beside the history are only who owns it, and whether it is final.
+      const isFinal = status === "completed" || status === "failed";
+      const indexed = open.get(orderId);
+      const shown =
+        isFinal === (indexed === undefined) ? status : `${status} (${indexed === undefined ? "not " : ""}open)`;
+      rows.push({ orderId, idempotencyKey, status: shown, owner: indexed ?? owner, revision, history, body });
+    }
+    return rows;
+  };
+  return {
+    args: ["--store", `redis://127.0.0.1:${server.port}`],
+    path: null,
+    serverPid: server.pid(),
+    readContent,
+    countOpen: async (owner) => {
+      const owners = [...(await openOrders()).values()];
+      return owner === undefined ? owners.length : owners.filter((each) => each === owner).length;
+    },
+    countNodes: () => ask("HLEN", "{op:cluster}:nodes"),
+    readSecret: async () => (await ask<string | null>("HGET", "{op:cluster}:identity", "secret")) ?? "",
   };
 }

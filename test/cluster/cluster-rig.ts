@@ -310,6 +310,17 @@ export class ClusterRig {
     });
   }
 
+  /** Resolves when a node shows that another one has so many orders in flight. */
+  async seesInFlight(node: RigNode, other: RigNode, orders: number): Promise<void> {
+    await waitFor(
+      async () => {
+        const { nodes } = await this.view(node);
+        return nodes.find(({ name }) => name === other.serviceId)?.orders_in_flight === orders;
+      },
+      { what: () => `${node.serviceId} sees ${orders} orders in flight at ${other.serviceId}; ${this.#said()}` },
+    );
+  }
+
   /** Ends the load, waits until every order is final, stops all nodes in good order and judges what happened. */
   async judge(): Promise<Judgement> {
     await this.#load?.stop();

@@ -1,7 +1,6 @@
 /** What an operator sees of a cluster: the same from every node, and in the log in the earlier system's words. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { waitFor } from "../support/wait.ts";
 import { ClusterRig } from "./cluster-rig.ts";
 
 test("every node shows the same cluster, before and after a death, with who is connected and who leads", async (t) => {
@@ -25,13 +24,7 @@ test("every node shows the same cluster, before and after a death, with who is c
 
   rig.receiver.hold();
   await Promise.all(Array.from({ length: 7 }, () => rig.submit(victim)));
-  await waitFor(
-    async () => {
-      const { nodes } = await rig.view(leader);
-      return nodes.find(({ name }) => name === victim.serviceId)?.orders_in_flight === 7;
-    },
-    { what: "the leader shows what the other has in flight" },
-  );
+  await rig.seesInFlight(leader, victim, 7);
   await rig.kill(victim);
   await rig.ownsNothing(rig.incarnationOf(victim));
   await rig.settled();
