@@ -198,8 +198,11 @@ test("a retry that still waits when the owner changes goes on waiting", () => {
   assert.deepEqual(failed, { kind: "attempt_failed", atMs: 5, error: "no", retryAtMs: 15 });
   assert.ok(failed.kind === "attempt_failed");
   const waiting = evolve(order, failed);
+  const given = evolve(waiting, { kind: "owner_changed", atMs: 6, owner: 2, callBegun: false });
+  assert.deepEqual(given.state, waiting.state);
   const taken = evolve(waiting, { kind: "owner_changed", atMs: 6, owner: 2 });
-  assert.deepEqual(taken.state, waiting.state);
+  assert.ok(taken.state.status === "running");
+  assert.deepEqual(taken.state.call, { stepIndex: 0, attempt: 3, failures: 1, notBeforeMs: 15 });
   const takenLate = evolve(waiting, { kind: "owner_changed", atMs: 16, owner: 2 });
   assert.ok(takenLate.state.status === "running");
   assert.deepEqual(takenLate.state.call, { stepIndex: 0, attempt: 3, failures: 1, notBeforeMs: null });

@@ -155,10 +155,12 @@ export function evolve(order: Order, event: Exclude<OrderEvent, { kind: "created
       if (isFinal(state.status)) break;
       const taken = { ...next(state), owner: event.owner };
       if (state.status !== "running" && state.status !== "rolling_back") return taken;
-      // A call that may have been under way is made again, and that is another attempt; one that still waited is not.
+      // A call that may have been under way is made again, and that is another attempt. Whether one that was due later had begun, the
+      // clocks of two nodes can't tell: it still waits for what is left, and counts as another attempt, too.
+      if (event.callBegun === false) return taken;
       const { call } = state;
-      if (event.callBegun === false || (call.notBeforeMs !== null && call.notBeforeMs > atMs)) return taken;
-      const again = { ...call, attempt: call.attempt + 1, notBeforeMs: null };
+      const notBeforeMs = call.notBeforeMs !== null && call.notBeforeMs > atMs ? call.notBeforeMs : null;
+      const again = { ...call, attempt: call.attempt + 1, notBeforeMs };
       const steps =
         state.status === "running" ? withStep(order.steps, call.stepIndex, { attempts: again.attempt }) : order.steps;
       return { ...taken, state: { ...state, call: again }, steps };
