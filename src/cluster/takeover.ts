@@ -31,18 +31,21 @@ interface Orphaned extends OwnerSummary {
   readonly takers: readonly NodeRow[];
 }
 
-/** Transfers what the dead own, until nothing is left or nobody takes any. Never rejects. A node that fails is not asked again. */
+/**
+ * Transfers what the dead own, until nothing is left or nobody takes any. Never rejects. A node that did not take what it was asked to
+ * is not asked again; the next sweep asks it.
+ */
 export async function sweepOrders(options: TakeoverOptions): Promise<void> {
   const { store, log } = options;
-  // Whoever has least gets most; a node that can't be asked would have least for ever.
-  const unreachable = new Set<Incarnation>();
+  // Whoever has least gets most; a node that can't be asked, or has no room, would be given all of them again and again.
+  const exhausted = new Set<Incarnation>();
   try {
     for (;;) {
       const orphaned = await findOrphaned(store);
-      const unreachableBefore = unreachable.size;
+      const exhaustedBefore = exhausted.size;
       let transferred = 0;
-      for (const owner of orphaned) transferred += await transferOrders(options, owner, unreachable);
-      if (transferred === 0 && unreachable.size === unreachableBefore) return;
+      for (const owner of orphaned) transferred += await transferOrders(options, owner, exhausted);
+      if (transferred === 0 && exhausted.size === exhaustedBefore) return;
     }
   } catch (error) {
     // The store is away, or a request failed in a way of its own: the next sweep is never far.
@@ -64,7 +67,7 @@ async function findOrphaned(store: Store): Promise<Orphaned[]> {
 async function transferOrders(
   options: TakeoverOptions,
   orphaned: Orphaned,
-  unreachable: Set<Incarnation>,
+  exhausted: Set<Incarnation>,
 ): Promise<number> {
   const { clock, now, log, record } = options;
   const { serviceId, orders: ordersLeft, takers } = orphaned;
@@ -72,11 +75,11 @@ async function transferOrders(
   const shares = spreadOrders(
     ordersLeft,
     takers
-      .filter(({ incarnation }) => !unreachable.has(incarnation))
+      .filter(({ incarnation }) => !exhausted.has(incarnation))
       .map((node) => ({ node, ordersInFlight: node.ordersInFlight })),
   );
   const taken = await Promise.all(
-    shares.map(({ node, orders }) => takeShare(options, orphaned, { node, orders }, unreachable)),
+    shares.map(({ node, orders }) => takeShare(options, orphaned, { node, orders }, exhausted)),
   );
   const orders = taken.reduce((sum, part) => sum + part, 0);
   if (orders > 0) {
@@ -93,7 +96,7 @@ async function takeShare(
   { incarnation, peers, transfer, log }: TakeoverOptions,
   orphaned: OwnerSummary,
   { node, orders: share }: Share<NodeRow>,
-  unreachable: Set<Incarnation>,
+  exhausted: Set<Incarnation>,
 ): Promise<number> {
   let taken = 0;
   while (taken < share) {
@@ -107,12 +110,13 @@ async function takeShare(
       try {
         orders = await peers.transfer(node, request);
       } catch (error) {
-        unreachable.add(node.incarnation);
         log.warn(`${node.serviceId} (${node.url}) did not take orders over: ${reasonOf(error)}`);
       }
     }
-    if (orders === 0) break;
     taken += orders;
+    if (orders === ordersMax) continue;
+    exhausted.add(node.incarnation);
+    break;
   }
   return taken;
 }

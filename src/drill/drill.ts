@@ -139,6 +139,14 @@ class Drill {
     const startMs = performance.now();
     victim.signal("SIGSTOP");
     await this.#takenOver(victim, startMs, `${victim.name} frozen`);
+    if (!victim.isListening) {
+      // On the embedded store, where it kept all the others from writing: nothing else helps.
+      this.#say(`${victim.name} was frozen while it held the store's write lock, and the others ended it`);
+      this.#results.push([`${victim.name} ended`, "it was frozen with the write lock", ""]);
+      await victim.start();
+      await this.#together();
+      return;
+    }
     const before = victim.log.length;
     this.#say(`SIGCONT ${victim.name}: it wakes up and knows nothing of that`);
     victim.signal("SIGCONT");
