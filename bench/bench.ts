@@ -13,6 +13,7 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { startRedis } from "../test/support/redis.ts";
 
 const QUICK = process.argv.includes("quick");
 const ROUNDS = QUICK ? 1 : 5;
@@ -51,6 +52,7 @@ progress(
   `${cpus().length} × ${cpus()[0]?.model ?? "?"}, Node ${process.version}, load from ${HAS_WRK ? "wrk" : "autocannon"}`,
 );
 await measureEngine();
+await measureEngineOnRedis();
 const servicePerSecond = await measureHttp();
 await measureAcceptLatency(servicePerSecond);
 await measureIdle();
@@ -74,6 +76,34 @@ async function measureEngine(): Promise<void> {
     figure: perSecond(median(engine)),
     beside: `bare loop ${perSecond(median(loop))}: ${ratios(engine, loop)}`,
     goal: "≥ 65 % now, 90 % in the end",
+  });
+}
+
+/** The engine on Redis beside the engine on the embedded store: both sync every write. */
+async function measureEngineOnRedis(): Promise<void> {
+  if (spawnSync("redis-server", ["--version"]).error !== undefined) {
+    progress("in-process on Redis: left out, as redis-server is not installed");
+    return;
+  }
+  const endings: (() => unknown)[] = [];
+  const server = await startRedis({ after: (end) => endings.push(end) });
+  const redis: number[] = [];
+  const sqlite: number[] = [];
+  for (let round = 1; round <= ROUNDS; round++) {
+    await server.command("FLUSHALL");
+    const args = ["speed", `redis://127.0.0.1:${server.port}`, String(LOOP_ORDERS), String(LOOP_IN_FLIGHT)];
+    redis.push(runScript("in-process.ts", args)["ordersPerSecond"] ?? Number.NaN);
+    sqlite.push(runLoop("in-process.ts", ["speed"], LOOP_IN_FLIGHT));
+    progress(
+      `in-process, round ${round} of ${ROUNDS}: on Redis ${perSecond(redis.at(-1))}, on SQLite ${perSecond(sqlite.at(-1))}`,
+    );
+  }
+  for (const end of endings) await end();
+  rows.push({
+    what: "orders completed, in-process, on Redis",
+    figure: perSecond(median(redis)),
+    beside: `on SQLite ${perSecond(median(sqlite))}: ${ratios(redis, sqlite)}`,
+    goal: "≥ 60 %",
   });
 }
 

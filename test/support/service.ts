@@ -39,6 +39,9 @@ export interface FinishedCommand {
   readonly stderr: string;
 }
 
+/** Services start hundreds of times in a run; a third of that time is reading the same source again. */
+const COMPILE_CACHE = fileURLToPath(new URL("../../node_modules/.cache/node-compile", import.meta.url));
+
 const START_DEADLINE_MS = 30_000;
 
 /** A new folder that is removed when the test ends. */
@@ -99,7 +102,7 @@ function spawnService(options: ServiceOptions, args: readonly string[]): ChildPr
   const [command, first] = options.script === undefined ? [LAUNCHER, []] : [process.execPath, [options.script]];
   return spawn(command, [...first, ...args], {
     stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, ...options.env },
+    env: { ...process.env, NODE_COMPILE_CACHE: COMPILE_CACHE, ...options.env },
   });
 }
 
