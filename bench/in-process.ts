@@ -44,7 +44,7 @@ const engine = new Engine({
   newOrderId,
   mayStart: () => true,
   onFenced: () => undefined,
-  limits: { ordersMax: inFlightMax, bodyBytesMax: 1_000_000_000 },
+  limits: { ordersMax: inFlightMax, bodyBytesMax: 1_000_000_000, largestBodyBytes: 1_000 },
 });
 const measures: Readonly<Record<string, () => Promise<object>>> = {
   speed: measureSpeed,

@@ -98,7 +98,7 @@ export async function startNode(
       );
     }
 
-    const limits = engineLimits(config.inFlightMax);
+    const limits = engineLimits(config);
     log.info(`Orders in flight at most: ${limits.ordersMax}`);
     let node: ClusterNode | null = null;
     let stopping = false;
@@ -408,11 +408,12 @@ const YOUNG_GENERATION_BYTES = 3 * 64 * 1024 ** 2;
  * Bounds what is in flight by the memory there is (guarantee G8): bodies may fill a quarter of the heap's old generation, and
  * orders another at 4 KiB each, twice what one takes at the most.
  */
-function engineLimits(inFlightMax: number): EngineLimits {
+function engineLimits({ inFlightMax, bodyBytesMax }: Config): EngineLimits {
   const heapBytes = oldGenerationBytes();
   return {
     ordersMax: Math.min(inFlightMax, Math.floor(heapBytes / 4 / 4096)),
     bodyBytesMax: Math.floor(heapBytes / 4),
+    largestBodyBytes: bodyBytesMax,
   };
 }
 

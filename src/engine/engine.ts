@@ -70,6 +70,8 @@ export interface EngineLimits {
   readonly ordersMax: number;
   /** Memory for the bodies of the orders in flight, together. */
   readonly bodyBytesMax: number;
+  /** The largest body that is taken in. */
+  readonly largestBodyBytes: number;
 }
 
 export interface Submission {
@@ -87,8 +89,11 @@ export type SubmitOutcome =
   | { readonly kind: "store_unavailable"; readonly reason: string }
   | { readonly kind: "shutting_down" };
 
-/** Orders claimed in one commit when a former start's are taken over: bounds the memory that a page takes. */
+/** Orders claimed in one commit: it is over in some milliseconds, and others' writes come between. */
 const CLAIM_PAGE_ORDERS = 500;
+
+/** Bodies that come with one claim: a page is made as small as it must be, should all its bodies be of the largest size. */
+const CLAIM_PAGE_BYTES = 64 * 1024 * 1024;
 
 /** How long to wait before looking again whether there is room for more, or whether the store answers. */
 const LOOK_AGAIN_MS = 250;
@@ -113,6 +118,7 @@ export class Engine {
   readonly #now: () => number;
   readonly #newOrderId: EngineOptions["newOrderId"];
   readonly #limits: EngineLimits;
+  readonly #claimPageOrders: number;
   readonly #mayStart: () => boolean;
   readonly #groupCommit: GroupCommit;
   readonly #host: RunHost;
@@ -145,6 +151,8 @@ export class Engine {
     this.#now = options.now;
     this.#newOrderId = options.newOrderId;
     this.#limits = options.limits;
+    const pageOrders = Math.floor(CLAIM_PAGE_BYTES / options.limits.largestBodyBytes);
+    this.#claimPageOrders = Math.max(1, Math.min(CLAIM_PAGE_ORDERS, pageOrders));
     this.#mayStart = options.mayStart;
     const { log, store } = options;
     const groupCommit = new GroupCommit({
@@ -246,7 +254,7 @@ export class Engine {
   takeOver(from: Incarnation, ordersMax: number): Promise<TakenOver> {
     return this.#oneAfterTheOther(async () => {
       for (let orders = 0; ;) {
-        const limit = Math.min(CLAIM_PAGE_ORDERS, ordersMax - orders, this.#room());
+        const limit = Math.min(this.#claimPageOrders, ordersMax - orders, this.#room());
         if (this.#stopping) return { orders, mayBeMore: false };
         if (limit === 0) return { orders, mayBeMore: true };
         const claim = await this.#patiently(

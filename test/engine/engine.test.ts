@@ -97,7 +97,7 @@ async function harness(
     newOrderId,
     mayStart: () => node.mayStart,
     onFenced: () => node.fenced++,
-    limits: { ordersMax: 1_000, bodyBytesMax: 1_000_000, ...limits },
+    limits: { ordersMax: 1_000, bodyBytesMax: 1_000_000, largestBodyBytes: 1_000, ...limits },
   });
   t.after(async () => {
     await engine.drain(0, ALONE);

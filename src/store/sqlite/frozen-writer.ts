@@ -25,8 +25,13 @@ export function endFrozenWriter(databasePath: string, nodes: readonly ProcessIde
     (node) => node.pid === pid && node.startTicks === holder.startTicks && node.host === holder.host,
   );
   if (!isNode) return null;
-  process.kill(pid, "SIGKILL");
-  return `Process ${pid}, a node of this store, was frozen while it held the store's write lock, and was ended`;
+  const what = `Process ${pid}, a node of this store, was frozen while it held the store's write lock`;
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch (error) {
+    return `${what}, and can't be ended by this one (${error instanceof Error ? error.message : String(error)}); wake it or end it`;
+  }
+  return `${what}, and was ended`;
 }
 
 /** The process that has the write lock, as far as the host tells. */

@@ -93,12 +93,20 @@ async function answerPatiently(request: RequestMessage): Promise<void> {
 /** How often it is looked who has the lock. */
 const LOOK_MS = 100;
 let lastLookMs = 0;
+let lastNotice: string | null = null;
 
 function lookForFrozenWriter(path: string): void {
   if (database === null || performance.now() - lastLookMs < LOOK_MS) return;
   lastLookMs = performance.now();
-  const ended = endFrozenWriter(path, database.readCluster().nodes.flatMap(processOf));
-  if (ended !== null) port.postMessage({ notice: ended } satisfies NoticeMessage);
+  let notice: string | null;
+  try {
+    notice = endFrozenWriter(path, database.readCluster().nodes.flatMap(processOf));
+  } catch (error) {
+    if (!isSqliteError(error)) throw error;
+    return; // it can't be read either, at the moment
+  }
+  if (notice !== null && notice !== lastNotice) port.postMessage({ notice } satisfies NoticeMessage);
+  lastNotice = notice;
 }
 
 function processOf({ description }: NodeRecord): ProcessIdentity[] {
