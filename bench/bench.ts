@@ -86,7 +86,7 @@ async function measureEngineOnRedis(): Promise<void> {
     return;
   }
   const endings: (() => unknown)[] = [];
-  const server = await startRedis({ after: (end) => endings.push(end) });
+  const server = await startRedis({ after: (ending) => endings.push(ending) });
   const redis: number[] = [];
   const sqlite: number[] = [];
   for (let round = 1; round <= ROUNDS; round++) {
@@ -98,7 +98,7 @@ async function measureEngineOnRedis(): Promise<void> {
       `in-process, round ${round} of ${ROUNDS}: on Redis ${perSecond(redis.at(-1))}, on SQLite ${perSecond(sqlite.at(-1))}`,
     );
   }
-  for (const end of endings) await end();
+  for (const ending of endings) await ending();
   rows.push({
     what: "orders completed, in-process, on Redis",
     figure: perSecond(median(redis)),

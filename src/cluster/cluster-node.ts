@@ -9,6 +9,7 @@
  * 2. An incarnation that was found dead is left at once, with all its orders (cluster rule 3).
  */
 import { setTimeout as delay } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
 import type { SubmitOutcome, Submission, Successors, TakenOver } from "../engine/engine.ts";
 import type { Incarnation } from "../order/order.ts";
 import type { Logger } from "../log.ts";
@@ -283,6 +284,7 @@ export class ClusterNode {
     while (!this.#stopping) {
       try {
         const { clusterId } = await store.cluster.identity();
+        await this.#requireNoDouble();
         if (clusterId !== identity.clusterId) {
           throw new Error(
             `the store was emptied or replaced: it holds cluster ${clusterId}, not ${identity.clusterId}`,
@@ -297,6 +299,22 @@ export class ClusterNode {
         await delay(REGISTER_AGAIN_MS);
       }
     }
+  }
+
+  /**
+   * Two processes with one service_id would take each other's place for ever.
+   * @throws Error when another process lives as this node's service
+   */
+  async #requireNoDouble(): Promise<void> {
+    const { store, node } = this.#options;
+    const { nodes } = await store.cluster.read();
+    const double = nodes.find(({ alive, serviceId }) => alive && serviceId === node.serviceId);
+    // This process's own: a registration whose answer was lost.
+    if (double === undefined || (double.url === node.url && isDeepStrictEqual(double.process, node.process))) return;
+    throw new Error(
+      `another process has started with this node's service_id, at ${double.url}: its data folder is a copy of this one's; ` +
+        "remove node.json from one of the two folders",
+    );
   }
 
   /** The incarnations of a service that are dead and own orders; or why there is nothing to take from it. */
