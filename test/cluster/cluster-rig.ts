@@ -29,6 +29,7 @@ import {
   moveAgainMs,
 } from "./cluster-checker.ts";
 import { ClusterLoad } from "./load.ts";
+import { isStopped, lockHolder } from "./lock-holder.ts";
 import { type EntryOf, type RecordEntry, RecordReader } from "./node-record.ts";
 
 const CRASH_NODE = fileURLToPath(new URL("../crash/crash-node.ts", import.meta.url));
@@ -247,12 +248,28 @@ export class ClusterRig {
     return fault;
   }
 
-  /** Stops a process as SIGSTOP does; resolves when it stands still. */
-  freeze(node: RigNode): Fault {
-    const fault = this.noteFault(node);
-    process.kill(node.pid, "SIGSTOP");
-    this.#frozen.add(node);
-    return fault;
+  /**
+   * Stops a process as SIGSTOP does; resolves when it stands still. Where the store has a write lock that would stay with it, the process
+   * does or does not have it then: whoever has it is ended by the others.
+   */
+  async freeze(node: RigNode, when: "between writes" | "within a write" = "between writes"): Promise<Fault> {
+    const { path } = this.backend;
+    return waitFor(
+      async () => {
+        const fault = this.noteFault(node);
+        process.kill(node.pid, "SIGSTOP");
+        await waitFor(() => isStopped(node.pid), { what: "the process stands still" });
+        const holds = path !== null && lockHolder(path) === node.pid;
+        if (holds === (when === "within a write")) {
+          this.#frozen.add(node);
+          return fault;
+        }
+        process.kill(node.pid, "SIGCONT");
+        this.faults.pop();
+        return undefined;
+      },
+      { what: () => `a process is frozen ${when}; ${this.#said()}` },
+    );
   }
 
   wake(node: RigNode): void {

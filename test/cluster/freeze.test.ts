@@ -21,7 +21,7 @@ for (const whom of ["worker", "leader"] as const) {
     const leader = await rig.settled();
     const node = whom === "leader" ? leader : (await rig.workers())[0];
     const former = rig.incarnationOf(node);
-    const { atMs } = rig.freeze(node);
+    const { atMs } = await rig.freeze(node);
     await rig.ownsNothing(former);
     await hasPassed(atMs + 3 * TTL_MS);
     rig.wake(node);
@@ -46,7 +46,7 @@ test("late writes of a node that wakes up are refused, each of them", async (t) 
   await waitFor(() => rig.receiver.held.length === orderIds.length, { what: "the first steps are called" });
   const former = rig.incarnationOf(worker);
   const calls = [...rig.receiver.held];
-  rig.freeze(worker);
+  await rig.freeze(worker);
   await rig.ownsNothing(former);
   // Answered while it sleeps: when it wakes up, it hears that its steps are done, and writes so.
   for (const call of calls) call.answer();
@@ -65,7 +65,7 @@ test("a node that is frozen for less than its TTL keeps its orders", async (t) =
   const rig = await ClusterRig.start(t, { ttlMs: 2 * TTL_MS });
   await rig.startLoad();
   const [worker] = await rig.workers();
-  const { pid, atMs } = rig.freeze(worker);
+  const { pid, atMs } = await rig.freeze(worker);
   await hasPassed(atMs + TTL_MS);
   rig.wake(worker);
   rig.faults.splice(0); // nobody has a reason to take it for dead

@@ -13,6 +13,7 @@ import { acceptedOrderId, finalOrder, send } from "../support/client.ts";
 import { runCommand, type Service, startService, temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
 import { startBackend } from "./backend.ts";
+import { freePort } from "./port-proxy.ts";
 
 /** Cases that share nothing run side by side: most of their time is the start of a process, or the wait for an answer. */
 const CONCURRENT = { concurrency: 5 };
@@ -219,12 +220,27 @@ test("a node that joins a cluster whose store is gone says so", async (t) => {
   assertRefused(finished, 1, /can't join .*: (its store .* is not on this host|nobody answers there)/);
 });
 
+test("of two nodes with copies of one data folder the former stops and says why, and its orders go on at the latter", async (t) => {
+  const [first, args] = await startCluster(t, "1m");
+  const orderId = await acceptedOrderId(first.url);
+  const data = temporaryFolder(t);
+  cpSync(join(first.data, "node.json"), join(data, "node.json"));
+  const second = await startService(t, { data, args: [...QUICK, ...args] });
+  let exit: unknown = null;
+  void first.exited.then((code) => (exit = code));
+  await waitFor(() => exit !== null, { deadlineMs: 10_000, what: "the former stops" });
+  assert.equal(exit, 1);
+  assert.match(first.output(), /data folder/);
+  assert.equal((await finalOrder(second.url, orderId)).status, "completed");
+});
+
 /** One node of a new cluster, the options that name its store, and the store. */
 async function startCluster(
   t: TestContext,
+  stepTime = "0s",
 ): Promise<[first: Service, args: readonly string[], backend: Awaited<ReturnType<typeof startBackend>>]> {
   const backend = await startBackend(t);
-  return [await startService(t, { args: [...QUICK, ...backend.args] }), backend.args, backend];
+  return [await startService(t, { args: [...QUICK, "--step-time", stepTime, ...backend.args] }), backend.args, backend];
 }
 
 function tryToJoin(
@@ -281,15 +297,4 @@ async function listening(t: TestContext, server: Server | TcpServer): Promise<st
     if ("closeAllConnections" in server) server.closeAllConnections();
   });
   return `127.0.0.1:${(server.address() as AddressInfo).port}`;
-}
-
-/** A port that nobody has at the moment. */
-async function freePort(): Promise<number> {
-  const server = createTcpServer();
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return port;
 }

@@ -1,6 +1,6 @@
 /** An address that leads to a node, and that can be shut or made silent while the node itself is well. */
 import { once } from "node:events";
-import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
+import { connect, createServer, type Server, type Socket } from "node:net";
 import type { TestContext } from "node:test";
 
 export class PortProxy {
@@ -8,6 +8,7 @@ export class PortProxy {
   targetPort: number | null = null;
   readonly #sockets = new Set<Socket>();
   #server: Server | null = null;
+  /** 0: none yet. */
   #port = 0;
   #isSilent = false;
 
@@ -27,10 +28,10 @@ export class PortProxy {
   /** Accepts connections, on the same port as ever. */
   async accept(): Promise<void> {
     this.#isSilent = false;
+    if (this.#port === 0) this.#port = await freePort();
     const server = createServer((socket) => this.#link(socket));
     server.listen(this.#port, "127.0.0.1");
     await once(server, "listening");
-    this.#port = (server.address() as AddressInfo).port;
     this.#server = server;
   }
 
@@ -69,5 +70,25 @@ export class PortProxy {
     this.#sockets.add(socket);
     socket.on("error", () => undefined); // its close is what counts
     socket.on("close", () => this.#sockets.delete(socket));
+  }
+}
+
+/** Below those that the system gives to whoever asks for any port: else another process could get one that is free for a while. */
+const PORT_MIN = 15_000;
+const PORT_MAX = 30_000;
+
+/** A port that nobody has. */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = PORT_MIN + Math.floor(Math.random() * (PORT_MAX - PORT_MIN));
+    const server = createServer();
+    const isFree = await new Promise<boolean>((resolve) => {
+      server.once("error", () => resolve(false));
+      server.listen(port, "127.0.0.1", () => resolve(true));
+    });
+    if (!isFree) continue;
+    server.close();
+    await once(server, "close");
+    return port;
   }
 }

@@ -4,15 +4,11 @@
  */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { readFileSync, statSync } from "node:fs";
 import { test, type TestContext } from "node:test";
-import { setImmediate as turn } from "node:timers/promises";
 import { waitFor } from "../support/wait.ts";
 import { confirmedDeaths, falseFailovers } from "./cluster-checker.ts";
-import { ClusterRig, type RigNode, TTL_MS } from "./cluster-rig.ts";
-
-/** The byte of the `-shm` file that a writer has locked (sqlite.org/walformat.html#locks). */
-const WRITE_LOCK_BYTE = 120;
+import { ClusterRig, TTL_MS } from "./cluster-rig.ts";
+import { isStopped } from "./lock-holder.ts";
 
 const MOVE_AGAIN_MS_MAX = 4 * TTL_MS;
 
@@ -24,7 +20,7 @@ for (const whom of ["worker", "leader"] as const) {
     const leader = await rig.settled();
     const node = whom === "leader" ? leader : (await rig.workers())[0];
     const incarnation = rig.incarnationOf(node);
-    await freezeWithLock(rig, node, rig.backend.path);
+    await rig.freeze(node, "within a write");
     await rig.isKilled(node);
     await rig.ownsNothing(incarnation);
     await rig.goesOn();
@@ -53,22 +49,6 @@ test("a frozen process that holds the store's write lock and is no node of it is
   assert.deepEqual(falseFailovers(evidence), [], "nobody is taken for dead because nobody could write");
 });
 
-/** Freezes a process again and again, until it stands still in the middle of a write. */
-async function freezeWithLock(rig: ClusterRig, node: RigNode, path: string): Promise<void> {
-  await waitFor(
-    async () => {
-      rig.freeze(node);
-      await waitFor(() => isStopped(node.pid), { what: "it stands still" });
-      if (lockHolder(path) === node.pid) return true;
-      rig.wake(node);
-      rig.faults.pop();
-      await turn();
-      return false;
-    },
-    { what: "a node is frozen in the middle of a write" },
-  );
-}
-
 /** A process that is no node, in the middle of a transaction on the store; it ends with the test. */
 async function startForeignWriter(t: TestContext, path: string): Promise<number> {
   const script = `
@@ -86,19 +66,4 @@ async function startForeignWriter(t: TestContext, path: string): Promise<number>
   await waitFor(() => said === "locked", { what: "the foreign process has the lock" });
   assert.ok(child.pid !== undefined);
   return child.pid;
-}
-
-function isStopped(pid: number): boolean {
-  return readFileSync(`/proc/${pid}/stat`, "latin1").includes(") T ");
-}
-
-/** The process that has the write lock. */
-function lockHolder(path: string): number | null {
-  const { ino } = statSync(`${path}-shm`);
-  for (const line of readFileSync("/proc/locks", "latin1").split("\n")) {
-    const [, , , access, pid, place = "", first, last] = line.trim().split(/\s+/);
-    if (access !== "WRITE" || Number(place.split(":")[2]) !== ino) continue;
-    if (Number(first) <= WRITE_LOCK_BYTE && WRITE_LOCK_BYTE <= Number(last)) return Number(pid);
-  }
-  return null;
 }

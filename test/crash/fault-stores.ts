@@ -223,8 +223,13 @@ function noHeartbeatCompareStore(store: Store): Store {
     ...passOn(store),
     cluster: {
       ...passOnCluster(store.cluster),
-      markDead: async (incarnation, seenHeartbeat) =>
-        store.cluster.markDead(incarnation, (await heartbeatOf(store, incarnation)) ?? seenHeartbeat),
+      markDead: async (incarnation) => {
+        for (;;) {
+          const heartbeat = await heartbeatOf(store, incarnation);
+          if (heartbeat === undefined) return false;
+          if (await store.cluster.markDead(incarnation, heartbeat)) return true;
+        }
+      },
     },
   };
 }
