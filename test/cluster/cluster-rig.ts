@@ -355,7 +355,13 @@ export class ClusterRig {
     return this.#judgeEvidence();
   }
 
-  /** The same, and nothing is wrong. */
+  /** Kills all nodes and judges what has happened so far, finished or not: for what is broken so far that nothing may ever finish. */
+  async judgeAsItIs(): Promise<Judgement> {
+    await Promise.all(this.running.map((node) => node.end("SIGKILL")));
+    return this.#judgeEvidence();
+  }
+
+  /** Like judge, and nothing is wrong. */
   async expectSound(): Promise<Judgement> {
     const judgement = await this.judge();
     const { lines } = judgement;

@@ -72,12 +72,12 @@ test("a change of leader is in every node's log and view, with the next term", a
 });
 
 test("a leader that is told to stop is replaced at once, without a wait for silence, and is listed no longer", async (t) => {
-  const rig = await ClusterRig.start(t, { ttlMs: 60_000 });
+  const rig = await ClusterRig.start(t, { ttlMs: 20_000 });
   const former = await rig.settled();
   const { term } = await rig.view(former);
   assert.equal(await former.end("SIGTERM"), 0);
-  // Well before the minute is over after which silence would be a death.
-  const leader = await rig.settled(15_000);
+  // Well before the time is over after which silence would be a death.
+  const leader = await rig.settled(10_000);
   const view = await rig.view(leader);
   assert.deepEqual([view.term, view.nodes_count], [term + 1, 2]);
   await rig.expectSound();
