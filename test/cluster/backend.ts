@@ -2,7 +2,6 @@
  * The store that the nodes of a test share: how they find it, and what it holds, read past the code that wrote it. The environment says
  * which: ORDER_PROCESS_TEST_STORE is sqlite (the default) or redis.
  */
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import type { TestContext } from "node:test";
@@ -12,9 +11,6 @@ import { decodeOrder } from "../../src/store/redis/order-text.ts";
 import { countOpenOrders, readStoreContent, type StoreRow } from "../crash/store-content.ts";
 import { startRedis } from "../support/redis.ts";
 import { temporaryFolder } from "../support/service.ts";
-
-// Of the work that these tests make for the machine most is the start of nodes, and of that most is compiling the same again.
-process.env["NODE_COMPILE_CACHE"] ??= join(tmpdir(), "order-process-test-compiled");
 
 export interface Backend {
   /** Options of the command line with which a node uses it. */
