@@ -17,7 +17,7 @@ const app = await createHttpServer({
   submit: () => Promise.resolve({ kind: "accepted", orderId: randomUUIDv7(), startTimeMs: Date.now() }),
   readOrder: () => Promise.resolve(null),
   transfer: () => Promise.resolve({ kind: "service_not_found" }),
-  durability: "none",
+  durability: () => "none",
   adopt: () => undefined,
   isProven: () => false,
   joinAnswer: () => {

@@ -22,9 +22,12 @@ try {
     process.exit((await startDrill(invocation.config, terminal())) ? 0 : EXIT_FAILURE);
   } else {
     const { config } = invocation;
+    process.umask(0o077); // orders, and the cluster's secret, are nobody else's business
     const log = createLogger(config.logLevel, config.logFormat, writeLog);
     log.info(`Order Processing Service Start! (version ${programVersion()}, process ${process.pid})`);
     log.info(`Log configuration loaded: {${config.logLevel} ${config.logFormat}}`);
+    for (const name of invocation.unknownVariables)
+      log.warn(`The environment variable ${name} is no option and is ignored`);
     const broken = (error: unknown): void => stopAtOnce(log, error);
     process.on("uncaughtException", broken);
     process.on("unhandledRejection", broken);
@@ -78,7 +81,7 @@ function stopOnSignals(log: Logger, starting: Promise<Node>): void {
 
 /** Something that must not happen has happened: going on could do harm, stopping loses nothing. */
 function stopAtOnce(log: Logger, error: unknown): never {
-  log.fatal({ err: error }, "The node can't go on and stops; what was acknowledged is in the store");
+  log.fatal({ err: error }, "The node can't go on and stops");
   exitWith(EXIT_FAILURE, `stopped by a defect or a broken store: ${describe(error)}`);
 }
 

@@ -46,7 +46,12 @@ export class UsageError extends Error {
 
 /** What the command line asks for. */
 export type Invocation =
-  | { readonly kind: "run"; readonly config: Config }
+  | {
+      readonly kind: "run";
+      readonly config: Config;
+      /** Of the environment, that look like options and are none. */
+      readonly unknownVariables: readonly string[];
+    }
   /** Show that orders survive their nodes. */
   | { readonly kind: "drill"; readonly config: DrillConfig }
   /** Help or version: to be printed, and that is all. */
@@ -212,7 +217,9 @@ export function readInvocation(
     );
   }
   const options = command.opts<Options>();
-  if (!isDrill) return { kind: "run", config: toConfig(options, environment) };
+  if (!isDrill) {
+    return { kind: "run", config: toConfig(options, environment), unknownVariables: unknownVariables(environment) };
+  }
   // A drill must not meet a store by accident: only the command line names one.
   const credentials = Object.fromEntries(
     ["ORDER_PROCESS_STORE_USERNAME", "ORDER_PROCESS_STORE_PASSWORD"].map((name) => [name, environment[name]]),
@@ -244,7 +251,7 @@ function toConfig(options: Options, environment: Readonly<Record<string, string 
   const value = <K extends keyof typeof OPTIONS>(name: K): ReturnType<(typeof OPTIONS)[K]["parse"]> => {
     const row: OptionRow = OPTIONS[name];
     const longName = kebab(name);
-    const variable = `ORDER_PROCESS_${longName.replaceAll("-", "_").toUpperCase()}`;
+    const variable = variableOf(name);
     const [text, where] =
       options[name] !== undefined
         ? [String(options[name]), `--${longName}`]
@@ -283,6 +290,16 @@ function toConfig(options: Options, environment: Readonly<Record<string, string 
     logLevel: value("logLevel"),
     logFormat: value("logFormat"),
   });
+}
+
+/** A misspelt one is not refused: an orchestrator may set variables of such names for reasons of its own. */
+function unknownVariables(environment: Readonly<Record<string, string | undefined>>): string[] {
+  const known = new Set(["ORDER_PROCESS_CONFIG", ...Object.keys(OPTIONS).map(variableOf)]);
+  return Object.keys(environment).filter((name) => name.startsWith("ORDER_PROCESS_") && !known.has(name));
+}
+
+function variableOf(name: string): string {
+  return `ORDER_PROCESS_${kebab(name).replaceAll("-", "_").toUpperCase()}`;
 }
 
 function readFile(path: string): Record<string, string> {

@@ -17,6 +17,7 @@ import { StartError } from "./order/errors.ts";
 import type { Pipeline } from "./order/pipeline.ts";
 import { builtInPipeline } from "./pipelines/built-in.ts";
 import { bootIdentity, ownProcess } from "./process-identity.ts";
+import type { ClusterIdentity } from "./store/cluster-store.ts";
 import { newOrderId } from "./store/order-id.ts";
 import { showRedisLocation } from "./store/redis/location.ts";
 import { openRedisStore } from "./store/redis/redis-store.ts";
@@ -28,7 +29,7 @@ import {
   type StoreCredentials,
   type StoreLocation,
 } from "./store/store-location.ts";
-import { type Store, StoreUnavailableError } from "./store/store.ts";
+import { type Store, type StoreReport, StoreUnavailableError } from "./store/store.ts";
 
 /** A running node. */
 export interface Node {
@@ -85,16 +86,16 @@ export async function startNode(
     log.info(`Service configuration loaded: {${config.host} ${config.port}}, data in ${path}`);
     const joined = await askForStore(config, folder, log);
     const location = storeLocation(config, folder, joined);
-    const store = await openStore(location);
+    const store = await openStore(location, joined !== null || folder.membership !== null);
     cleanUp.push(() => store.close());
     const identity = await store.cluster.identity();
     requireSameCluster(identity.clusterId, { config, folder, joined, location });
-    const storeReport = await store.report();
+    let storeReport = await store.report();
     for (const line of storeReport.advice) log.warn(`The store: ${line}`);
-    log.info(`What is acknowledged is kept: ${storeReport.durability}`);
+    log.info(`Durability of what is acknowledged: ${storeReport.durability}`);
     if (config.requireDurable && storeReport.durability !== "fsync-always") {
       throw new StartError(
-        `the store ${showStoreLocation(location)} keeps what is acknowledged ${storeReport.durability} only, and --require-durable is set; ${storeReport.advice.join("; ")}`,
+        `the store ${showStoreLocation(location)} has the durability ${storeReport.durability}, and --require-durable is set; ${storeReport.advice.join("; ")}`,
       );
     }
 
@@ -102,9 +103,14 @@ export async function startNode(
     log.info(`Orders in flight at most: ${limits.ordersMax}`);
     let node: ClusterNode | null = null;
     let stopping = false;
+    const failure = (): string | null => {
+      if (node === null) return STARTING;
+      const isTooWeak = config.requireDurable && storeReport.durability !== "fsync-always";
+      return isTooWeak ? `the store's durability is ${storeReport.durability} by now` : node.failure;
+    };
     const status = (): HeartbeatStatus => {
       if (stopping) return "SHUTTING_DOWN";
-      return node?.failure === null ? "OK" : "STORE_UNAVAILABLE";
+      return failure() === null ? "OK" : "STORE_UNAVAILABLE";
     };
     const server = await createHttpServer({
       log,
@@ -117,8 +123,12 @@ export async function startNode(
       version,
       now,
       status,
-      durability: storeReport.durability,
-      submit: async (submission) => node?.submit(submission) ?? { kind: "store_unavailable", reason: STARTING },
+      durability: () => storeReport.durability,
+      submit: async (submission) => {
+        const reason = stopping ? null : failure();
+        if (node === null || reason !== null) return { kind: "store_unavailable", reason: reason ?? STARTING };
+        return node.submit(submission);
+      },
       readOrder: (orderId) => store.readOrder(orderId),
       transfer: async (request) => node?.transfer(request) ?? { kind: "not_ready" },
       adopt: (orderIds) => node?.adopt(orderIds),
@@ -140,7 +150,7 @@ export async function startNode(
 
     node = new ClusterNode({
       store,
-      storeReport,
+      storeReport: () => storeReport,
       identity,
       node: {
         serviceId,
@@ -168,17 +178,21 @@ export async function startNode(
       onBroken,
     });
     log.info(`[${serviceId}] stateChange initialized -> follower`);
-    if (joined === null) log.info(folder.membership === null ? "Initializing new cluster" : "Recovered from log");
+    await sayWhatCluster(store, { joined, folder, identity, url: advertisedUrl(config, url), log });
     await node.start();
     folder.remember({ clusterId: identity.clusterId, store: rememberedStore(folder, location) });
     log.info("Initializing HTTP server");
-    log.info(`Listening at: ${url}`);
+    log.info(
+      `Listening at: ${url}${advertisedUrl(config, url) === url ? "" : `, told to other nodes as ${advertisedUrl(config, url)}`}`,
+    );
 
     const clusterNode = node;
+    const unwatchSettings = watchSettings(store, log, storeReport, (report) => (storeReport = report));
     const unwatchStore = location.kind === "sqlite" ? watchStore(location.path, onBroken) : () => undefined;
     const stop = async (): Promise<void> => {
       stopping = true;
       unwatchStore();
+      unwatchSettings();
       log.info(`Stopping: no new orders; running steps have ${config.graceMs} ms to end`);
       const { cut, givenAway } = await clusterNode.stop(config.graceMs);
       await undo();
@@ -191,15 +205,28 @@ export async function startNode(
     return { url, serviceId, stop };
   }
 
-  async function openStore(location: KnownLocation): Promise<Store> {
+  async function openStore(location: KnownLocation, mustExist: boolean): Promise<Store> {
     log.info(`Store configuration loaded: {${showStoreLocation(location)}}`);
     log.info("Opening and checking the store");
-    const store = await openStoreAt(location, config, {
-      now: parts.now ?? Date.now,
-      onBroken,
-      onNotice: (line) => log.warn(line),
-    });
-    return parts.wrapStore?.(store) ?? store;
+    const hooks = { now: parts.now ?? Date.now, onBroken, onNotice: (line: string) => log.warn(line), mustExist };
+    try {
+      const store = await openStoreAt(location, config, hooks);
+      return parts.wrapStore?.(store) ?? store;
+    } catch (error) {
+      const { membership, path } = folder;
+      if (!(error instanceof StoreUnavailableError)) throw error;
+      if (config.join !== null && config.store !== null) {
+        throw new StartError(`can't join ${config.join}: ${error.message}; leave out --store, or name that cluster's`, {
+          cause: error,
+        });
+      }
+      if (membership === null) throw error;
+      throw new StartError(
+        `${error.message}. This node belongs to cluster ${membership.clusterId}: make its store available, or restore it from a backup; ` +
+          `to begin as a new node, remove ${join(path, "node.json")}`,
+        { cause: error },
+      );
+    }
   }
 }
 
@@ -207,6 +234,7 @@ interface StoreHooks {
   readonly now: () => number;
   readonly onBroken: (error: Error) => void;
   readonly onNotice: (line: string) => void;
+  readonly mustExist?: boolean;
 }
 
 function openStoreAt(
@@ -369,6 +397,35 @@ function requireSameCluster(
   }
 }
 
+/** What this node comes into, in the words of the earlier system where it had some. */
+async function sayWhatCluster(
+  store: Store,
+  {
+    joined,
+    folder,
+    identity,
+    url,
+    log,
+  }: {
+    readonly joined: JoinAnswer | null;
+    readonly folder: DataFolder;
+    readonly identity: ClusterIdentity;
+    readonly url: string;
+    readonly log: Logger;
+  },
+): Promise<void> {
+  const { nodes, leader } = await store.cluster.read();
+  if (folder.membership !== null) log.info("Recovered from log");
+  else if (leader.term === 0 && nodes.length === 0) log.info("Initializing new cluster");
+  else if (joined === null) log.info(`Joining cluster ${identity.clusterId}, whose store this is`);
+  const double = nodes.find((row) => row.alive && row.url === url && row.serviceId !== folder.serviceId);
+  if (double !== undefined) {
+    log.warn(
+      `Node ${double.serviceId} has told the others the same address, ${url}; give each its own with --host or --advertise`,
+    );
+  }
+}
+
 /** What other nodes are told: an address that stands for all of a machine's is none that they could connect to. */
 function advertisedUrl({ advertise }: Config, listeningUrl: string): string {
   if (advertise !== null) return `http://${advertise}`;
@@ -379,6 +436,34 @@ function advertisedUrl({ advertise }: Config, listeningUrl: string): string {
 function requireStarted(node: ClusterNode | null): ClusterNode {
   if (node === null) throw new StoreUnavailableError(STARTING);
   return node;
+}
+
+/** How often the store's settings are read again: somebody may change them, or start a server again with others. */
+const SETTINGS_WATCH_MS = 15_000;
+
+/** Says when the store's durability changes. */
+function watchSettings(
+  store: Store,
+  log: Logger,
+  report: StoreReport,
+  onChange: (report: StoreReport) => void,
+): () => void {
+  let last = report;
+  const look = async (): Promise<void> => {
+    const now = await store.report();
+    if (now.durability === last.durability) return;
+    log.warn(`Durability of what is acknowledged: ${now.durability}, which was ${last.durability}`);
+    for (const line of now.advice) log.warn(`The store: ${line}`);
+    last = now;
+    onChange(now);
+  };
+  const timer = setInterval(() => {
+    look().catch((error: unknown) => {
+      if (!(error instanceof StoreUnavailableError)) throw error; // away: that is said elsewhere
+    });
+  }, SETTINGS_WATCH_MS);
+  timer.unref();
+  return () => clearInterval(timer);
 }
 
 /** How often it is looked whether the store's file is still the one that was opened. */

@@ -46,7 +46,7 @@ export interface EngineHooks {
 
 export interface ClusterNodeOptions {
   readonly store: Store;
-  readonly storeReport: StoreReport;
+  readonly storeReport: () => StoreReport;
   readonly identity: ClusterIdentity;
   readonly node: NodeDescription;
   readonly timing: Timing;
@@ -149,7 +149,7 @@ export class ClusterNode {
       leaderServiceId: leader?.serviceId ?? null,
       term: snapshot?.leader.term ?? 0,
       nodes: nodes.some(({ serviceId }) => serviceId === node.serviceId) ? nodes : [...nodes, self],
-      store: storeReport,
+      store: storeReport(),
       transfers: this.#transfers,
     };
   }
@@ -176,6 +176,7 @@ export class ClusterNode {
 
   /** Goes on with orders that another node has given to an incarnation of this one. */
   adopt(orderIds: readonly string[]): void {
+    if (orderIds.length > 0) this.#options.log.info(`Orders given by a node that stops: ${orderIds.length}`);
     this.#life?.engine.adopt(orderIds).catch((error: unknown) => this.#break(error));
   }
 

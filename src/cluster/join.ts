@@ -53,7 +53,10 @@ export async function askToJoin({ address, serviceId, version, patienceMs }: Joi
         signal: AbortSignal.timeout(ANSWER_MS),
       });
       answer = await response.json().catch(() => null);
-    } catch {
+    } catch (error) {
+      if (speaksNoHttp(error)) {
+        throw new StartError(`can't join ${address}: what answers there is no order_process; check the address`);
+      }
       if (performance.now() >= endMs) return null;
       await delay(TRY_AGAIN_MS);
       continue;
@@ -73,6 +76,13 @@ export async function askToJoin({ address, serviceId, version, patienceMs }: Joi
     }
     return answer;
   }
+}
+
+/** Node's parser could not read the answer, or the other side closed at once. */
+function speaksNoHttp(error: unknown): boolean {
+  const cause = error instanceof Error ? error.cause : undefined;
+  const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
+  return code.startsWith("HPE_") || code === "UND_ERR_SOCKET";
 }
 
 function detailOf(answer: unknown): string | null {

@@ -8,7 +8,7 @@
  */
 import type { Incarnation } from "../order/order.ts";
 import type { Logger } from "../log.ts";
-import type { ClusterSnapshot, ClusterStore, LeaderRow } from "../store/cluster-store.ts";
+import type { ClusterSnapshot, ClusterStore, LeaderRow, NodeRow } from "../store/cluster-store.ts";
 import type { Membership } from "./membership.ts";
 import type { Timing } from "./timing.ts";
 
@@ -29,6 +29,8 @@ export class Leadership {
   readonly #options: LeadershipOptions;
   /** As last seen; null: never. */
   #seen: LeaderRow | null = null;
+  /** Addresses of the nodes that were alive, by their service; null: never seen. */
+  #alive: ReadonlyMap<string, string> | null = null;
   #isLeading = false;
   #lastRenewalMs = 0;
   #lastSweepMs = Number.NEGATIVE_INFINITY;
@@ -57,6 +59,7 @@ export class Leadership {
     if (leads !== this.#isLeading) {
       log.info(`[${serviceId}] stateChange ${leads ? "follower -> leader" : "leader -> follower"}`);
     }
+    this.#noticeNodes(nodes);
     const nameOf = (row: LeaderRow | null): string =>
       nodes.find((each) => each.incarnation === row?.incarnation)?.serviceId ?? "";
     const oldTerm = before?.term ?? 0;
@@ -69,6 +72,20 @@ export class Leadership {
       this.#lastSweepMs = Number.NEGATIVE_INFINITY;
     }
     this.#isLeading = leads;
+  }
+
+  /** Who has come, and who has gone in good order: of the dead the leader tells. */
+  #noticeNodes(nodes: readonly NodeRow[]): void {
+    const { log, serviceId } = this.#options;
+    const before = this.#alive;
+    this.#alive = new Map(nodes.flatMap((row) => (row.alive ? [[row.serviceId, row.url]] : [])));
+    if (before === null) return;
+    for (const [name, url] of this.#alive) {
+      if (name !== serviceId && !before.has(name)) log.info(`Node ${name} (${url}) has joined`);
+    }
+    for (const [name, url] of before) {
+      if (!nodes.some((row) => row.serviceId === name)) log.info(`Node ${name} (${url}) has left`);
+    }
   }
 
   async #stand({ leader }: ClusterSnapshot): Promise<void> {

@@ -10,7 +10,7 @@ export interface DiagnosticResource {
   readonly version: string;
   readonly now: () => number;
   readonly status: () => HeartbeatStatus;
-  readonly durability: Durability;
+  readonly durability: () => Durability;
   readonly cluster: () => ClusterView;
 }
 
@@ -33,7 +33,7 @@ export function diagnosticRoutes(
       service_name: "order_process",
       version,
       status: status(),
-      durability,
+      durability: durability(),
       generated_at: rfc3339(now()),
     }),
   });
@@ -48,11 +48,11 @@ export function diagnosticRoutes(
       response: { 200: named("Cluster", "The cluster as this node sees it.") },
     },
     handler: () => {
-      const { clusterId, leaderServiceId, term, nodes, transfers } = cluster();
+      const { clusterId, store, leaderServiceId, term, nodes, transfers } = cluster();
       return {
         leader_name: leaderServiceId ?? "",
         cluster_id: clusterId,
-        durability,
+        durability: store.durability,
         term,
         nodes_count: nodes.length,
         generated_at: rfc3339(now()),

@@ -555,7 +555,7 @@ async function startServerWithShortLimits(
     },
     readOrder: () => Promise.resolve(null),
     transfer: () => Promise.resolve({ kind: "service_not_found" }),
-    durability: "none",
+    durability: () => "none",
     adopt: () => undefined,
     isProven: () => false,
     joinAnswer: () => assert.fail("nobody joins"),

@@ -102,8 +102,13 @@ function spawnService(options: ServiceOptions, args: readonly string[]): ChildPr
   const [command, first] = options.script === undefined ? [LAUNCHER, []] : [process.execPath, [options.script]];
   return spawn(command, [...first, ...args], {
     stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, NODE_COMPILE_CACHE: COMPILE_CACHE, ...options.env },
+    env: { ...environmentOfOthers(), NODE_COMPILE_CACHE: COMPILE_CACHE, ...options.env },
   });
+}
+
+/** This process's environment without what is meant for it: a service would take it for misspelt options. */
+function environmentOfOthers(): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("ORDER_PROCESS_")));
 }
 
 function exitOf(child: ChildProcess): Promise<number | NodeJS.Signals> {

@@ -21,7 +21,7 @@ const PASSING: Readonly<Record<string, string>> = {
   MISCONF: "it can't write to its disk; look at its log, and free some space",
   BUSY: "a script of another program keeps it busy; end it with SCRIPT KILL",
   NOREPLICAS: "it has fewer replicas than min-replicas-to-write demands; look at them",
-  NOAUTH: "it wants a password; give it with the address",
+  NOAUTH: "it wants a password; set ORDER_PROCESS_STORE_PASSWORD",
   WRONGPASS: "it refuses the user name or the password; correct them",
   NOPERM: "its user may not do that; allow it with ACL SETUSER",
   DENIED: "it is in protected mode and accepts its own host only; set a password, or bind it to an address",
@@ -30,7 +30,7 @@ const PASSING: Readonly<Record<string, string>> = {
 /** Those that don't pass: the process must stop. */
 const FINAL: Readonly<Record<string, string>> = {
   [STORE_GONE]:
-    "the store was emptied or replaced, or a part of it was lost; restore it from a backup, or restart all nodes to begin anew",
+    "the store was emptied or replaced, or a part of it was lost; stop all nodes and restore it from a backup",
   WRONGTYPE: "keys of the store are used by another program; choose another database",
 };
 

@@ -71,6 +71,8 @@ export interface RedisStoreOptions {
   readonly onBroken: (error: Error) => void;
   /** Something an operator should hear of, as a line for the log. */
   readonly onNotice?: (line: string) => void;
+  /** Refuse a store in which no cluster was ever, and leave it as it is. */
+  readonly mustExist?: boolean;
 }
 
 /** How long the opening waits for a Redis that is being started, too, or is loading its data. */
@@ -109,7 +111,7 @@ export async function openRedisStore(options: RedisStoreOptions): Promise<Store>
     requireVersion(info);
     if (info["cluster_enabled"] === "1") servers = await patiently(endMs, () => connectCluster(connection, options));
     const reached = servers;
-    const identity = await patiently(endMs, () => openIdentity(reached));
+    const identity = await patiently(endMs, () => openIdentity(reached, options.mustExist ?? false));
     return new RedisStore(options, servers, identity);
   } catch (error) {
     servers.close();
@@ -479,8 +481,9 @@ function requireVersion(info: Settings): void {
  * Reads who the cluster of this store is; on an empty store it is made, and every partition is marked with it. The marks are made
  * once: a partition that has lost its mark later has lost its orders, too.
  */
-async function openIdentity(servers: Servers): Promise<ClusterIdentity> {
+async function openIdentity(servers: Servers, mustExist: boolean): Promise<ClusterIdentity> {
   const key = CLUSTER_KEYS.identity;
+  if (mustExist && (await servers.command(key, ["EXISTS", key])) === 0) throw new Error("there is no cluster in it");
   const offered = [randomUUID(), randomBytes(32).toString("base64url"), String(FORMAT), String(PARTITIONS)];
   const reply = (await servers.script(MAKE_IDENTITY, [key], offered)) as (string | null)[];
   const [clusterId, secret, format, partitions, ready] = reply;

@@ -4,6 +4,7 @@
  * Owns the worker and the requests under way. Does not own when writes are gathered into a batch: that is the engine's.
  */
 import { randomBytes, randomUUID } from "node:crypto";
+import { existsSync } from "node:fs";
 import { extname } from "node:path";
 import { Worker } from "node:worker_threads";
 import type { Incarnation } from "../../order/order.ts";
@@ -45,6 +46,8 @@ export interface SqliteStoreOptions {
   readonly onNotice?: (line: string) => void;
   /** Writes wait as long for a node that was frozen while it held the lock, before it is ended. */
   readonly frozenWriterMs?: number;
+  /** Refuse a store that isn't there, and leave it so. */
+  readonly mustExist?: boolean;
 }
 
 /** A third of the usual time after which a silent node counts as dead. */
@@ -70,6 +73,9 @@ const FENCED: WriteOutcome = Object.freeze({ kind: "fenced" });
  * @throws StoreUnavailableError when it can't be opened, with one line that says why and what to do
  */
 export async function openSqliteStore(options: SqliteStoreOptions): Promise<Store> {
+  if (options.mustExist === true && !existsSync(options.path)) {
+    throw new StoreUnavailableError(`the store ${options.path} can't be opened: there is no such file`);
+  }
   const store = new SqliteStore(options);
   try {
     await store.open();
