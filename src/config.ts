@@ -264,7 +264,7 @@ function toConfig(options: Options, environment: Readonly<Record<string, string 
       return row.parse(text) as ReturnType<(typeof OPTIONS)[K]["parse"]>;
     } catch (error) {
       if (!(error instanceof InvalidArgumentError)) throw error;
-      const shown = name === "storePassword" || /:[^/]*@/.test(text) ? "what it is" : `"${text}"`;
+      const shown = name === "storePassword" || (name === "store" && text.includes("@")) ? "what it is" : `"${text}"`;
       throw new UsageError(`${where} can't be ${shown}: ${error.message}`);
     }
   };

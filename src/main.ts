@@ -131,7 +131,7 @@ export async function startNode(
       },
       readOrder: (orderId) => store.readOrder(orderId),
       transfer: async (request) => node?.transfer(request) ?? { kind: "not_ready" },
-      adopt: (orderIds) => node?.adopt(orderIds),
+      adopt: (orderIds) => node?.adopt(orderIds) ?? false,
       isProven: (requestPath, body, proof) => node?.isProven(requestPath, body, proof) ?? false,
       joinAnswer: () => ({
         cluster_id: identity.clusterId,
@@ -182,9 +182,8 @@ export async function startNode(
     await node.start();
     folder.remember({ clusterId: identity.clusterId, store: rememberedStore(folder, location) });
     log.info("Initializing HTTP server");
-    log.info(
-      `Listening at: ${url}${advertisedUrl(config, url) === url ? "" : `, told to other nodes as ${advertisedUrl(config, url)}`}`,
-    );
+    if (advertisedUrl(config, url) !== url) log.info(`Told to other nodes as: ${advertisedUrl(config, url)}`);
+    log.info(`Listening at: ${url}`);
 
     const clusterNode = node;
     const unwatchSettings = watchSettings(store, log, storeReport, (report) => (storeReport = report));
@@ -237,6 +236,8 @@ interface StoreHooks {
   readonly mustExist?: boolean;
 }
 
+const FROZEN_WRITER_MS_MAX = 1_667;
+
 function openStoreAt(
   location: KnownLocation,
   { storeCredentials, nodeTtlMs }: Pick<Config, "storeCredentials" | "nodeTtlMs">,
@@ -244,8 +245,8 @@ function openStoreAt(
 ): Promise<Store> {
   return location.kind === "redis"
     ? openRedisStore({ ...hooks, location: location.redis, ...given(storeCredentials) })
-    : // A third of the time after which a silent node is dead: then the others still go on within it.
-      openSqliteStore({ ...hooks, path: location.path, frozenWriterMs: nodeTtlMs / 3 });
+    : // A third of the time after which a silent node is dead: then the others still go on within it. Not longer than a write waits.
+      openSqliteStore({ ...hooks, path: location.path, frozenWriterMs: Math.min(nodeTtlMs / 3, FROZEN_WRITER_MS_MAX) });
 }
 
 function given({ username, password }: StoreCredentials): { username?: string; password?: string } {

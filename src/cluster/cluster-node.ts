@@ -174,10 +174,15 @@ export class ClusterNode {
     return { kind: "transferred", orders };
   }
 
-  /** Goes on with orders that another node has given to an incarnation of this one. */
-  adopt(orderIds: readonly string[]): void {
+  /**
+   * Goes on with orders that another node has given to an incarnation of this one.
+   * @returns false: this node takes none
+   */
+  adopt(orderIds: readonly string[]): boolean {
+    if (this.#life === null || this.#stopping) return false;
     if (orderIds.length > 0) this.#options.log.info(`Orders given by a node that stops: ${orderIds.length}`);
-    this.#life?.engine.adopt(orderIds).catch((error: unknown) => this.#break(error));
+    this.#life.engine.adopt(orderIds).catch((error: unknown) => this.#break(error));
+    return true;
   }
 
   /** Whether another node of this cluster has signed the request for this incarnation; `proof` as in the header. */

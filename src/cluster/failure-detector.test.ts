@@ -53,6 +53,14 @@ test("who was never seen, or is seen no longer, is not silent", () => {
   assert.equal(detector.silenceOf("node").reads, 0);
 });
 
+test("after a reset all silence begins anew", () => {
+  const detector = observed(Array.from({ length: 21 }, (_, turn) => ({ atMs: turn * 250, beat: 7 })));
+  detector.reset();
+  assert.equal(isDeadly(detector.silenceOf("node"), TTL_MS), false);
+  detector.observe([{ id: "node", beat: "7" }], 60_000, 60_000);
+  assert.deepEqual(detector.silenceOf("node"), { silentMs: 0, reads: 1 });
+});
+
 test("what a read itself takes is no silence", () => {
   const detector = new FailureDetector(HEARTBEAT_MS);
   detector.observe([{ id: "node", beat: "1" }], 0, 900);

@@ -57,6 +57,12 @@ export class FailureDetector {
     this.#subjects = seen;
   }
 
+  /** Forgets all silence: it begins anew with the next read. */
+  reset(): void {
+    this.#subjects = new Map();
+    this.#lastReadEndMs = null;
+  }
+
   /** Zero for whom no read has seen. */
   silenceOf(id: string): Silence {
     const { silentMs = 0, reads = 0 } = this.#subjects.get(id) ?? {};

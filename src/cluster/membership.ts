@@ -37,6 +37,9 @@ export interface MembershipOptions {
   readonly onBroken: (error: Error) => void;
 }
 
+/** Own heartbeats this late, in heartbeats' times, make the others' silence mean nothing. */
+const HEARTBEATS_LATE_MAX = 1.5;
+
 /** The leader's row is watched like a node's. */
 const LEADER = "leader";
 
@@ -128,6 +131,9 @@ export class Membership {
     const startMs = clock();
     const snapshot = await store.read();
     if (this.#stopped) return;
+    // Where this node's own heartbeats don't get through, the others' may not either: a store can be read and not written (rule 2).
+    if (startMs - this.#lastHeartbeatMs > HEARTBEATS_LATE_MAX * this.#options.timing.heartbeatMs)
+      this.#detector.reset();
     const { leader, nodes } = snapshot;
     const alive = nodes.filter((row) => row.alive);
     const heartbeats = alive.map((row) => ({ id: String(row.incarnation), beat: String(row.heartbeat) }));

@@ -15,6 +15,9 @@ export interface PeersOptions {
   readonly timeoutMs: number;
 }
 
+/** A node that stops has its grace time only, and other nodes to ask. */
+const GIVE_MS_MAX = 1_000;
+
 export class Peers {
   readonly #secret: string;
   readonly #timeoutMs: number;
@@ -48,10 +51,10 @@ export class Peers {
    * @throws Error when it did not answer, or refused
    */
   async give(peer: Peer, orderIds: readonly string[]): Promise<void> {
-    await this.#post(peer, "/cluster/orders", { order_ids: orderIds });
+    await this.#post(peer, "/cluster/orders", { order_ids: orderIds }, Math.min(this.#timeoutMs, GIVE_MS_MAX));
   }
 
-  async #post(peer: Peer, path: string, content: object): Promise<unknown> {
+  async #post(peer: Peer, path: string, content: object, timeoutMs = this.#timeoutMs): Promise<unknown> {
     const body = JSON.stringify(content);
     const response = await fetch(new URL(path, peer.url), {
       method: "POST",
@@ -62,7 +65,7 @@ export class Peers {
         authorization: "cluster",
         [PROOF_HEADER]: `${peer.incarnation} ${proofFor(this.#secret, { path, target: peer.incarnation, body })}`,
       },
-      signal: AbortSignal.timeout(this.#timeoutMs),
+      signal: AbortSignal.timeout(timeoutMs),
     });
     const answer: unknown = await response.json();
     if (!response.ok) throw new Error(`${peer.url}${path} answered ${response.status}: ${JSON.stringify(answer)}`);

@@ -26,6 +26,7 @@ import {
   type CreateWrite,
   type OrderIdPage,
   type Store,
+  type StoredOrder,
   StoreUnavailableError,
   type WriteOutcome,
 } from "../store/store.ts";
@@ -434,6 +435,7 @@ export class Engine {
     while (!this.#stopping) {
       try {
         const answer = await ask();
+        if (this.#readFailure !== null) this.#auditDue = true; // a claim may have been committed, and its answer lost
         this.#readFailure = null;
         return answer;
       } catch (error) {
@@ -459,8 +461,9 @@ export class Engine {
     const isKnown = (): boolean =>
       this.#runs.has(orderId) || this.#creating.has(orderId) || this.#setAside.has(orderId) || this.#stopping;
     if (isKnown()) return false;
-    const stored = await this.#patiently(() => this.#store.readOrder(orderId), null);
-    if (stored === null || stored.owner !== this.#incarnation || isFinal(stored.status)) return false;
+    const stored = await this.#readSound(orderId);
+    if (stored === null || stored === "damaged" || stored.owner !== this.#incarnation || isFinal(stored.status))
+      return false;
     const body = await this.#patiently(() => this.#store.readBody(orderId), null);
     if (body === null || isKnown()) return false;
     this.#adopt({ ...stored, body });
@@ -496,6 +499,16 @@ export class Engine {
     run.proceed();
   }
 
+  /** An order as the store holds it; one that can't be read is left alone. */
+  async #readSound(orderId: string): Promise<StoredOrder | null | "damaged"> {
+    try {
+      return await this.#patiently(() => this.#store.readOrder(orderId), null);
+    } catch (error) {
+      this.#leaveAlone(orderId, error instanceof Error ? error.message : String(error));
+      return "damaged";
+    }
+  }
+
   /** One damaged order must not keep the others from going on. */
   #leaveAlone(orderId: string, reason: string): void {
     this.#setAside.add(orderId);
@@ -508,8 +521,9 @@ export class Engine {
    */
   async #reread(run: OrderRun): Promise<void> {
     const { orderId } = run.order;
-    const stored = await this.#patiently(() => this.#store.readOrder(orderId), null);
+    const stored = await this.#readSound(orderId);
     this.#forget(run);
+    if (stored === "damaged") return;
     if (this.#stopping) return;
     if (stored !== null && stored.owner === this.#incarnation) {
       this.#adopt({ ...stored, body: run.bodyText });

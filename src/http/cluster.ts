@@ -14,7 +14,8 @@ export interface ClusterResource extends ProofCheck {
   readonly serviceId: string;
   readonly version: string;
   readonly joinAnswer: () => JoinAnswer;
-  readonly adopt: (orderIds: readonly string[]) => void;
+  /** False: the node takes none. */
+  readonly adopt: (orderIds: readonly string[]) => boolean;
 }
 
 /** @throws CatalogueError when the request does not carry a valid proof */
@@ -78,6 +79,7 @@ export function clusterRoutes(
           "body_not_object",
           "request_invalid",
           "membership_unproven",
+          "shutting_down",
           "body_too_large",
           "media_type_unsupported",
           "headers_too_large",
@@ -86,7 +88,12 @@ export function clusterRoutes(
     },
     handler: (request, reply) => {
       requireProof(request, isProven);
-      adopt(request.body.order_ids);
+      if (!adopt(request.body.order_ids)) {
+        throw new CatalogueError(
+          "shutting_down",
+          "This node is leaving its cluster, or joining it; give them to another.",
+        );
+      }
       return reply.code(202).send({ service_id: serviceId });
     },
   });

@@ -361,8 +361,9 @@ function prepareAll(db: DatabaseSync): Statements {
 /** Sets the file up, or refuses one that is not ours or is damaged. */
 function prepareFile(db: DatabaseSync): void {
   db.exec(`PRAGMA page_size = ${PAGE_BYTES}`);
-  const applicationId = pragmaNumber(db, "application_id");
+  // In this order: another process that is making the file writes both at once, in between.
   const empty = pragmaNumber(db, "schema_version") === 0;
+  const applicationId = pragmaNumber(db, "application_id");
   if (!empty && applicationId !== APPLICATION_ID) {
     throw new SqliteStoreError("it is a database of another program; choose another file with --store");
   }
