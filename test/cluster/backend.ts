@@ -19,6 +19,8 @@ export interface Backend {
   readonly path: string | null;
   /** The server's process, where there is one. */
   readonly serverPid: number | null;
+  /** Has the store refuse every write, and answer reads, or take writes again; null: it can't be told to. */
+  readonly refuseWrites: ((refuse: boolean) => Promise<void>) | null;
   /** Every order. */
   readContent(): Promise<StoreRow[]>;
   /** How many orders are not final: all, or an incarnation's. */
@@ -55,6 +57,7 @@ function sqliteBackend(path: string): Backend {
     args: ["--store", `sqlite:${path}`],
     path,
     serverPid: null,
+    refuseWrites: null,
     readContent: () => Promise.resolve(readStoreContent(path)),
     countOpen: (owner) => Promise.resolve(countOpenOrders(path, owner)),
     countNodes: () =>
@@ -103,6 +106,8 @@ async function redisBackend(t: TestContext): Promise<Backend> {
     args: ["--store", `redis://127.0.0.1:${server.port}`],
     path: null,
     serverPid: server.pid(),
+    // One byte is less than there is: with its memory full, Redis takes nothing more.
+    refuseWrites: (refuse) => ask("CONFIG", "SET", "maxmemory", refuse ? "1" : "0"),
     readContent,
     countOpen: async (owner) => {
       const owners = [...(await openOrders()).values()];

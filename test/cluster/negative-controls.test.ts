@@ -55,7 +55,7 @@ test("control: with leases by the wall clock, a clock that is an hour ahead kill
  */
 async function wakeAfterTakeover(t: TestContext, broken?: BrokenGuarantee): Promise<Judgement> {
   const node = broken === undefined ? {} : { broken };
-  const rig = await ClusterRig.start(t, { nodes: [{}, node], ttlMs: TTL_MS, answerMs: 0 });
+  const rig = await ClusterRig.start(t, { nodes: [{}, node], answerMs: 0 });
   const [, former] = rig.nodes;
   assert.ok(former !== undefined);
   rig.receiver.hold();

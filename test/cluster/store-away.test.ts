@@ -27,3 +27,18 @@ test("nobody is taken for dead because the store was frozen for three TTLs, and 
   const { evidence } = await rig.expectSound();
   assert.deepEqual(confirmedDeaths(evidence.record), []);
 });
+
+test("nobody is taken for dead because the store took no writes for three TTLs, and all goes on when it does again", async (t) => {
+  const rig = await ClusterRig.start(t, { ttlMs: TTL_MS });
+  const { refuseWrites } = rig.backend;
+  if (refuseWrites === null) return t.skip("the store can't be told to take no writes");
+  await rig.startLoad();
+  await refuseWrites(true);
+  const atMs = monotonicMs();
+  await waitFor(() => monotonicMs() >= atMs + 3 * TTL_MS, { what: "the time has passed" });
+  await refuseWrites(false);
+  await rig.settled();
+  await rig.goesOn();
+  const { evidence } = await rig.expectSound();
+  assert.deepEqual(confirmedDeaths(evidence.record), []);
+});
