@@ -35,12 +35,6 @@ export const PARTITIONS = 32;
 export const ALL_PARTITIONS: readonly number[] = Array.from({ length: PARTITIONS }, (_, partition) => partition);
 
 /**
- * An open order's owner and revision as one number: owner * 2^24 + revision, so that an owner's orders are neighbours. Exact in
- * the doubles that Redis keeps scores in up to owner 2^29; a history of 2^24 events is longer than a Redis string can be.
- */
-export const REVISIONS_MAX = 2 ** 24;
-
-/**
  * A member of every open key that is no order: it is longer than members of Redis's compact form may be, and so has the set in the form
  * that is quick to change from the beginning. Redis would keep it in the compact one up to 128 orders, where every look-up goes through
  * them all (bench/README.md).
