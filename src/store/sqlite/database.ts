@@ -32,10 +32,14 @@ import {
 } from "./protocol.ts";
 import { APPLICATION_ID, MIGRATIONS, PAGE_BYTES, SQLITE_VERSION_MIN } from "./schema.ts";
 import { logHeaderIsSound } from "./log-header.ts";
-import { reasonOf, SqliteStoreError } from "./reasons.ts";
+import { isBusy, reasonOf, SqliteStoreError } from "./reasons.ts";
 
-/** How long the opening waits for another process that holds the write lock. */
-const OPEN_BUSY_TIMEOUT_MS = 5_000;
+/** How long the opening waits for other processes that hold locks. */
+const OPEN_BUSY_MS_MAX = 5_000;
+
+/** One try of it. SQLite itself waits for most locks, but not where two would wait for each other, as when both make the file. */
+const OPEN_TRY_MS = 500;
+const OPEN_RETRY_MS = 10;
 
 const LOG_HEADER_TRIES = 5;
 const LOG_HEADER_RETRY_MS = 10;
@@ -125,9 +129,7 @@ export class SqliteDatabase {
       if (!isSoundAtSomeTime(path)) {
         throw new SqliteStoreError(`its log ${path}-wal is damaged; restore both from a backup`);
       }
-      db = new DatabaseSync(path, { timeout: OPEN_BUSY_TIMEOUT_MS });
-      prepareFile(db);
-      migrate(db);
+      db = openPatiently(path);
       syncFolder(dirname(path));
       db.exec("PRAGMA busy_timeout = 0");
       this.#db = db;
@@ -343,12 +345,32 @@ function requireOneName(path: string): void {
   if (links > 1) throw new SqliteStoreError("it has another name, a hard link; remove one of them");
 }
 
+/** Opens the file and brings it up to date, again and again while other processes do the same. */
+function openPatiently(path: string): DatabaseSync {
+  const endMs = performance.now() + OPEN_BUSY_MS_MAX;
+  for (;;) {
+    const db = new DatabaseSync(path, { timeout: OPEN_TRY_MS });
+    try {
+      prepareFile(db);
+      migrate(db);
+      return db;
+    } catch (error) {
+      db.close();
+      if (!isBusy(error) || performance.now() >= endMs) throw error;
+      pause(OPEN_RETRY_MS);
+    }
+  }
+}
+
+function pause(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
+
 /** Another process may be writing the header while it is read: damage stays, that passes. */
 function isSoundAtSomeTime(path: string): boolean {
-  const pause = new Int32Array(new SharedArrayBuffer(4));
   for (let tries = 1; !logHeaderIsSound(path); tries++) {
     if (tries === LOG_HEADER_TRIES) return false;
-    Atomics.wait(pause, 0, 0, LOG_HEADER_RETRY_MS);
+    pause(LOG_HEADER_RETRY_MS);
   }
   return true;
 }
