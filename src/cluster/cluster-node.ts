@@ -83,6 +83,8 @@ export class ClusterNode {
   #stopping = false;
   /** Orders of former incarnations on their way to this one. */
   #resumed: Promise<void> = Promise.resolve();
+  /** Joining again, if that is under way. */
+  #rejoined: Promise<void> = Promise.resolve();
 
   constructor(options: ClusterNodeOptions) {
     this.#options = options;
@@ -199,6 +201,7 @@ export class ClusterNode {
    */
   async stop(graceMs: number): Promise<{ cut: number; givenAway: number }> {
     this.#stopping = true;
+    await this.#rejoined; // it may just be registering, and what is registered must leave
     const life = this.#life;
     if (life === null) return { cut: 0, givenAway: 0 };
     const drained = await life.engine.drain(graceMs, this.#successors(life));
@@ -224,7 +227,6 @@ export class ClusterNode {
         store: store.cluster,
         incarnation,
         timing,
-        log,
         clock,
         now,
         ordersInFlight: () => engine.ordersInFlight,
@@ -262,7 +264,12 @@ export class ClusterNode {
         }),
     });
     this.#life = { incarnation, engine, membership };
-    await membership.start();
+    try {
+      await membership.start();
+    } catch (error) {
+      this.#end(this.#life);
+      throw error;
+    }
     this.#resumed = engine.resume(node.serviceId).then(
       (orders) => {
         if (orders > 0) log.info(`Orders of a former start taken over: ${orders}`);
@@ -279,10 +286,16 @@ export class ClusterNode {
     log.warn(
       `[${this.#options.node.serviceId}] This node was taken for dead: it leaves its orders to the others and joins again`,
     );
+    this.#end(life);
+    if (this.#stopping) return;
+    this.#rejoined = this.#beginAgain(life.engine).catch((error: unknown) => this.#break(error));
+  }
+
+  /** Ends an incarnation at once; its orders are whoever's takes them over. */
+  #end(life: Life): void {
     this.#life = null;
     life.membership.stop();
     life.engine.abandon();
-    if (!this.#stopping) this.#beginAgain(life.engine).catch((error: unknown) => this.#break(error));
   }
 
   async #beginAgain(former: RunningEngine): Promise<void> {
@@ -301,7 +314,6 @@ export class ClusterNode {
         return;
       } catch (error) {
         if (!(error instanceof StoreUnavailableError)) throw error;
-        this.#life = null;
         await delay(REGISTER_AGAIN_MS);
       }
     }

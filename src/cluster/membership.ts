@@ -9,7 +9,6 @@
  * 2. At most one heartbeat and one read are under way.
  */
 import type { Incarnation } from "../order/order.ts";
-import type { Logger } from "../log.ts";
 import type { ClusterSnapshot, ClusterStore, NodeRow } from "../store/cluster-store.ts";
 import { StoreUnavailableError } from "../store/store.ts";
 import { FailureDetector, isDeadly, type Silence } from "./failure-detector.ts";
@@ -19,7 +18,6 @@ export interface MembershipOptions {
   readonly store: ClusterStore;
   readonly incarnation: Incarnation;
   readonly timing: Timing;
-  readonly log: Logger;
   /** Monotonic, in milliseconds. */
   readonly clock: () => number;
   /** Milliseconds since the epoch. */
