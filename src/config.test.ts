@@ -77,7 +77,8 @@ test("a drill has a short TTL, and meets no store that the environment names", (
 
 for (const [args, environment, message] of [
   [["--nonsense"], {}, /unknown option '--nonsense'/],
-  [["extra"], {}, /too many arguments/],
+  [["dril"], {}, /"dril" is no option, and stands alone; the only command is drill; see order_process --help/],
+  [["drill", "twice"], {}, /"twice" is no option, and stands alone; see order_process drill --help/],
   [["--port"], {}, /--port <number>' argument missing/],
   [["--port", "http"], {}, /^--port can't be "http": a port is a whole number from 0 to 65535\.$/],
   [["--port", "70000"], {}, /a whole number from 0 to 65535/],

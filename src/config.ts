@@ -196,7 +196,7 @@ export function readInvocation(
         .addOption(new Option("--config <file>", "YAML or JSON file with options"));
   command
     .helpOption("-h, --help", "print this")
-    .allowExcessArguments(false)
+    .allowExcessArguments()
     .exitOverride()
     .configureOutput({ writeOut: (text) => (printed += text), writeErr: () => undefined })
     .configureHelp({ helpWidth: 120 });
@@ -215,6 +215,11 @@ export function readInvocation(
     throw new UsageError(
       `${error.message.replace(/^error: /, "").replaceAll(/\s+/g, " ")}; see ${command.name()} --help`,
     );
+  }
+  const [extra] = command.args;
+  if (extra !== undefined) {
+    const commands = isDrill ? "" : "; the only command is drill";
+    throw new UsageError(`"${extra}" is no option, and stands alone${commands}; see ${command.name()} --help`);
   }
   const options = command.opts<Options>();
   if (!isDrill) {

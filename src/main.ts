@@ -147,6 +147,7 @@ export async function startNode(
     // Before it is anywhere said that this node is there: a port that is taken must not leave a trace in the cluster.
     const url = await listen(server, config.host, config.port);
     cleanUp.push(() => closeServer(server));
+    const advertised = advertisedUrl(config, url);
 
     node = new ClusterNode({
       store,
@@ -154,7 +155,7 @@ export async function startNode(
       identity,
       node: {
         serviceId,
-        url: advertisedUrl(config, url),
+        url: advertised,
         version,
         ttlMs: config.nodeTtlMs,
         process: ownProcess(),
@@ -178,11 +179,11 @@ export async function startNode(
       onBroken,
     });
     log.info(`[${serviceId}] stateChange initialized -> follower`);
-    await sayWhatCluster(store, { joined, folder, identity, url: advertisedUrl(config, url), log });
+    await sayWhatCluster(store, { joined, folder, identity, location, url: advertised, log });
     await node.start();
     folder.remember({ clusterId: identity.clusterId, store: rememberedStore(folder, location) });
     log.info("Initializing HTTP server");
-    if (advertisedUrl(config, url) !== url) log.info(`Told to other nodes as: ${advertisedUrl(config, url)}`);
+    if (advertised !== url) log.info(`Told to other nodes as: ${advertised}`);
     log.info(`Listening at: ${url}`);
 
     const clusterNode = node;
@@ -405,12 +406,14 @@ async function sayWhatCluster(
     joined,
     folder,
     identity,
+    location,
     url,
     log,
   }: {
     readonly joined: JoinAnswer | null;
     readonly folder: DataFolder;
     readonly identity: ClusterIdentity;
+    readonly location: KnownLocation;
     readonly url: string;
     readonly log: Logger;
   },
@@ -425,6 +428,16 @@ async function sayWhatCluster(
       `Node ${double.serviceId} has told the others the same address, ${url}; give each its own with --host or --advertise`,
     );
   }
+  if (location.kind === "redis" && !isLoopback(location.redis.host) && isLoopback(new URL(url).hostname)) {
+    log.warn(
+      `Other hosts can't reach this node at ${url}; if nodes of this cluster run there, set --host or --advertise`,
+    );
+  }
+}
+
+/** Whether only this host itself can be meant. */
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || host === "[::1]" || host.startsWith("127.");
 }
 
 /** What other nodes are told: an address that stands for all of a machine's is none that they could connect to. */

@@ -1,0 +1,72 @@
+/** Starts of the service on Redis: what it refuses, and what it warns of. */
+import assert from "node:assert/strict";
+import { test, type TestContext } from "node:test";
+import { send } from "../support/client.ts";
+import { DURABLE, redisIsMissing, startRedis } from "../support/redis.ts";
+import { type FinishedCommand, runCommand, startService, temporaryFolder } from "../support/service.ts";
+
+const REDIS = { skip: redisIsMissing };
+const PASSWORD = "open-sesame-4711";
+
+test(
+  "with --require-durable it does not start on a Redis that may lose what it has confirmed, and says what to set",
+  REDIS,
+  async (t) => {
+    const { port } = await startRedis(t, ["--appendonly", "yes", "--appendfsync", "everysec"]);
+    const { code, stderr } = await refusedStart(t, ["--store", `redis://127.0.0.1:${port}`, "--require-durable"]);
+    assert.equal(code, 1);
+    assert.match(stderr, /has the durability fsync-every-second.*CONFIG SET appendfsync always/);
+  },
+);
+
+test(
+  "without it, it says in the log and to whoever asks how durable an acknowledgement is, and that Redis may evict",
+  REDIS,
+  async (t) => {
+    const { port } = await startRedis(t, ["--maxmemory-policy", "allkeys-lru"]);
+    const { url, output } = await startService(t, { args: ["--store", `redis://127.0.0.1:${port}`] });
+    assert.equal((await send(`${url}/diagnostic/heartbeat`)).json?.["durability"], "none");
+    assert.match(output(), /CONFIG SET appendonly yes/);
+    assert.match(output(), /allkeys-lru.*CONFIG SET maxmemory-policy noeviction/);
+  },
+);
+
+test(
+  "a password is needed and never shown: not when it is wrong, not in the log, not to other nodes",
+  REDIS,
+  async (t) => {
+    const { port } = await startRedis(t, [...DURABLE, "--requirepass", PASSWORD]);
+    const store = `redis://127.0.0.1:${port}`;
+    const without = await refusedStart(t, ["--store", store]);
+    assert.match(without.stderr, /password/i);
+    const wrong = await refusedStart(t, ["--store", `redis://:${PASSWORD}-not@127.0.0.1:${port}`]);
+    assert.match(wrong.stderr, /password/i);
+    assert.doesNotMatch(wrong.stdout + wrong.stderr, new RegExp(PASSWORD));
+
+    const env = { ORDER_PROCESS_STORE_PASSWORD: PASSWORD };
+    const first = await startService(t, { args: ["--store", store, "--log-level", "trace"], env });
+    const join = ["--join", new URL(first.url).host];
+    const joiner = await refusedStart(t, join);
+    assert.match(joiner.stderr, /password/i);
+    const second = await startService(t, { args: join, env });
+    const cluster = await send(`${second.url}/diagnostic/cluster`);
+    assert.equal(cluster.json?.["nodes_count"], 2);
+    assert.doesNotMatch(first.output() + second.output() + JSON.stringify(cluster.json), new RegExp(PASSWORD));
+  },
+);
+
+test("a node that other hosts can't reach says so, where its Redis is not for this host alone", REDIS, async (t) => {
+  const { port } = await startRedis(t);
+  const here = await startService(t, { args: ["--store", `redis://127.0.0.1:${port}`] });
+  assert.doesNotMatch(here.output(), /Other hosts/);
+  // To connect to 0.0.0.0 reaches this very host, and names it by an address that isn't a loopback one.
+  const store = ["--store", `redis://0.0.0.0:${port}`];
+  const there = await startService(t, { args: store });
+  assert.match(there.output(), /Other hosts can't reach this node at http:\/\/127\.0\.0\.1:\d+; .*--advertise/);
+  const advertised = await startService(t, { args: [...store, "--advertise", "node-3.example:8080"] });
+  assert.doesNotMatch(advertised.output(), /Other hosts/);
+});
+
+function refusedStart(t: TestContext, args: readonly string[]): Promise<FinishedCommand> {
+  return runCommand(["--port", "0", "--data", temporaryFolder(t), ...args]);
+}
