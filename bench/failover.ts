@@ -4,6 +4,8 @@
  *
  *     node bench/failover.ts [runs] [--store redis://…]
  *
+ * A Redis database must be empty, and is emptied after each run.
+ *
  * An order counts as moving when a node that lives has it in flight: it has read it after its ownership was committed, and
  * called its step. The looking itself takes up to 10 ms.
  */
@@ -12,11 +14,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { PracticeNode, readCluster, waitUntil } from "../src/drill/practice-node.ts";
+import { parseRedisUrl, type ParsedRedisUrl } from "../src/store/redis/location.ts";
+import { emptyRedis, redisIsEmpty } from "../src/store/redis/throw-away.ts";
 
 const ORDERS = 1_000;
 const CLIENTS = 50;
 const [runsText = "20", ...rest] = process.argv.slice(2);
 const RUNS = Number(runsText);
+const redis = redisOf(rest);
+if (redis !== null && !(await redisIsEmpty(redis))) throw new Error("that Redis database is not empty");
 
 interface Case {
   readonly what: string;
@@ -76,12 +82,19 @@ async function measure({ signal, ttlMs }: Case, run: number): Promise<number> {
     await Promise.all(Array.from(nodes, (node) => node.exited));
     nodes.clear();
     rmSync(folder, { recursive: true, force: true });
+    if (redis !== null) await emptyRedis(redis);
   }
+}
+
+/** The Redis server that `--store` names; null: each run has an embedded store of its own. */
+function redisOf(args: readonly string[]): ParsedRedisUrl | null {
+  const at = args.indexOf("--store");
+  return at === -1 ? null : parseRedisUrl(args[at + 1] ?? "");
 }
 
 async function startCluster(folder: string, ttlMs: number): Promise<PracticeNode[]> {
   const args = ["--node-ttl", `${ttlMs}ms`, "--step-time", "1h", "--grace", "0ms", "--log-level", "warn", ...rest];
-  const store = rest.includes("--store") ? [] : ["--store", `sqlite:${join(folder, "orders.sqlite")}`];
+  const store = redis !== null ? [] : ["--store", `sqlite:${join(folder, "orders.sqlite")}`];
   const cluster: PracticeNode[] = [];
   for (const name of ["A", "B", "C"]) {
     const node = new PracticeNode({ name, data: join(folder, name), args: [...args, ...store, "--log-level", "info"] });

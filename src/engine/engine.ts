@@ -22,9 +22,10 @@ import type { Pipeline } from "../order/pipeline.ts";
 import type { Logger } from "../log.ts";
 import {
   type AdvanceWrite,
-  type ClaimedOrder,
   type CreateWrite,
   type OrderIdPage,
+  type OwnedOrder,
+  type OwnedOrders,
   type Store,
   type StoredOrder,
   StoreUnavailableError,
@@ -98,6 +99,8 @@ const CLAIM_PAGE_BYTES = 64 * 1024 * 1024;
 
 /** How long to wait before looking again whether there is room for more, or whether the store answers. */
 const LOOK_AGAIN_MS = 250;
+
+const NO_ORDERS: OwnedOrders = Object.freeze({ orders: [], damaged: [] });
 
 /** Order ids read at once by the audit. */
 const AUDIT_PAGE_ORDERS = 1_000;
@@ -275,7 +278,7 @@ export class Engine {
   /** Goes on with orders that another node has given to this incarnation. */
   adopt(orderIds: readonly string[]): Promise<void> {
     return this.#oneAfterTheOther(async () => {
-      for (const orderId of orderIds) await this.#adoptById(orderId);
+      await this.#adoptOwn(orderIds);
     });
   }
 
@@ -307,7 +310,7 @@ export class Engine {
           () => this.#store.listOrderIds(this.#incarnation, from, AUDIT_PAGE_ORDERS),
           { orderIds: [], next: null },
         );
-        for (const orderId of page.orderIds) if (await this.#adoptById(orderId)) found++;
+        found += await this.#adoptOwn(page.orderIds);
         cursor = page.next;
       } while (cursor !== null && !this.#stopping);
       if (found > 0) this.#log.warn(`Orders of this node that it did not run are gone on with: ${found}`);
@@ -456,22 +459,30 @@ export class Engine {
     return done;
   }
 
-  /** @returns whether the order was this incarnation's, and had not been run by it */
-  async #adoptById(orderId: string): Promise<boolean> {
-    const isKnown = (): boolean =>
-      this.#runs.has(orderId) || this.#creating.has(orderId) || this.#setAside.has(orderId) || this.#stopping;
-    if (isKnown()) return false;
-    const stored = await this.#readSound(orderId);
-    if (stored === null || stored === "damaged" || stored.owner !== this.#incarnation || isFinal(stored.status))
-      return false;
-    const body = await this.#patiently(() => this.#store.readBody(orderId), null);
-    if (body === null || isKnown()) return false;
-    this.#adopt({ ...stored, body });
-    return true;
+  /** @returns how many of the orders were this incarnation's, and had not been run by it */
+  async #adoptOwn(orderIds: readonly string[]): Promise<number> {
+    const isUnknown = (orderId: string): boolean =>
+      !this.#runs.has(orderId) && !this.#creating.has(orderId) && !this.#setAside.has(orderId);
+    const unknown = orderIds.filter(isUnknown);
+    let adopted = 0;
+    for (let at = 0; at < unknown.length && !this.#stopping; at += this.#claimPageOrders) {
+      const page = unknown.slice(at, at + this.#claimPageOrders);
+      const { orders, damaged } = await this.#patiently(
+        () => this.#store.readOwned(this.#incarnation, page),
+        NO_ORDERS,
+      );
+      if (this.#stopping) break;
+      for (const order of orders.filter(({ orderId }) => isUnknown(orderId))) {
+        this.#adopt(order);
+        adopted++;
+      }
+      for (const { orderId, reason } of damaged) if (isUnknown(orderId)) this.#leaveAlone(orderId, reason);
+    }
+    return adopted;
   }
 
   /** Goes on with an order that is this incarnation's by a committed write. */
-  #adopt(stored: ClaimedOrder): void {
+  #adopt(stored: OwnedOrder): void {
     let order: Order;
     try {
       order = replay(stored.orderId, stored.history);

@@ -68,19 +68,21 @@ export interface StoredOrder {
   readonly history: readonly OrderEvent[];
 }
 
-/** A claimed order, with all that is needed to go on with it. */
-export interface ClaimedOrder extends StoredOrder {
+/** An order with all that its owner needs to go on with it. */
+export interface OwnedOrder extends StoredOrder {
   readonly body: string;
+}
+
+/** Some of an owner's orders. */
+export interface OwnedOrders {
+  readonly orders: readonly OwnedOrder[];
+  /** Orders that are the owner's, too, but can't be read: what the store holds of them is damaged. */
+  readonly damaged: readonly { readonly orderId: string; readonly reason: string }[];
 }
 
 /** How a claim ended. */
 export type ClaimOutcome =
-  | {
-      readonly kind: "claimed";
-      readonly orders: readonly ClaimedOrder[];
-      /** Orders that were claimed, too, but can't be read: what the store holds of them is damaged. */
-      readonly damaged: readonly { readonly orderId: string; readonly reason: string }[];
-    }
+  | ({ readonly kind: "claimed" } & OwnedOrders)
   /** The present owner is not dead: its orders are its own. */
   | { readonly kind: "owner_alive" }
   /** The claiming incarnation is dead itself. */
@@ -94,7 +96,7 @@ export interface OwnerSummary {
   readonly orders: number;
 }
 
-/** Some of an owner's orders. */
+/** The ids of some of an owner's orders. */
 export interface OrderIdPage {
   readonly orderIds: readonly string[];
   /** Where the next page begins; null: this was the last. */
@@ -119,8 +121,8 @@ export interface Store {
   commit(writes: readonly Write[]): Promise<readonly WriteOutcome[]>;
   /** One order, or null. */
   readOrder(orderId: string): Promise<StoredOrder | null>;
-  /** An order's body, or null where there is no order. */
-  readBody(orderId: string): Promise<string | null>;
+  /** Those of the orders that are this owner's and not final, whole. */
+  readOwned(owner: Incarnation, orderIds: readonly string[]): Promise<OwnedOrders>;
   /** Every incarnation that owns orders which are not final. */
   listOwners(): Promise<readonly OwnerSummary[]>;
   /**

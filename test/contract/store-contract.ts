@@ -5,7 +5,7 @@ import { test, type TestContext } from "node:test";
 import type { Incarnation } from "../../src/order/order.ts";
 import { type LeaderRow, type NodeDescription } from "../../src/store/cluster-store.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
-import type { AdvanceWrite, ClaimedOrder, CreateWrite, Store, WriteOutcome } from "../../src/store/store.ts";
+import type { AdvanceWrite, CreateWrite, OwnedOrder, Store, WriteOutcome } from "../../src/store/store.ts";
 
 /** Gives a store with nothing in it; a second one on the same data with `again`. Both end with the test. */
 export type OpenStores = (t: TestContext) => Promise<{ readonly store: Store; readonly again: () => Promise<Store> }>;
@@ -35,12 +35,7 @@ async function kill(store: Store, incarnation: Incarnation): Promise<void> {
   assert.ok(row !== undefined && (await store.cluster.markDead(incarnation, row.heartbeat)));
 }
 
-async function claim(
-  store: Store,
-  from: Incarnation,
-  to: Incarnation,
-  limit: number,
-): Promise<readonly ClaimedOrder[]> {
+async function claim(store: Store, from: Incarnation, to: Incarnation, limit: number): Promise<readonly OwnedOrder[]> {
   const outcome = await store.claimOrders(from, to, AT_MS + 5, limit);
   assert.ok(outcome.kind === "claimed", outcome.kind);
   assert.deepEqual(outcome.damaged, []);
@@ -128,9 +123,31 @@ export function storeContract(name: string, open: OpenStores): void {
     assert.deepEqual(await store.readOrder(write.orderId), expected);
     assert.deepEqual(await (await again()).readOrder(write.orderId), expected);
     assert.equal(await store.readOrder(randomUUIDv7()), null);
-    assert.equal(await store.readBody(write.orderId), write.body);
-    assert.equal(await store.readBody(randomUUIDv7()), null);
+    assert.deepEqual(await store.readOwned(owner, [write.orderId]), {
+      orders: [{ ...expected, body: write.body }],
+      damaged: [],
+    });
   });
+
+  contract(
+    "of orders that are asked for by their ids, an owner gets those that are its own and not final",
+    async (store, again) => {
+      const [owner, other] = [await register(store), await register(store, OTHER_SERVICE_ID)];
+      const own = Array.from({ length: 100 }, () => creation(owner));
+      const [others, final] = [creation(other), creation(owner)];
+      await store.commit([...own, others, final]);
+      const completed = advance(final.orderId, owner, 1, completion);
+      assert.deepEqual(kinds(await store.commit([completed])), ["applied"]);
+      const ids = [...own, others, final].map(({ orderId }) => orderId);
+      const { orders, damaged } = await (await again()).readOwned(owner, [...ids, randomUUIDv7(), "nonsense"]);
+      assert.deepEqual(damaged, []);
+      assert.deepEqual(
+        new Map(orders.map(({ orderId, body, history }) => [orderId, { body, history }])),
+        new Map(own.map(({ orderId, body, event }) => [orderId, { body, history: [event] }])),
+      );
+      assert.deepEqual(await store.readOwned(owner, []), { orders: [], damaged: [] });
+    },
+  );
 
   contract(
     "an advance adds one event and one revision, and changes the status only where it says so",

@@ -2,7 +2,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { type Incarnation, isFinal } from "../../src/order/order.ts";
 import type { ClusterSnapshot, ClusterStore, NodeRow } from "../../src/store/cluster-store.ts";
-import type { AdvanceWrite, ClaimedOrder, Store, Write, WriteOutcome } from "../../src/store/store.ts";
+import type { AdvanceWrite, OwnedOrder, Store, StoredOrder, Write, WriteOutcome } from "../../src/store/store.ts";
 
 /** Guarantees that can be broken, to see that the checker notices. */
 export const BROKEN_GUARANTEES = [
@@ -32,6 +32,9 @@ export function witnessedStore(store: Store): { store: Store; witness: Witness }
     else if (write.newStatus !== null && isFinal(write.newStatus)) revisions.delete(write.orderId);
     else revisions.set(write.orderId, write.expectedRevision + 1);
   };
+  const noteRead = ({ orderId, revision }: StoredOrder): void => {
+    revisions.set(orderId, Math.max(revision, revisions.get(orderId) ?? 0));
+  };
   const witness: Witness = {
     incarnation: () => incarnation,
     durableRevision: (orderId) => revisions.get(orderId) ?? 0,
@@ -50,13 +53,17 @@ export function witnessedStore(store: Store): { store: Store; witness: Witness }
       for (const [index, write] of writes.entries()) note(write, outcomes[index]);
       return outcomes;
     },
-    // How a node learns of an order that another one gave to it, and of what became of a write whose answer was lost.
+    // How a node learns what became of a write whose answer was lost ...
     readOrder: async (orderId) => {
       const stored = await store.readOrder(orderId);
-      if (stored?.owner === incarnation && !isFinal(stored.status)) {
-        revisions.set(orderId, Math.max(stored.revision, revisions.get(orderId) ?? 0));
-      }
+      if (stored?.owner === incarnation && !isFinal(stored.status)) noteRead(stored);
       return stored;
+    },
+    // ... and of an order that another one gave to it.
+    readOwned: async (owner, orderIds) => {
+      const owned = await store.readOwned(owner, orderIds);
+      for (const order of owned.orders) noteRead(order);
+      return owned;
     },
     claimOrders: async (from, to, atMs, limit) => {
       const claimed = await store.claimOrders(from, to, atMs, limit);
@@ -187,11 +194,9 @@ function claimsFromLivingStore(store: Store): Store {
       const claim = await store.claimOrders(from, to, atMs, limit);
       if (claim.kind !== "owner_alive") return claim;
       const { orderIds } = await store.listOrderIds(from, null, limit);
-      const orders: ClaimedOrder[] = [];
-      for (const orderId of orderIds) {
-        const stored = await store.readOrder(orderId);
-        const body = await store.readBody(orderId);
-        if (stored === null || body === null) continue;
+      const orders: OwnedOrder[] = [];
+      for (const stored of (await store.readOwned(from, orderIds)).orders) {
+        const { orderId } = stored;
         const event = { kind: "owner_changed", atMs, owner: to } as const;
         const expectedRevision = stored.revision;
         const write: AdvanceWrite = {
@@ -206,7 +211,6 @@ function claimsFromLivingStore(store: Store): Store {
         if (outcome?.kind !== "applied") continue;
         orders.push({
           ...stored,
-          body,
           owner: to,
           revision: expectedRevision + 1,
           history: [...stored.history, event],
@@ -273,7 +277,7 @@ export function passOn(store: Store): Store {
     report: () => store.report(),
     commit: (writes) => store.commit(writes),
     readOrder: (orderId) => store.readOrder(orderId),
-    readBody: (orderId) => store.readBody(orderId),
+    readOwned: (owner, orderIds) => store.readOwned(owner, orderIds),
     listOwners: () => store.listOwners(),
     listOrderIds: (owner, cursor, limit) => store.listOrderIds(owner, cursor, limit),
     claimOrders: (from, to, atMs, limit) => store.claimOrders(from, to, atMs, limit),

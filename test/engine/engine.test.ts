@@ -60,7 +60,7 @@ function faulty(store: Store): FaultyStore {
     claimOrders: store.claimOrders.bind(store),
     listOwners: store.listOwners.bind(store),
     listOrderIds: store.listOrderIds.bind(store),
-    readBody: store.readBody.bind(store),
+    readOwned: store.readOwned.bind(store),
     cluster: store.cluster,
     close: store.close.bind(store),
   });

@@ -45,14 +45,6 @@ export function decodeOrder(text: string): DecodedOrder {
   return { user, pipelineName, pipelineVersion, ...presentOf(history), revision: history.length, history, body };
 }
 
-/**
- * Only an order's body.
- * @throws Error when the text is not an order
- */
-export function decodeBody(text: string): string {
-  return split(text).body;
-}
-
 function split(text: string): {
   user: string;
   pipelineName: string;

@@ -16,7 +16,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import { type Incarnation, isFinal } from "../../order/order.ts";
 import type { ClusterIdentity } from "../cluster-store.ts";
 import {
-  type ClaimedOrder,
+  type OwnedOrder,
+  type OwnedOrders,
   type ClaimOutcome,
   type OrderIdPage,
   type OwnerSummary,
@@ -44,7 +45,7 @@ import {
   probeKey,
 } from "./keys.ts";
 import { type RedisLocation, showRedisLocation } from "./location.ts";
-import { decodeBody, decodeOrder, encodeNextEvent } from "./order-text.ts";
+import { decodeOrder, encodeNextEvent } from "./order-text.ts";
 import { isFinalRefusal, mayPass, reasonOf, RedisConnectionError } from "./reasons.ts";
 import {
   COMMIT,
@@ -155,9 +156,8 @@ class RedisStore implements Store {
     return this.#track(this.#readOrder(orderId));
   }
 
-  async readBody(orderId: string): Promise<string | null> {
-    const text = await this.#readText(orderId);
-    return text === null ? null : decodeBody(text);
+  readOwned(owner: Incarnation, orderIds: readonly string[]): Promise<OwnedOrders> {
+    return this.#track(this.#readOwned(owner, orderIds));
   }
 
   listOwners(): Promise<readonly OwnerSummary[]> {
@@ -257,6 +257,48 @@ class RedisStore implements Store {
     return { orderId, ...order, ownerServiceId: await this.cluster.serviceOf(order.owner) };
   }
 
+  async #readOwned(owner: Incarnation, orderIds: readonly string[]): Promise<OwnedOrders> {
+    const idsOf = Map.groupBy(orderIds, partitionOf);
+    idsOf.delete(null);
+    const found: { orderId: string; text: string }[] = [];
+    await allEnded(
+      this.#reachable(Array.from(idsOf.keys()).filter((partition) => partition !== null)).map(async (partitions) => {
+        const asked = partitions.flatMap((partition) => idsOf.get(partition) ?? []);
+        const keys = asked.map((orderId) => orderKey(partitionOf(orderId) ?? 0, orderId));
+        const [first] = keys;
+        if (first === undefined) return;
+        const texts = (await this.#command(first, ["MGET", ...keys])) as (string | null)[];
+        for (const [at, orderId] of asked.entries()) {
+          const text = texts[at] ?? null;
+          if (text !== null) found.push({ orderId, text });
+        }
+      }),
+    );
+    return this.#ownedOrders(owner, found);
+  }
+
+  /** Those that are the owner's and not final; what can't be read may be. */
+  async #ownedOrders(
+    owner: Incarnation,
+    found: readonly { readonly orderId: string; readonly text: string }[],
+  ): Promise<OwnedOrders> {
+    const ownerServiceId = await this.cluster.serviceOf(owner);
+    const orders: OwnedOrder[] = [];
+    const damaged: { orderId: string; reason: string }[] = [];
+    for (const { orderId, text } of found) {
+      try {
+        if (text === "") throw new Error("its text is gone");
+        const order = decodeOrder(text);
+        if (order.owner !== owner || isFinal(order.status)) continue;
+        this.#lengths.note(orderId, { owner, revision: order.revision, length: Buffer.byteLength(text) });
+        orders.push({ orderId, ...order, ownerServiceId });
+      } catch (error) {
+        damaged.push({ orderId, reason: error instanceof Error ? error.message : String(error) });
+      }
+    }
+    return { orders, damaged };
+  }
+
   async #listOwners(): Promise<readonly OwnerSummary[]> {
     const replies = await allEnded(
       this.#reachable(ALL_PARTITIONS).map((partitions) => this.#script(COUNT_OWNERS, partitions.map(openKey), [])),
@@ -302,26 +344,15 @@ class RedisStore implements Store {
   async #claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): Promise<ClaimOutcome> {
     const state = await this.cluster.claimState(from, to);
     if (state !== "allowed") return { kind: state };
-    const ownerServiceId = await this.cluster.serviceOf(to);
-    const orders: ClaimedOrder[] = [];
-    const damaged: { orderId: string; reason: string }[] = [];
+    const claimed: { orderId: string; text: string }[] = [];
     for (;;) {
-      const wanted = limit - orders.length - damaged.length;
+      const wanted = limit - claimed.length;
       const listed = wanted > 0 ? await this.#fenceAndList(from, to, wanted) : new Map<number, string[]>();
       if (listed === null) return { kind: "fenced" };
-      if (listed.size === 0) return { kind: "claimed", orders, damaged };
+      if (listed.size === 0) return { kind: "claimed", ...(await this.#ownedOrders(to, claimed)) };
       const taken = await this.#take(from, to, atMs, listed);
       if (taken === null) return { kind: "fenced" };
-      for (const { orderId, text } of taken) {
-        try {
-          if (text === "") throw new Error("its text is gone");
-          const order = decodeOrder(text);
-          this.#lengths.note(orderId, { owner: to, revision: order.revision, length: Buffer.byteLength(text) });
-          orders.push({ orderId, ...order, ownerServiceId });
-        } catch (error) {
-          damaged.push({ orderId, reason: error instanceof Error ? error.message : String(error) });
-        }
-      }
+      claimed.push(...taken);
     }
   }
 

@@ -15,7 +15,7 @@ import { type ClusterIdentity, DEAD_ROWS_MAX, type LeaderRow } from "../cluster-
 import type { OwnerSummary } from "../store.ts";
 import {
   type BatchOutcomes,
-  type ClaimedRow,
+  type OwnedRow,
   type ClaimResult,
   type FlatBatch,
   type NodeRecord,
@@ -66,7 +66,9 @@ const SQL = {
     WHERE o.user = ? AND o.idempotency_key = ?`,
   readOrder: `SELECT o.order_id, o.user, o.pipeline_name, o.pipeline_version, o.status, o.owner, i.service_id, o.revision,
     o.history FROM orders o JOIN incarnations i ON i.incarnation = o.owner WHERE o.order_id = ?`,
-  readBody: "SELECT body FROM order_bodies WHERE order_id = ?",
+  readOwned: `SELECT o.order_id, o.user, o.pipeline_name, o.pipeline_version, o.status, o.owner, i.service_id, o.revision,
+    o.history, b.body FROM orders o JOIN incarnations i ON i.incarnation = o.owner JOIN order_bodies b USING (order_id)
+    WHERE o.order_id IN (SELECT value FROM json_each(?)) AND o.owner = ? AND ${OPEN}`,
   listOwners: `SELECT o.owner, i.service_id, count(*) AS orders
     FROM orders o INDEXED BY open_orders_by_owner JOIN incarnations i ON i.incarnation = o.owner
     WHERE ${OPEN} GROUP BY o.owner`,
@@ -157,8 +159,8 @@ export class SqliteDatabase {
     return (this.#statements.readOrder.get(orderId) as unknown as OrderRow | undefined) ?? null;
   }
 
-  readBody(orderId: string): string | null {
-    return (this.#statements.readBody.get(orderId) as unknown as { body: string } | undefined)?.body ?? null;
+  readOwned(owner: Incarnation, orderIds: readonly string[]): OwnedRow[] {
+    return this.#statements.readOwned.all(JSON.stringify(orderIds), owner) as unknown as OwnedRow[];
   }
 
   listOwners(): OwnerSummary[] {
@@ -182,7 +184,7 @@ export class SqliteDatabase {
       if (!this.#isAlive(to)) return { kind: "fenced" };
       const { service_id } = this.#statements.serviceOf.get(to) as unknown as { service_id: string };
       const rows = this.#statements.claim.all(to, event, from, limit);
-      return { kind: "claimed", rows: rows.map((row) => ({ ...(row as unknown as ClaimedRow), service_id })) };
+      return { kind: "claimed", rows: rows.map((row) => ({ ...(row as unknown as OwnedRow), service_id })) };
     });
   }
 

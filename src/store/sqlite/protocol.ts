@@ -48,13 +48,13 @@ export interface OrderRow {
   readonly history: string;
 }
 
-export interface ClaimedRow extends OrderRow {
+export interface OwnedRow extends OrderRow {
   readonly body: string;
 }
 
 /** How a claim ended, with rows as they are read. */
 export type ClaimResult =
-  | { readonly kind: "claimed"; readonly rows: readonly ClaimedRow[] }
+  | { readonly kind: "claimed"; readonly rows: readonly OwnedRow[] }
   | { readonly kind: "owner_alive" }
   | { readonly kind: "fenced" };
 
@@ -74,7 +74,7 @@ export interface Requests {
   open: { args: OpenArguments; result: null };
   commit: { args: { batch: FlatBatch }; result: BatchOutcomes };
   readOrder: { args: { orderId: string }; result: OrderRow | null };
-  readBody: { args: { orderId: string }; result: string | null };
+  readOwned: { args: { owner: Incarnation; orderIds: readonly string[] }; result: OwnedRow[] };
   listOwners: { args: null; result: OwnerSummary[] };
   listOrderIds: { args: { owner: Incarnation; after: string; limit: number }; result: string[] };
   claimOrders: { args: { from: Incarnation; to: Incarnation; atMs: number; limit: number }; result: ClaimResult };

@@ -11,7 +11,8 @@ import type { Incarnation } from "../../order/order.ts";
 import type { ClusterSnapshot, ClusterStore, NodeDescription, NodeRow } from "../cluster-store.ts";
 import { decodeHistory, decodeStatus } from "../codec.ts";
 import {
-  type ClaimedOrder,
+  type OwnedOrder,
+  type OwnedOrders,
   type ClaimOutcome,
   type OrderIdPage,
   type OwnerSummary,
@@ -28,6 +29,7 @@ import {
   type NodeRecord,
   type NoticeMessage,
   type OrderRow,
+  type OwnedRow,
   OUTCOME_APPLIED,
   OUTCOME_FENCED,
   OUTCOME_KEY_TAKEN,
@@ -147,8 +149,8 @@ class SqliteStore implements Store {
     return row === null ? null : storedOrder(row);
   }
 
-  readBody(orderId: string): Promise<string | null> {
-    return this.#ask("readBody", { orderId });
+  async readOwned(owner: Incarnation, orderIds: readonly string[]): Promise<OwnedOrders> {
+    return ownedOrders(await this.#ask("readOwned", { owner, orderIds }));
   }
 
   listOwners(): Promise<readonly OwnerSummary[]> {
@@ -162,17 +164,7 @@ class SqliteStore implements Store {
 
   async claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): Promise<ClaimOutcome> {
     const result = await this.#ask("claimOrders", { from, to, atMs, limit });
-    if (result.kind !== "claimed") return result;
-    const orders: ClaimedOrder[] = [];
-    const damaged: { orderId: string; reason: string }[] = [];
-    for (const row of result.rows) {
-      try {
-        orders.push({ ...storedOrder(row), body: row.body });
-      } catch (error) {
-        damaged.push({ orderId: row.order_id, reason: error instanceof Error ? error.message : String(error) });
-      }
-    }
-    return { kind: "claimed", orders, damaged };
+    return result.kind === "claimed" ? { kind: "claimed", ...ownedOrders(result.rows) } : result;
   }
 
   async probe(): Promise<void> {
@@ -218,6 +210,19 @@ function unflattenOutcomes({ outcomes, takenKeys }: BatchOutcomes): WriteOutcome
     if (outcomes[index] === OUTCOME_KEY_TAKEN) result[index] = { kind: "key_taken", orderId, startTimeMs, body };
   }
   return result;
+}
+
+function ownedOrders(rows: readonly OwnedRow[]): OwnedOrders {
+  const orders: OwnedOrder[] = [];
+  const damaged: { orderId: string; reason: string }[] = [];
+  for (const row of rows) {
+    try {
+      orders.push({ ...storedOrder(row), body: row.body });
+    } catch (error) {
+      damaged.push({ orderId: row.order_id, reason: error instanceof Error ? error.message : String(error) });
+    }
+  }
+  return { orders, damaged };
 }
 
 function storedOrder(row: OrderRow): StoredOrder {
