@@ -2,8 +2,9 @@
 import { readInvocation, UsageError } from "./config.ts";
 import { createLogger, type Logger } from "./log.ts";
 import type { Screen } from "./drill/drill.ts";
-import { type Node, programVersion, startDrill, startNode } from "./main.ts";
+import type { Node } from "./main.ts";
 import { StartError } from "./order/errors.ts";
+import { programVersion } from "./version.ts";
 
 const EXIT_FAILURE = 1;
 const EXIT_USAGE = 2;
@@ -19,6 +20,7 @@ try {
     process.stdout.write(invocation.text);
   } else if (invocation.kind === "drill") {
     stopDrillOnSignals();
+    const { startDrill } = await import("./drill/start-drill.ts");
     process.exit((await startDrill(invocation.config, terminal())) ? 0 : EXIT_FAILURE);
   } else {
     const { config } = invocation;
@@ -31,6 +33,8 @@ try {
     const broken = (error: unknown): void => stopAtOnce(log, error);
     process.on("uncaughtException", broken);
     process.on("unhandledRejection", broken);
+    // Loaded now: whoever asks for help, or has mistyped an option, is answered in half the time.
+    const { startNode } = await import("./main.ts");
     const starting = startNode(config, log, broken);
     stopOnSignals(log, starting);
     await starting;

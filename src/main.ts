@@ -1,14 +1,13 @@
 /** Wires a node together; the only file that knows every part. */
-import { readFileSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { getHeapStatistics } from "node:v8";
 import { ClusterNode } from "./cluster/cluster-node.ts";
 import { askToJoin, type JoinAnswer, PROTOCOL } from "./cluster/join.ts";
 import { timingOf } from "./cluster/timing.ts";
-import type { Config, DrillConfig } from "./config.ts";
+import type { Config } from "./config.ts";
 import { type DataFolder, openDataFolder } from "./data-folder.ts";
-import { runDrill, type Screen } from "./drill/drill.ts";
 import { Engine, type EngineLimits } from "./engine/engine.ts";
 import type { HeartbeatStatus } from "./http/schemas.ts";
 import { closeServer, createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "./http/server.ts";
@@ -19,17 +18,10 @@ import { builtInPipeline } from "./pipelines/built-in.ts";
 import { bootIdentity, ownProcess } from "./process-identity.ts";
 import type { ClusterIdentity } from "./store/cluster-store.ts";
 import { newOrderId } from "./store/order-id.ts";
-import { showRedisLocation } from "./store/redis/location.ts";
-import { openRedisStore } from "./store/redis/redis-store.ts";
-import { emptyRedis, redisIsEmpty } from "./store/redis/throw-away.ts";
-import { openSqliteStore } from "./store/sqlite/sqlite-store.ts";
-import {
-  parseStoreLocation,
-  showStoreLocation,
-  type StoreCredentials,
-  type StoreLocation,
-} from "./store/store-location.ts";
+import { type KnownLocation, openStoreAt } from "./store/open-store.ts";
+import { parseStoreLocation, showStoreLocation, type StoreLocation } from "./store/store-location.ts";
 import { type Store, type StoreReport, StoreUnavailableError } from "./store/store.ts";
+import { programVersion } from "./version.ts";
 
 /** A running node. */
 export interface Node {
@@ -47,12 +39,6 @@ export interface NodeParts {
   readonly now?: () => number;
   /** Something around the store that was opened. */
   readonly wrapStore?: (store: Store) => Store;
-}
-
-/** This program's version. */
-export function programVersion(): string {
-  const content = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as { version: string };
-  return content.version;
 }
 
 /**
@@ -208,9 +194,15 @@ export async function startNode(
   async function openStore(location: KnownLocation, mustExist: boolean): Promise<Store> {
     log.info(`Store configuration loaded: {${showStoreLocation(location)}}`);
     log.info("Opening and checking the store");
-    const hooks = { now: parts.now ?? Date.now, onBroken, onNotice: (line: string) => log.warn(line), mustExist };
     try {
-      const store = await openStoreAt(location, config, hooks);
+      const store = await openStoreAt(location, {
+        credentials: config.storeCredentials,
+        nodeTtlMs: config.nodeTtlMs,
+        now: parts.now ?? Date.now,
+        onBroken,
+        onNotice: (line) => log.warn(line),
+        mustExist,
+      });
       return parts.wrapStore?.(store) ?? store;
     } catch (error) {
       const { membership, path } = folder;
@@ -229,73 +221,6 @@ export async function startNode(
     }
   }
 }
-
-interface StoreHooks {
-  readonly now: () => number;
-  readonly onBroken: (error: Error) => void;
-  readonly onNotice: (line: string) => void;
-  readonly mustExist?: boolean;
-}
-
-const FROZEN_WRITER_MS_MAX = 1_667;
-
-function openStoreAt(
-  location: KnownLocation,
-  { storeCredentials, nodeTtlMs }: Pick<Config, "storeCredentials" | "nodeTtlMs">,
-  hooks: StoreHooks,
-): Promise<Store> {
-  return location.kind === "redis"
-    ? openRedisStore({ ...hooks, location: location.redis, ...given(storeCredentials) })
-    : // A third of the time after which a silent node is dead: then the others still go on within it. Not longer than a write waits.
-      openSqliteStore({ ...hooks, path: location.path, frozenWriterMs: Math.min(nodeTtlMs / 3, FROZEN_WRITER_MS_MAX) });
-}
-
-function given({ username, password }: StoreCredentials): { username?: string; password?: string } {
-  return { ...(username === null ? {} : { username }), ...(password === null ? {} : { password }) };
-}
-
-/**
- * Runs the drill on a throw-away cluster.
- * @returns whether it was passed
- * @throws StartError with one line
- */
-export async function startDrill(config: DrillConfig, screen: Screen): Promise<boolean> {
-  const { store: location, storeCredentials: credentials, nodeTtlMs } = config;
-  if (location?.kind === "sqlite") {
-    throw new StartError(
-      "the drill makes an embedded store of its own; leave out --store, or name an empty Redis database",
-    );
-  }
-  const redis = location === null ? null : { location: location.redis, ...given(credentials) };
-  const { username, password } = credentials;
-  const hooks = { now: Date.now, onBroken: () => undefined, onNotice: () => undefined };
-  try {
-    if (redis !== null && !(await redisIsEmpty(redis))) {
-      throw new Error(
-        `the database ${showRedisLocation(redis.location)} is not empty, and the drill would mix with what is there; name another one, such as …/15`,
-      );
-    }
-    const passed = await runDrill({
-      nodeTtlMs,
-      screen,
-      storeArgs: redis === null ? [] : ["--store", showRedisLocation(redis.location)],
-      storeEnv: {
-        ...(username === null ? {} : { ORDER_PROCESS_STORE_USERNAME: username }),
-        ...(password === null ? {} : { ORDER_PROCESS_STORE_PASSWORD: password }),
-      },
-      openStore: (path) => openStoreAt(location ?? { kind: "sqlite", path }, config, hooks),
-    });
-    if (redis !== null) await emptyRedis(redis);
-    return passed;
-  } catch (error) {
-    throw new StartError(`the drill can't go on: ${error instanceof Error ? error.message : String(error)}`, {
-      cause: error,
-    });
-  }
-}
-
-/** The location of a store that is settled: a path in the data folder is written out. */
-type KnownLocation = Exclude<StoreLocation, { kind: "sqlite" }> | { readonly kind: "sqlite"; readonly path: string };
 
 /** The embedded store's name in a data folder. */
 const STORE_FILE = "orders.sqlite";

@@ -1,7 +1,6 @@
 /** `--join`: asks a node where its cluster's store is, and makes sure that this node can be part of it. */
 import { setTimeout as delay } from "node:timers/promises";
 import { Type, type Static } from "typebox";
-import { Value } from "typebox/value";
 import { StartError } from "../order/errors.ts";
 
 /** What a node says of its cluster to one that wants to join. Nothing of it is secret: credentials never travel (cluster rule 9). */
@@ -40,6 +39,7 @@ const ANSWER_MS = 2_000;
  * @throws StartError with one line when who answers is no node, or one of a version that can't be joined
  */
 export async function askToJoin({ address, serviceId, version, patienceMs }: JoinRequest): Promise<JoinAnswer | null> {
+  const { Value } = await import("typebox/value"); // takes long to load, and who doesn't join needs none of it
   const endMs = performance.now() + patienceMs;
   for (;;) {
     let response: Response;

@@ -16,8 +16,9 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { readInvocation } from "../../src/config.ts";
 import { createLogger } from "../../src/log.ts";
-import { programVersion, startNode } from "../../src/main.ts";
+import { startNode } from "../../src/main.ts";
 import type { Store } from "../../src/store/store.ts";
+import { programVersion } from "../../src/version.ts";
 import { NodeRecord } from "../cluster/node-record.ts";
 import {
   BROKEN_GUARANTEES,

@@ -4,7 +4,7 @@
  * SQLite takes a log whose header is damaged for an empty one, and what was committed to it since the last checkpoint is
  * gone without a word. A log that was cut short by a crash has a whole header: it is written and synced first.
  */
-import { closeSync, existsSync, openSync, readSync } from "node:fs";
+import { closeSync, openSync, readSync } from "node:fs";
 
 const HEADER_BYTES = 32;
 const MAGIC = 0x377f0682; // checksums over little-endian words; with the last bit set, big-endian
@@ -27,12 +27,22 @@ export function logHeaderIsSound(databasePath: string): boolean {
 
 /** Null where there is no log, or one too short to hold anything. */
 function readHeader(path: string): Buffer | null {
-  if (!existsSync(path)) return null;
-  const file = openSync(path, "r");
+  const file = openIfThere(path);
+  if (file === null) return null;
   try {
     const header = Buffer.alloc(HEADER_BYTES);
     return readSync(file, header, 0, HEADER_BYTES, 0) === HEADER_BYTES ? header : null;
   } finally {
     closeSync(file);
+  }
+}
+
+/** At the moment the last other process may let go of the database, and take the log with it: to look first says nothing. */
+function openIfThere(path: string): number | null {
+  try {
+    return openSync(path, "r");
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return null;
+    throw error;
   }
 }
