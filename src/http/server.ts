@@ -78,8 +78,8 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
     },
     // No path is too long to be looked up, and not found; Node bounds it with the other headers.
     routerOptions: { maxParamLength: 16 * 1024 },
-    // A request is taken as it is or refused; it isn't mended.
-    ajv: { customOptions: { coerceTypes: false, removeAdditional: false, allErrors: false } },
+    // A request is taken as it is or refused; it isn't mended. That our schemas are schemas is not checked at each start: it takes long.
+    ajv: { customOptions: { coerceTypes: false, removeAdditional: false, allErrors: false, validateSchema: false } },
     clientErrorHandler: (error, socket) => answerUnparsable(error, socket),
     frameworkErrors: (_error, _request, reply) =>
       void sendProblem(reply, "request_invalid", "The path is not a valid one; check its percent signs."),
