@@ -1,22 +1,27 @@
 /** `--join`: asks a node where its cluster's store is, and makes sure that this node can be part of it. */
 import { setTimeout as delay } from "node:timers/promises";
-import { Type, type Static } from "typebox";
+import { Ajv } from "ajv";
+import type { FromSchema } from "json-schema-to-ts";
 import { StartError } from "../order/errors.ts";
 
 /** What a node says of its cluster to one that wants to join. Nothing of it is secret: credentials never travel (cluster rule 9). */
-export const JoinAnswer = Type.Object({
-  cluster_id: Type.String(),
-  service_id: Type.String(),
-  leader_name: Type.String(),
-  version: Type.String(),
-  /** What nodes say to each other; nodes of another number can't be in one cluster. */
-  protocol: Type.Number(),
-  /** Where the store is, as `--store` takes it, without credentials. */
-  store: Type.String(),
-  /** The boot of the host that the node runs on: who shares an embedded store must run there, too. Null: it can't be told. */
-  host: Type.Union([Type.String(), Type.Null()]),
-});
-export type JoinAnswer = Static<typeof JoinAnswer>;
+export const JoinAnswer = {
+  type: "object",
+  required: ["cluster_id", "service_id", "leader_name", "version", "protocol", "store", "host"],
+  properties: {
+    cluster_id: { type: "string" },
+    service_id: { type: "string" },
+    leader_name: { type: "string" },
+    version: { type: "string" },
+    // What nodes say to each other; nodes of another number can't be in one cluster.
+    protocol: { type: "number" },
+    // Where the store is, as `--store` takes it, without credentials.
+    store: { type: "string" },
+    // The boot of the host that the node runs on: who shares an embedded store must run there, too. Null: it can't be told.
+    host: { anyOf: [{ type: "string" }, { type: "null" }] },
+  },
+} as const;
+export type JoinAnswer = FromSchema<typeof JoinAnswer>;
 
 /** Grows when nodes of the former number can't work beside nodes of the new one. */
 export const PROTOCOL = 1;
@@ -39,7 +44,7 @@ const ANSWER_MS = 2_000;
  * @throws StartError with one line when who answers is no node, or one of a version that can't be joined
  */
 export async function askToJoin({ address, serviceId, version, patienceMs }: JoinRequest): Promise<JoinAnswer | null> {
-  const { Value } = await import("typebox/value"); // takes long to load, and who doesn't join needs none of it
+  const isJoinAnswer = new Ajv().compile<JoinAnswer>(JoinAnswer);
   const endMs = performance.now() + patienceMs;
   for (;;) {
     let response: Response;
@@ -65,7 +70,7 @@ export async function askToJoin({ address, serviceId, version, patienceMs }: Joi
       await delay(TRY_AGAIN_MS);
       continue;
     }
-    if (!response.ok || !Value.Check(JoinAnswer, answer)) {
+    if (!response.ok || !isJoinAnswer(answer)) {
       const said = detailOf(answer) ?? `it answered ${response.status}`;
       throw new StartError(`can't join ${address}: ${said}; check the address that --join names`);
     }

@@ -1,6 +1,5 @@
 /** `/orders`: submit an order, look at one. */
 import type { FastifyInstance } from "fastify";
-import { Type } from "typebox";
 import type { SubmitOutcome, Submission } from "../engine/engine.ts";
 import { CatalogueError } from "../order/errors.ts";
 import type { StoredOrder } from "../store/store.ts";
@@ -27,15 +26,17 @@ export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: Orders
       summary: "Submit an order",
       description: "Answered only when the order is durable. It then goes through the steps of its pipeline.",
       security: USER_SECURITY,
-      headers: Type.Object({
-        "idempotency-key": Type.Optional(
-          Type.String({
+      headers: {
+        type: "object",
+        properties: {
+          "idempotency-key": {
+            type: "string",
             minLength: 1,
             maxLength: IDEMPOTENCY_KEY_CHARS_MAX,
             description: "Makes the request safe to repeat: the same user, key and body give the same order.",
-          }),
-        ),
-      }),
+          },
+        },
+      },
       body: OrderBody,
       response: {
         201: named("AcceptedOrder", "The order is durable. `Location` says where to look at it."),
@@ -80,7 +81,7 @@ export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: Orders
       summary: "Look at an order",
       description: "Only its user sees it; to all others it does not exist.",
       security: USER_SECURITY,
-      params: Type.Object({ order_id: Type.String() }),
+      params: { type: "object", required: ["order_id"], properties: { order_id: { type: "string" } } },
       response: {
         200: named("Order", "The order as it is now."),
         ...problemResponses(

@@ -1,142 +1,205 @@
-/** The shapes that go in and out over HTTP, for Fastify's serializers and the OpenAPI document alike. */
-import { type Static, Type } from "typebox";
+/** The shapes that go in and out over HTTP, for Fastify's validation and serializers and the OpenAPI document alike. */
+import type { FromSchema } from "json-schema-to-ts";
 import { catalogueEntry, type ErrorCode } from "../order/errors.ts";
 import { PROBLEM_MEDIA_TYPE } from "./problem.ts";
 
-const Time = (description: string) => Type.String({ format: "date-time", description });
-const Uuid = (description: string) => Type.String({ format: "uuid", description });
-const Misspelt = (correct: string) =>
-  Type.String({ deprecated: true, description: `The same as \`${correct}\`, as an earlier version spelt it.` });
+/** The type of what a schema lets through, without what it does not name. */
+type Shape<Schema extends object> = Named<FromSchema<Schema>>;
+type Named<T> = T extends object ? { [Key in keyof T as string extends Key ? never : Key]: T[Key] } : T;
 
-export const OrderBody = Type.Object(
-  {},
-  { additionalProperties: true, description: "The order's content: any JSON object." },
-);
+const text = { type: "string" } as const;
+const integer = { type: "integer" } as const;
+const time = (description: string) => ({ type: "string", format: "date-time", description }) as const;
+const uuid = (description: string) => ({ type: "string", format: "uuid", description }) as const;
+const misspelt = (correct: string) =>
+  ({
+    type: "string",
+    deprecated: true,
+    description: `The same as \`${correct}\`, as an earlier version spelt it.`,
+  }) as const;
 
-export const AcceptedOrder = Type.Object(
-  { order_id: Uuid("Of the order."), start_time: Time("When the order was created.") },
-  { $id: "AcceptedOrder" },
-);
+export const OrderBody = {
+  type: "object",
+  additionalProperties: true,
+  description: "The order's content: any JSON object.",
+} as const;
 
-const StepView = Type.Object({
-  step_name: Type.String(),
-  step_start_time: Time("When the step was started."),
-  step_complete_time: Type.Optional(Time("When it ended well; absent if it has not.")),
-  step_rollback_time: Type.Optional(Time("When it was rolled back; absent if it was not.")),
-  attempts: Type.Optional(Type.Integer({ description: "Calls of the step so far." })),
-  error: Type.Optional(Type.String({ description: "What its last failed attempt said." })),
-});
+const AcceptedOrder = {
+  $id: "AcceptedOrder",
+  type: "object",
+  required: ["order_id", "start_time"],
+  properties: { order_id: uuid("Of the order."), start_time: time("When the order was created.") },
+} as const;
 
-export const OrderView = Type.Object(
-  {
-    order_id: Uuid("Of the order."),
-    start_time: Time("When the order was created."),
-    complete_time: Type.Optional(Time("When the order became final; absent until then.")),
-    current_step: Type.String({
+const StepView = {
+  type: "object",
+  required: ["step_name", "step_start_time"],
+  properties: {
+    step_name: text,
+    step_start_time: time("When the step was started."),
+    step_complete_time: time("When it ended well; absent if it has not."),
+    step_rollback_time: time("When it was rolled back; absent if it was not."),
+    attempts: { type: "integer", description: "Calls of the step so far." },
+    error: { type: "string", description: "What its last failed attempt said." },
+  },
+} as const;
+export type StepView = Shape<typeof StepView>;
+
+const OrderView = {
+  $id: "Order",
+  type: "object",
+  required: ["order_id", "start_time", "current_step", "curent_step", "status", "service_id", "steps"],
+  properties: {
+    order_id: uuid("Of the order."),
+    start_time: time("When the order was created."),
+    complete_time: time("When the order became final; absent until then."),
+    current_step: {
+      type: "string",
       description: "The step it is at; `Failed` from the failure on, `Completed` at the end.",
-    }),
-    curent_step: Misspelt("current_step"),
-    status: Type.Enum(["running", "rolling_back", "rollback_incomplete", "completed", "failed"]),
-    service_id: Uuid("Of the service that owns the order."),
-    steps: Type.Array(StepView, { description: "In the order they started, then `Completed` or `Failed`." }),
+    },
+    curent_step: misspelt("current_step"),
+    status: { enum: ["running", "rolling_back", "rollback_incomplete", "completed", "failed"] },
+    service_id: uuid("Of the service that owns the order."),
+    steps: {
+      type: "array",
+      items: StepView,
+      description: "In the order they started, then `Completed` or `Failed`.",
+    },
   },
-  { $id: "Order" },
-);
-export type OrderView = Static<typeof OrderView>;
-export type StepView = Static<typeof StepView>;
+} as const;
+export type OrderView = Shape<typeof OrderView>;
 
-export const TransferRequest = Type.Object({
-  service_id: Type.String({ description: "The service_id of the dead node." }),
-  incarnation: Type.Optional(
-    Type.Integer({ minimum: 1, description: "Only the orders of that start of the node; nodes say so to each other." }),
-  ),
-  orders_max: Type.Optional(Type.Integer({ minimum: 1, description: "How many orders to take at the most." })),
-});
-export type TransferRequest = Static<typeof TransferRequest>;
-
-export const Transfer = Type.Object(
-  {
-    current_service_id: Uuid("Of the node that took the orders over."),
-    transferred_service_id: Uuid("Of the node whose orders they were."),
-    tranferred_service_id: Misspelt("transferred_service_id"),
-    orders_transferred: Type.Integer(),
+export const TransferRequest = {
+  type: "object",
+  required: ["service_id"],
+  properties: {
+    service_id: { type: "string", description: "The service_id of the dead node." },
+    incarnation: {
+      type: "integer",
+      minimum: 1,
+      description: "Only the orders of that start of the node; nodes say so to each other.",
+    },
+    orders_max: { type: "integer", minimum: 1, description: "How many orders to take at the most." },
   },
-  { $id: "Transfer" },
-);
+} as const;
+export type TransferRequest = Shape<typeof TransferRequest>;
 
-export const JoinRequest = Type.Object({
-  service_id: Type.String({ description: "Of the node that wants to join." }),
-  version: Type.String({ description: "Of the node that wants to join." }),
-  protocol: Type.Integer({ description: "What it says to other nodes." }),
-});
-export type JoinRequest = Static<typeof JoinRequest>;
+const Transfer = {
+  $id: "Transfer",
+  type: "object",
+  required: ["current_service_id", "transferred_service_id", "tranferred_service_id", "orders_transferred"],
+  properties: {
+    current_service_id: uuid("Of the node that took the orders over."),
+    transferred_service_id: uuid("Of the node whose orders they were."),
+    tranferred_service_id: misspelt("transferred_service_id"),
+    orders_transferred: integer,
+  },
+} as const;
 
-export const GivenOrders = Type.Object({
-  order_ids: Type.Array(Type.String(), { maxItems: 1_000, description: "Orders that the node asked owns now." }),
-});
-export type GivenOrders = Static<typeof GivenOrders>;
+export const JoinRequest = {
+  type: "object",
+  required: ["service_id", "version", "protocol"],
+  properties: {
+    service_id: { type: "string", description: "Of the node that wants to join." },
+    version: { type: "string", description: "Of the node that wants to join." },
+    protocol: { type: "integer", description: "What it says to other nodes." },
+  },
+} as const;
+export type JoinRequest = Shape<typeof JoinRequest>;
 
-export const GivenOrdersAnswer = Type.Object({ service_id: Uuid("Of this node.") }, { $id: "GivenOrdersAnswer" });
+export const GivenOrders = {
+  type: "object",
+  required: ["order_ids"],
+  properties: {
+    order_ids: { type: "array", items: text, maxItems: 1_000, description: "Orders that the node asked owns now." },
+  },
+} as const;
+export type GivenOrders = Shape<typeof GivenOrders>;
 
-const DurabilityName = Type.Enum(["fsync-always", "fsync-every-second", "none", "unknown"], {
+const GivenOrdersAnswer = {
+  $id: "GivenOrdersAnswer",
+  type: "object",
+  required: ["service_id"],
+  properties: { service_id: uuid("Of this node.") },
+} as const;
+
+const durabilityName = {
+  enum: ["fsync-always", "fsync-every-second", "none", "unknown"],
   description: "What an acknowledged order outlives, by the store's settings: with `fsync-always`, the loss of power.",
-});
+} as const;
 
-export const Heartbeat = Type.Object(
-  {
-    service_id: Uuid("Of this node."),
-    serive_id: Misspelt("service_id"),
-    service_name: Type.String(),
-    version: Type.String(),
-    status: Type.Enum(["OK", "STORE_UNAVAILABLE", "SHUTTING_DOWN"]),
-    durability: DurabilityName,
-    generated_at: Time("When this was said."),
+const Heartbeat = {
+  $id: "Heartbeat",
+  type: "object",
+  required: ["service_id", "serive_id", "service_name", "version", "status", "durability", "generated_at"],
+  properties: {
+    service_id: uuid("Of this node."),
+    serive_id: misspelt("service_id"),
+    service_name: text,
+    version: text,
+    status: { enum: ["OK", "STORE_UNAVAILABLE", "SHUTTING_DOWN"] },
+    durability: durabilityName,
+    generated_at: time("When this was said."),
   },
-  { $id: "Heartbeat" },
-);
-export type HeartbeatStatus = Static<typeof Heartbeat>["status"];
+} as const;
+export type HeartbeatStatus = Shape<typeof Heartbeat>["status"];
 
-export const Cluster = Type.Object(
-  {
-    leader_name: Type.String({ description: "The service_id of the leader; empty while there is none." }),
-    cluster_id: Uuid("Of the cluster, and of its store."),
-    durability: DurabilityName,
-    term: Type.Integer({ description: "Counts elections." }),
-    nodes_count: Type.Integer(),
-    generated_at: Time("When this was said."),
-    nodes: Type.Array(
-      Type.Object({
-        name: Uuid("The service_id of the node."),
-        connection_string: Type.String({ description: "Where the node listens." }),
-        connected: Type.Boolean({ description: "Whether it is alive, as far as this node knows." }),
-        last_activity: Time("When the node was last heard of."),
-        version: Type.String(),
-        orders_in_flight: Type.Integer({ description: "As of its last heartbeat." }),
-      }),
-    ),
-    transfers: Type.Array(
-      Type.Object({
-        service_id: Uuid("Of the node whose orders they were."),
-        orders_transferred: Type.Integer(),
-        start_time: Time("When it began."),
-        duration_ms: Type.Integer(),
-      }),
-      { description: "The last transfers that this node led or was asked for by hand, newest first." },
-    ),
+const Cluster = {
+  $id: "Cluster",
+  type: "object",
+  required: ["leader_name", "cluster_id", "durability", "term", "nodes_count", "generated_at", "nodes", "transfers"],
+  properties: {
+    leader_name: { type: "string", description: "The service_id of the leader; empty while there is none." },
+    cluster_id: uuid("Of the cluster, and of its store."),
+    durability: durabilityName,
+    term: { type: "integer", description: "Counts elections." },
+    nodes_count: integer,
+    generated_at: time("When this was said."),
+    nodes: {
+      type: "array",
+      items: {
+        type: "object",
+        required: ["name", "connection_string", "connected", "last_activity", "version", "orders_in_flight"],
+        properties: {
+          name: uuid("The service_id of the node."),
+          connection_string: { type: "string", description: "Where the node listens." },
+          connected: { type: "boolean", description: "Whether it is alive, as far as this node knows." },
+          last_activity: time("When the node was last heard of."),
+          version: text,
+          orders_in_flight: { type: "integer", description: "As of its last heartbeat." },
+        },
+      },
+    },
+    transfers: {
+      type: "array",
+      description: "The last transfers that this node led or was asked for by hand, newest first.",
+      items: {
+        type: "object",
+        required: ["service_id", "orders_transferred", "start_time", "duration_ms"],
+        properties: {
+          service_id: uuid("Of the node whose orders they were."),
+          orders_transferred: integer,
+          start_time: time("When it began."),
+          duration_ms: integer,
+        },
+      },
+    },
   },
-  { $id: "Cluster" },
-);
+} as const;
 
-const ProblemSchema = Type.Object(
-  {
-    type: Type.String({ description: "A URN that ends in the code." }),
-    title: Type.String(),
-    status: Type.Integer(),
-    detail: Type.String({ description: "What is wrong this time, and what to do." }),
-    code: Type.String({ description: "Stable; see docs/errors.md." }),
+const ProblemSchema = {
+  $id: "Problem",
+  type: "object",
+  description: "RFC 9457",
+  required: ["type", "title", "status", "detail", "code"],
+  properties: {
+    type: { type: "string", description: "A URN that ends in the code." },
+    title: text,
+    status: integer,
+    detail: { type: "string", description: "What is wrong this time, and what to do." },
+    code: { type: "string", description: "Stable; see docs/errors.md." },
   },
-  { $id: "Problem", description: "RFC 9457" },
-);
+} as const;
 
 /** All schemas that the OpenAPI document lists by name. */
 export const NAMED_SCHEMAS = [AcceptedOrder, OrderView, Transfer, GivenOrdersAnswer, Heartbeat, Cluster, ProblemSchema];
