@@ -18,7 +18,7 @@ const app = await createHttpServer({
   readOrder: () => Promise.resolve(null),
   transfer: () => Promise.resolve({ kind: "service_not_found" }),
   durability: () => "none",
-  adopt: () => false,
+  adopt: () => null,
   isProven: () => false,
   joinAnswer: () => {
     throw new Error("nothing to join");

@@ -117,7 +117,7 @@ export async function startNode(
       },
       readOrder: (orderId) => store.readOrder(orderId),
       transfer: async (request) => node?.transfer(request) ?? { kind: "not_ready" },
-      adopt: (orderIds) => node?.adopt(orderIds) ?? false,
+      adopt: (orderIds) => node?.adopt(orderIds) ?? null,
       isProven: (requestPath, body, proof) => node?.isProven(requestPath, body, proof) ?? false,
       joinAnswer: () => ({
         cluster_id: identity.clusterId,

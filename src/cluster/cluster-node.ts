@@ -31,6 +31,7 @@ export interface RunningEngine {
   submit(submission: Submission): Promise<SubmitOutcome>;
   resume(serviceId: string): Promise<number>;
   takeOver(from: Incarnation, ordersMax: number): Promise<TakenOver>;
+  readonly room: number;
   adopt(orderIds: readonly string[]): Promise<void>;
   goOn(): void;
   audit(): Promise<number>;
@@ -72,6 +73,9 @@ const AUDIT_MS = 30_000;
 
 /** How often a store that is away is asked to register again. */
 const REGISTER_AGAIN_MS = 250;
+
+/** How often a node that stops asks one again that had no room for its orders. */
+const ASK_FOR_ROOM_AGAIN_MS = 250;
 
 const TRANSFERS_KEPT = 10;
 
@@ -178,13 +182,13 @@ export class ClusterNode {
 
   /**
    * Goes on with orders that another node has given to an incarnation of this one.
-   * @returns false: this node takes none
+   * @returns how many more it may be given now; null: this node takes none
    */
-  adopt(orderIds: readonly string[]): boolean {
-    if (this.#life === null || this.#stopping) return false;
+  adopt(orderIds: readonly string[]): number | null {
+    if (this.#life === null || this.#stopping) return null;
     if (orderIds.length > 0) this.#options.log.info(`Orders given by a node that stops: ${orderIds.length}`);
     this.#life.engine.adopt(orderIds).catch((error: unknown) => this.#break(error));
-    return true;
+    return this.#life.engine.room;
   }
 
   /** Whether another node of this cluster has signed the request for this incarnation; `proof` as in the header. */
@@ -346,10 +350,12 @@ export class ClusterNode {
     return owners.map((owner) => owner.incarnation);
   }
 
-  /** Live nodes for the orders of one that stops: whoever has least is next, if it can be told. */
+  /** Live nodes for the orders of one that stops: whoever has least is next, if it can be told and has room. */
   #successors({ incarnation: self, membership }: Life): Successors {
+    const { clock, log } = this.#options;
     const given = new Map<Incarnation, number>();
     const unreachable = new Set<Incarnation>();
+    const rooms = new Map<Incarnation, { readonly room: number; readonly atMs: number }>();
     const isCandidate = (row: NodeRow): boolean =>
       row.alive &&
       row.incarnation !== self &&
@@ -357,24 +363,30 @@ export class ClusterNode {
       membership.silenceOf(row.incarnation).silentMs <= suspicionMs(row.ttlMs) &&
       !membership.isDead(row);
     const load = (row: NodeRow): number => row.ordersInFlight + (given.get(row.incarnation) ?? 0);
-    const leastLoaded = (): NodeRow | undefined =>
-      (membership.snapshot?.nodes ?? []).filter(isCandidate).toSorted((one, other) => load(one) - load(other))[0];
     const tell = async (row: NodeRow, orderIds: readonly string[]): Promise<boolean> => {
       try {
-        await this.#peers.give(row, orderIds);
+        const room = await this.#peers.give(row, orderIds);
+        rooms.set(row.incarnation, { room, atMs: clock() });
         return true;
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error);
-        this.#options.log.warn(`${row.serviceId} (${row.url}) can't be told of orders that are its own now: ${reason}`);
+        log.warn(`${row.serviceId} (${row.url}) can't be told of orders that are its own now: ${reason}`);
         return false;
       }
     };
+    // Told of none first: what it is given it must hear of, or else the orders would wait for its audit.
+    const roomOf = async (row: NodeRow): Promise<number> => {
+      const known = rooms.get(row.incarnation);
+      const isOld = known === undefined || (known.room === 0 && clock() - known.atMs >= ASK_FOR_ROOM_AGAIN_MS);
+      if (isOld && !(await tell(row, []))) unreachable.add(row.incarnation);
+      return unreachable.has(row.incarnation) ? 0 : (rooms.get(row.incarnation)?.room ?? 0);
+    };
     return {
       choose: async () => {
-        for (let row = leastLoaded(); row !== undefined; row = leastLoaded()) {
-          // Told of none first: what it is given it must hear of, or else the orders would wait for its audit.
-          if (given.has(row.incarnation) || (await tell(row, []))) return row.incarnation;
-          unreachable.add(row.incarnation);
+        const candidates = (membership.snapshot?.nodes ?? []).filter(isCandidate);
+        for (const row of candidates.toSorted((one, other) => load(one) - load(other))) {
+          const room = await roomOf(row);
+          if (room > 0) return { incarnation: row.incarnation, room };
         }
         return null;
       },

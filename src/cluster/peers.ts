@@ -48,10 +48,16 @@ export class Peers {
 
   /**
    * Tells a node that orders are its own now.
+   * @returns how many more it may be given
    * @throws Error when it did not answer, or refused
    */
-  async give(peer: Peer, orderIds: readonly string[]): Promise<void> {
-    await this.#post(peer, "/cluster/orders", { order_ids: orderIds }, Math.min(this.#timeoutMs, GIVE_MS_MAX));
+  async give(peer: Peer, orderIds: readonly string[]): Promise<number> {
+    const timeoutMs = Math.min(this.#timeoutMs, GIVE_MS_MAX);
+    const { room } = (await this.#post(peer, "/cluster/orders", { order_ids: orderIds }, timeoutMs)) as {
+      room?: unknown;
+    };
+    if (typeof room !== "number") throw new Error(`${peer.url} did not say how many orders it takes`);
+    return room;
   }
 
   async #post(peer: Peer, path: string, content: object, timeoutMs = this.#timeoutMs): Promise<unknown> {

@@ -15,7 +15,6 @@
  *    (claims, orders that were given to it, the audit) does so one after the other.
  */
 import { setTimeout as delay } from "node:timers/promises";
-import { isDeepStrictEqual } from "node:util";
 import { decideCreation } from "../order/decide.ts";
 import { createdOrder, type Incarnation, isFinal, type Order, replay } from "../order/order.ts";
 import type { Pipeline } from "../order/pipeline.ts";
@@ -33,6 +32,7 @@ import {
 } from "../store/store.ts";
 import { GroupCommit, type WriteListener } from "./group-commit.ts";
 import { OrderRun, type RunHost } from "./order-run.ts";
+import { sameJson } from "./same-json.ts";
 
 export interface EngineOptions {
   readonly store: Store;
@@ -59,10 +59,17 @@ export interface TakenOver {
   readonly mayBeMore: boolean;
 }
 
+/** A live node that can be told what is its own. */
+export interface Successor {
+  readonly incarnation: Incarnation;
+  /** How many orders it takes now: at least one. */
+  readonly room: number;
+}
+
 /** Who gets the orders of a node that stops. */
 export interface Successors {
-  /** The live node that should have the next ones, and can be told; or null: there is none. */
-  choose(): Promise<Incarnation | null>;
+  /** The node that should have the next ones; or null: there is none that has room. */
+  choose(): Promise<Successor | null>;
   /** Tells it which orders are its own from now on. Never rejects: what a node is not told it finds by its audit. */
   tell(successor: Incarnation, orderIds: readonly string[]): Promise<void>;
 }
@@ -94,8 +101,12 @@ export type SubmitOutcome =
 /** Orders claimed in one commit: it is over in some milliseconds, and others' writes come between. */
 const CLAIM_PAGE_ORDERS = 500;
 
-/** Bodies that come with one claim: a page is made as small as it must be, should all its bodies be of the largest size. */
+/**
+ * Bodies that come with one claim: a page is made as small as it must be, should all its bodies be of the largest size. While it is
+ * read there are several copies of it, so that it is a small share of what there may be.
+ */
 const CLAIM_PAGE_BYTES = 64 * 1024 * 1024;
+const CLAIM_PAGE_SHARE = 1 / 4;
 
 /** How long to wait before looking again whether there is room for more, or whether the store answers. */
 const LOOK_AGAIN_MS = 250;
@@ -133,6 +144,8 @@ export class Engine {
   readonly #creating = new Set<string>();
   /** Orders of this incarnation that it can't go on with: damaged, of a pipeline that it lacks, or waiting for an operator. */
   readonly #setAside = new Set<string>();
+  /** Orders that others have given to this incarnation, and that have not been read yet. */
+  #givenOrders = 0;
   /** The last of what reads orders to go on with (invariant 5). */
   #reading: Promise<unknown> = Promise.resolve();
   #auditDue = false;
@@ -155,8 +168,9 @@ export class Engine {
     this.#now = options.now;
     this.#newOrderId = options.newOrderId;
     this.#limits = options.limits;
-    const pageOrders = Math.floor(CLAIM_PAGE_BYTES / options.limits.largestBodyBytes);
-    this.#claimPageOrders = Math.max(1, Math.min(CLAIM_PAGE_ORDERS, pageOrders));
+    const { bodyBytesMax, largestBodyBytes } = options.limits;
+    const pageBytes = Math.min(CLAIM_PAGE_BYTES, bodyBytesMax * CLAIM_PAGE_SHARE);
+    this.#claimPageOrders = Math.max(1, Math.min(CLAIM_PAGE_ORDERS, Math.floor(pageBytes / largestBodyBytes)));
     this.#mayStart = options.mayStart;
     const { log, store } = options;
     const groupCommit = new GroupCommit({
@@ -195,6 +209,11 @@ export class Engine {
   /** Writes that the store refused because the orders were another's by then (guarantee G2). */
   get lateWritesRefused(): number {
     return this.#lateWritesRefused;
+  }
+
+  /** How many orders others may give to this incarnation now, whatever their size. */
+  get room(): number {
+    return this.#stopping ? 0 : Math.max(0, this.#roomForUnread() - this.#givenOrders);
   }
 
   /** Why the store can't be written or read at the moment, or null. */
@@ -258,7 +277,7 @@ export class Engine {
   takeOver(from: Incarnation, ordersMax: number): Promise<TakenOver> {
     return this.#oneAfterTheOther(async () => {
       for (let orders = 0; ;) {
-        const limit = Math.min(this.#claimPageOrders, ordersMax - orders, this.#room());
+        const limit = Math.min(this.#claimPageOrders, ordersMax - orders, this.#roomForUnread());
         if (this.#stopping) return { orders, mayBeMore: false };
         if (limit === 0) return { orders, mayBeMore: true };
         const claim = await this.#patiently(
@@ -275,11 +294,18 @@ export class Engine {
     });
   }
 
-  /** Goes on with orders that another node has given to this incarnation. */
-  adopt(orderIds: readonly string[]): Promise<void> {
-    return this.#oneAfterTheOther(async () => {
-      await this.#adoptOwn(orderIds);
-    });
+  /** Goes on with orders that another node has given to this incarnation, as there is room for them. */
+  async adopt(orderIds: readonly string[]): Promise<void> {
+    let left = orderIds;
+    this.#givenOrders += left.length;
+    while (left.length > 0 && !this.#stopping) {
+      const given: readonly string[] = left;
+      const { unread } = await this.#oneAfterTheOther(() => this.#adoptOwn(given));
+      this.#givenOrders += unread.length - left.length;
+      left = unread;
+      if (left.length > 0) await delay(LOOK_AGAIN_MS);
+    }
+    this.#givenOrders -= left.length;
   }
 
   /**
@@ -310,8 +336,9 @@ export class Engine {
           () => this.#store.listOrderIds(this.#incarnation, from, AUDIT_PAGE_ORDERS),
           { orderIds: [], next: null },
         );
-        found += await this.#adoptOwn(page.orderIds);
-        cursor = page.next;
+        const { adopted, unread } = await this.#adoptOwn(page.orderIds);
+        found += adopted;
+        cursor = unread.length > 0 ? null : page.next; // what there is no room for now is found by the next audit
       } while (cursor !== null && !this.#stopping);
       if (found > 0) this.#log.warn(`Orders of this node that it did not run are gone on with: ${found}`);
       return found;
@@ -357,12 +384,13 @@ export class Engine {
     while (performance.now() < endMs && this.#groupCommit.failure === null && this.#someIdle(1).length > 0) {
       const successor = await successors.choose();
       if (successor === null) break;
-      const batch = this.#someIdle(GIVE_AWAY_ORDERS);
-      for (const run of batch) run.giveTo(successor);
+      const { incarnation, room } = successor;
+      const batch = this.#someIdle(Math.min(GIVE_AWAY_ORDERS, room));
+      for (const run of batch) run.giveTo(incarnation);
       await this.#settledWithin(endMs - performance.now(), () => batch.every((run) => run.isIdle));
-      const orderIds = batch.filter((run) => run.order.owner === successor).map((run) => run.order.orderId);
+      const orderIds = batch.filter((run) => run.order.owner === incarnation).map((run) => run.order.orderId);
       for (const run of batch) this.#forget(run);
-      await successors.tell(successor, orderIds);
+      await successors.tell(incarnation, orderIds);
       given += orderIds.length;
     }
     return given;
@@ -393,6 +421,13 @@ export class Engine {
   #room(): number {
     if (this.#bodyBytes >= this.#limits.bodyBytesMax) return 0;
     return Math.max(0, this.#limits.ordersMax - this.ordersInFlight);
+  }
+
+  /** The same for orders whose bodies nobody has seen yet: each may be of the largest size. */
+  #roomForUnread(): number {
+    const { bodyBytesMax, largestBodyBytes } = this.#limits;
+    const bodies = Math.floor((bodyBytesMax - this.#bodyBytes) / largestBodyBytes);
+    return Math.min(this.#room(), this.#bodyBytes === 0 ? Math.max(1, bodies) : Math.max(0, bodies));
   }
 
   #created(write: CreateWrite, outcome: WriteOutcome, resolve: (outcome: SubmitOutcome) => void): void {
@@ -459,14 +494,19 @@ export class Engine {
     return done;
   }
 
-  /** @returns how many of the orders were this incarnation's, and had not been run by it */
-  async #adoptOwn(orderIds: readonly string[]): Promise<number> {
+  /**
+   * @returns how many of the orders were this incarnation's, and had not been run by it; and those that have not been read, as there
+   *     was no room for more
+   */
+  async #adoptOwn(orderIds: readonly string[]): Promise<{ adopted: number; unread: readonly string[] }> {
     const isUnknown = (orderId: string): boolean =>
       !this.#runs.has(orderId) && !this.#creating.has(orderId) && !this.#setAside.has(orderId);
     const unknown = orderIds.filter(isUnknown);
     let adopted = 0;
-    for (let at = 0; at < unknown.length && !this.#stopping; at += this.#claimPageOrders) {
-      const page = unknown.slice(at, at + this.#claimPageOrders);
+    let at = 0;
+    while (at < unknown.length && !this.#stopping) {
+      const page = unknown.slice(at, at + Math.min(this.#claimPageOrders, this.#roomForUnread()));
+      if (page.length === 0) break;
       const { orders, damaged } = await this.#patiently(
         () => this.#store.readOwned(this.#incarnation, page),
         NO_ORDERS,
@@ -477,8 +517,9 @@ export class Engine {
         adopted++;
       }
       for (const { orderId, reason } of damaged) if (isUnknown(orderId)) this.#leaveAlone(orderId, reason);
+      at += page.length;
     }
-    return adopted;
+    return { adopted, unread: unknown.slice(at) };
   }
 
   /** Goes on with an order that is this incarnation's by a committed write. */
@@ -582,9 +623,4 @@ export class Engine {
 /** What a text takes: one byte a character, two when any is outside of Latin-1. */
 function bytesInMemory(text: string): number {
   return /[\u0100-\uffff]/.test(text) ? 2 * text.length : text.length;
-}
-
-/** Whether two JSON texts say the same, whatever their spacing and the order of their keys. */
-function sameJson(one: string, other: string): boolean {
-  return one === other || isDeepStrictEqual(JSON.parse(one), JSON.parse(other));
 }

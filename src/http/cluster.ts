@@ -14,9 +14,12 @@ export interface ClusterResource extends ProofCheck {
   readonly serviceId: string;
   readonly version: string;
   readonly joinAnswer: () => JoinAnswer;
-  /** False: the node takes none. */
-  readonly adopt: (orderIds: readonly string[]) => boolean;
+  /** How many more the node may be given; null: it takes none. */
+  readonly adopt: (orderIds: readonly string[]) => number | null;
 }
+
+/** What nodes say to each other has a limit of its own, whatever that of orders is: 1,000 ids take 39 KB. */
+export const NODE_BODY_BYTES_MAX = 64 * 1024;
 
 /** @throws CatalogueError when the request does not carry a valid proof */
 export function requireProof(request: FastifyRequest, isProven: ProofCheck["isProven"]): void {
@@ -35,6 +38,7 @@ export function clusterRoutes(
   app.route<{ Body: JoinRequest }>({
     method: "POST",
     url: "/cluster/join",
+    bodyLimit: NODE_BODY_BYTES_MAX,
     schema: {
       operationId: "joinCluster",
       summary: "Where the cluster's store is, for a node that wants to join (`--join`)",
@@ -67,6 +71,7 @@ export function clusterRoutes(
   app.route<{ Body: GivenOrders }>({
     method: "POST",
     url: "/cluster/orders",
+    bodyLimit: NODE_BODY_BYTES_MAX,
     schema: {
       operationId: "giveOrders",
       summary: "Orders that another node gave to this one; only nodes ask that",
@@ -88,13 +93,14 @@ export function clusterRoutes(
     },
     handler: (request, reply) => {
       requireProof(request, isProven);
-      if (!adopt(request.body.order_ids)) {
+      const room = adopt(request.body.order_ids);
+      if (room === null) {
         throw new CatalogueError(
           "shutting_down",
           "This node is leaving its cluster, or joining it; give them to another.",
         );
       }
-      return reply.code(202).send({ service_id: serviceId });
+      return reply.code(202).send({ service_id: serviceId, room });
     },
   });
 }

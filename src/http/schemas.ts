@@ -119,8 +119,11 @@ export type GivenOrders = Shape<typeof GivenOrders>;
 const GivenOrdersAnswer = {
   $id: "GivenOrdersAnswer",
   type: "object",
-  required: ["service_id"],
-  properties: { service_id: uuid("Of this node.") },
+  required: ["service_id", "room"],
+  properties: {
+    service_id: uuid("Of this node."),
+    room: { type: "integer", description: "How many more orders may be given to it now." },
+  },
 } as const;
 
 const durabilityName = {

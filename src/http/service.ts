@@ -4,7 +4,7 @@ import type { TransferOutcome, TransferRequest as Transfer } from "../cluster/cl
 import { CatalogueError } from "../order/errors.ts";
 import { PROOF_HEADER } from "../cluster/proof.ts";
 import { requireUser, USER_SECURITY } from "./authorization.ts";
-import { type ProofCheck, requireProof } from "./cluster.ts";
+import { NODE_BODY_BYTES_MAX, type ProofCheck, requireProof } from "./cluster.ts";
 import { named, problemResponses, TransferRequest } from "./schemas.ts";
 
 export interface ServiceResource {
@@ -19,6 +19,7 @@ export function serviceRoutes(
   app.route<{ Body: TransferRequest }>({
     method: "POST",
     url: "/service/transfer",
+    bodyLimit: NODE_BODY_BYTES_MAX,
     schema: {
       operationId: "transferOrders",
       summary: "Take over the orders of a dead node",

@@ -556,7 +556,7 @@ async function startServerWithShortLimits(
     readOrder: () => Promise.resolve(null),
     transfer: () => Promise.resolve({ kind: "service_not_found" }),
     durability: () => "none",
-    adopt: () => false,
+    adopt: () => null,
     isProven: () => false,
     joinAnswer: () => assert.fail("nobody joins"),
     cluster: () => assert.fail("nobody asks"),

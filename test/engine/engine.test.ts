@@ -391,7 +391,7 @@ test("a node that stops gives its orders to a live one: those that wait at once,
   const underWay = await old.accepted();
   const told: string[] = [];
   const drained = old.engine.drain(60_000, {
-    choose: () => Promise.resolve(next.incarnation),
+    choose: () => Promise.resolve({ incarnation: next.incarnation, room: next.engine.room }),
     tell: async (_, orderIds) => {
       told.push(...orderIds);
       await next.engine.adopt(orderIds);
@@ -419,7 +419,7 @@ test("a node that stops cuts what outlasts the grace time, and gives that away, 
   const next = await harness(t, [{ name: "A", run: noop }], { path, serviceId: OTHER_SERVICE_ID });
   const orderId = await old.accepted();
   const successors = {
-    choose: () => Promise.resolve(next.incarnation),
+    choose: () => Promise.resolve({ incarnation: next.incarnation, room: next.engine.room }),
     tell: (_: Incarnation, orderIds: readonly string[]) => next.engine.adopt(orderIds),
   };
   assert.deepEqual(await old.engine.drain(10, successors), { cut: 1, givenAway: 1 });
@@ -447,6 +447,95 @@ test("resume takes over orders only as there is room for them", async (t) => {
   assert.equal(await next.engine.resume(SERVICE_ID), 25);
   for (const id of ids) await next.reaches(id, "completed");
   assert.ok(most <= 10);
+});
+
+test("a takeover takes no more orders at once than fit in memory, should each have the largest body", async (t) => {
+  const path = join(temporaryFolder(t), "orders.sqlite");
+  const old = await harness(t, [{ name: "A", run: () => new Promise(noop) }], { path });
+  for (let count = 0; count < 40; count++) await old.accepted();
+  await old.engine.drain(0, ALONE);
+  await old.store.cluster.leave(old.incarnation);
+  const limits = { bodyBytesMax: 20_000, largestBodyBytes: 1_000 };
+  const next = await harness(t, [{ name: "A", run: () => new Promise(noop) }], {
+    path,
+    limits,
+    serviceId: OTHER_SERVICE_ID,
+  });
+  const pages: number[] = [];
+  const { claimOrders } = next.store;
+  next.store.claimOrders = (from, to, atMs, limit) => {
+    pages.push(limit);
+    return claimOrders(from, to, atMs, limit);
+  };
+  // Half of what there may be is taken already.
+  await next.accepted({ body: JSON.stringify({ text: "x".repeat(9_900) }) });
+  const taken = await next.engine.takeOver(old.incarnation, 100);
+  assert.ok(Math.max(...pages) <= 5, `a quarter of what there may be, at 1,000 bytes each: ${pages.join()}`);
+  assert.ok(taken.orders > 0);
+  // One that takes almost all of the rest: there may still be room for one of the usual size, and nobody knows it is one.
+  await next.accepted({ body: JSON.stringify({ text: "x".repeat(9_500) }) });
+  pages.length = 0;
+  assert.deepEqual(await next.engine.takeOver(old.incarnation, 100), { orders: 0, mayBeMore: true });
+  assert.deepEqual(pages, []);
+  assert.equal(next.engine.room, 0);
+});
+
+test("orders that are given to a node beyond its room wait until there is room", async (t) => {
+  const path = join(temporaryFolder(t), "orders.sqlite");
+  const old = await harness(t, [{ name: "A", run: () => new Promise(noop) }], { path });
+  const ids = await Promise.all(Array.from({ length: 25 }, () => old.accepted()));
+  const releases: (() => void)[] = [];
+  const hold = (): Promise<void> => new Promise((resolve) => releases.push(resolve));
+  const next = await harness(t, [{ name: "A", run: hold }], {
+    path,
+    limits: { ordersMax: 10 },
+    serviceId: OTHER_SERVICE_ID,
+  });
+  let adopted: Promise<void> = Promise.resolve();
+  await old.engine.drain(0, {
+    // As a node that has not heard of the other's room would.
+    choose: () => Promise.resolve({ incarnation: next.incarnation, room: 1_000 }),
+    tell: (_, orderIds) => {
+      adopted = next.engine.adopt(orderIds);
+      return Promise.resolve();
+    },
+  });
+  assert.equal(next.engine.room, 0, "what was given counts before it is read");
+  await waitFor(() => releases.length === 10, { what: "there are as many in flight as there may be" });
+  assert.equal(await next.engine.audit(), 0, "nor does the audit take more");
+  assert.equal(next.engine.ordersInFlight, 10);
+  const released = setInterval(() => releases.splice(0).forEach((release) => release()), 10);
+  t.after(() => clearInterval(released));
+  for (const id of ids) await next.reaches(id, "completed");
+  await adopted;
+  assert.equal(next.engine.room, 10);
+});
+
+test("a node that stops gives no more orders to another than that has room for, and leaves the rest in the store", async (t) => {
+  const path = join(temporaryFolder(t), "orders.sqlite");
+  const old = await harness(t, [{ name: "A", run: () => new Promise(noop) }], { path });
+  for (let count = 0; count < 25; count++) await old.accepted();
+  const next = await harness(t, [{ name: "A", run: () => new Promise(noop) }], {
+    path,
+    limits: { ordersMax: 10 },
+    serviceId: OTHER_SERVICE_ID,
+  });
+  const drained = await old.engine.drain(0, {
+    choose: () => {
+      const { room } = next.engine;
+      return Promise.resolve(room === 0 ? null : { incarnation: next.incarnation, room });
+    },
+    tell: (_, orderIds) => next.engine.adopt(orderIds),
+  });
+  assert.deepEqual(drained, { cut: 25, givenAway: 10 });
+  const owners = await next.store.listOwners();
+  assert.deepEqual(
+    owners.map(({ incarnation, orders }) => [incarnation, orders]),
+    [
+      [old.incarnation, 15],
+      [next.incarnation, 10],
+    ],
+  );
 });
 
 test("an order whose pipeline this node lacks, or whose history is damaged, waits and is named in the log", async (t) => {

@@ -1,0 +1,31 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { sameJson } from "./same-json.ts";
+
+const SAME: readonly (readonly [string, string])[] = [
+  ['{"a":1,"b":[true,null]}', '{ "b": [true, null], "a": 1 }'],
+  ['{"a":"\\u0041"}', '{"a":"A"}'],
+  ["[1, 10, 0.5]", "[1.0, 1e1, 5E-1]"],
+  ["[120]", "[1.20e+2]"],
+  ["[0, 0]", "[-0, 0.00e7]"],
+  ["[9007199254740993]", "[9007199254740993.0]"],
+];
+
+const DIFFERENT: readonly (readonly [string, string])[] = [
+  ['{"a":1}', '{"a":2}'],
+  ['{"a":1}', '{"a":"1"}'],
+  ['{"a":[1,2]}', '{"a":[2,1]}'],
+  ["[9007199254740992]", "[9007199254740993]"], // the same to JavaScript
+  ["[1e400]", "[2e400]"],
+  ["[1e-400]", "[0]"],
+  ["[-1]", "[1]"],
+  ["[10]", "[100]"],
+];
+
+test("two texts of one JSON value say the same", () => {
+  for (const [one, other] of SAME) assert.ok(sameJson(one, other), `${one} and ${other}`);
+});
+
+test("texts of two JSON values don't, also where JavaScript's numbers can't tell them apart", () => {
+  for (const [one, other] of DIFFERENT) assert.ok(!sameJson(one, other), `${one} and ${other}`);
+});
