@@ -4,6 +4,7 @@ import { createLogger, type Logger } from "./log.ts";
 import type { Screen } from "./drill/drill.ts";
 import type { Node } from "./main.ts";
 import { StartError } from "./order/errors.ts";
+import { StoreUnavailableError } from "./store/store.ts";
 import { programVersion } from "./version.ts";
 
 const EXIT_FAILURE = 1;
@@ -19,9 +20,9 @@ try {
   if (invocation.kind === "print") {
     process.stdout.write(invocation.text);
   } else if (invocation.kind === "drill") {
-    stopDrillOnSignals();
+    const stopped = abortOnSignals();
     const { startDrill } = await import("./drill/start-drill.ts");
-    process.exit((await startDrill(invocation.config, terminal())) ? 0 : EXIT_FAILURE);
+    process.exit((await startDrill(invocation.config, terminal(), stopped)) ? 0 : EXIT_FAILURE);
   } else {
     const { config } = invocation;
     process.umask(0o077); // orders, and the cluster's secret, are nobody else's business
@@ -55,9 +56,16 @@ function terminal(): Screen {
   };
 }
 
-/** The nodes of a drill go with it. */
-function stopDrillOnSignals(): void {
-  for (const signal of SIGNALS) process.on(signal, () => exitWith(EXIT_FAILURE, `the drill was stopped by ${signal}`));
+/** The first signal ends what is told of it, with the signal's name as the reason; the second ends the process. */
+function abortOnSignals(): AbortSignal {
+  const controller = new AbortController();
+  for (const signal of SIGNALS) {
+    process.on(signal, () => {
+      if (controller.signal.aborted) process.exit(EXIT_FAILURE);
+      controller.abort(signal);
+    });
+  }
+  return controller.signal;
 }
 
 /** Nobody may read the log, or read it slowly: what would fill the memory is dropped. */
@@ -85,6 +93,10 @@ function stopOnSignals(log: Logger, starting: Promise<Node>): void {
 
 /** Something that must not happen has happened: going on could do harm, stopping loses nothing. */
 function stopAtOnce(log: Logger, error: unknown): never {
+  if (error instanceof StoreUnavailableError) {
+    log.fatal(`The node can't go on and stops: ${error.message}`);
+    exitWith(EXIT_FAILURE, `stopped: ${error.message}`);
+  }
   log.fatal({ err: error }, "The node can't go on and stops");
   exitWith(EXIT_FAILURE, `stopped by a defect or a broken store: ${describe(error)}`);
 }

@@ -92,7 +92,9 @@ export async function startNode(
     const failure = (): string | null => {
       if (node === null) return STARTING;
       const isTooWeak = config.requireDurable && storeReport.durability !== "fsync-always";
-      return isTooWeak ? `the store's durability is ${storeReport.durability} by now` : node.failure;
+      return isTooWeak
+        ? `the store's durability is ${storeReport.durability} by now, and --require-durable is set; see the log for what to set`
+        : node.failure;
     };
     const status = (): HeartbeatStatus => {
       if (stopping) return "SHUTTING_DOWN";
@@ -165,7 +167,15 @@ export async function startNode(
       onBroken,
     });
     log.info(`[${serviceId}] stateChange initialized -> follower`);
-    await sayWhatCluster(store, { joined, folder, identity, location, url: advertised, log });
+    await sayWhatCluster(store, {
+      joined,
+      folder,
+      identity,
+      location,
+      url: advertised,
+      ttlMs: config.nodeTtlMs,
+      log,
+    });
     await node.start();
     folder.remember({ clusterId: identity.clusterId, store: rememberedStore(folder, location) });
     log.info("Initializing HTTP server");
@@ -173,7 +183,12 @@ export async function startNode(
     log.info(`Listening at: ${url}`);
 
     const clusterNode = node;
-    const unwatchSettings = watchSettings(store, log, storeReport, (report) => (storeReport = report));
+    const unwatchSettings = watchSettings(store, log, storeReport, (report) => {
+      storeReport = report;
+      if (!config.requireDurable) return;
+      if (report.durability === "fsync-always") log.info("New orders are accepted again.");
+      else log.error("New orders are refused until it is fsync-always again, as --require-durable is set.");
+    });
     const unwatchStore = location.kind === "sqlite" ? watchStore(location.path, onBroken) : () => undefined;
     const stop = async (): Promise<void> => {
       stopping = true;
@@ -333,6 +348,7 @@ async function sayWhatCluster(
     identity,
     location,
     url,
+    ttlMs,
     log,
   }: {
     readonly joined: JoinAnswer | null;
@@ -340,6 +356,7 @@ async function sayWhatCluster(
     readonly identity: ClusterIdentity;
     readonly location: KnownLocation;
     readonly url: string;
+    readonly ttlMs: number;
     readonly log: Logger;
   },
 ): Promise<void> {
@@ -351,6 +368,12 @@ async function sayWhatCluster(
   if (double !== undefined) {
     log.warn(
       `Node ${double.serviceId} has told the others the same address, ${url}; give each its own with --host or --advertise`,
+    );
+  }
+  const otherTtl = nodes.find((row) => row.alive && row.ttlMs !== ttlMs);
+  if (otherTtl !== undefined) {
+    log.warn(
+      `Node ${otherTtl.serviceId} has a --node-ttl of ${otherTtl.ttlMs} ms, and this one ${ttlMs} ms; give all nodes the same, or deaths are seen late`,
     );
   }
   if (location.kind === "redis" && !isLoopback(location.redis.host) && isLoopback(new URL(url).hostname)) {
@@ -391,8 +414,10 @@ function watchSettings(
   const look = async (): Promise<void> => {
     const now = await store.report();
     if (now.durability === last.durability) return;
-    log.warn(`Durability of what is acknowledged: ${now.durability}, which was ${last.durability}`);
-    for (const line of now.advice) log.warn(`The store: ${line}`);
+    const line = `Durability of what is acknowledged: ${now.durability}, which was ${last.durability}`;
+    if (now.durability === "fsync-always") log.info(line);
+    else log.warn(line);
+    for (const advice of now.advice) log.warn(`The store: ${advice}`);
     last = now;
     onChange(now);
   };

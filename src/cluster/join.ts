@@ -3,6 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Ajv } from "ajv";
 import type { FromSchema } from "json-schema-to-ts";
 import { StartError } from "../order/errors.ts";
+import { postJson } from "./post-json.ts";
 
 /** What a node says of its cluster to one that wants to join. Nothing of it is secret: credentials never travel (cluster rule 9). */
 export const JoinAnswer = {
@@ -46,18 +47,12 @@ const ANSWER_MS = 2_000;
 export async function askToJoin({ address, serviceId, version, patienceMs }: JoinRequest): Promise<JoinAnswer | null> {
   const isJoinAnswer = new Ajv().compile<JoinAnswer>(JoinAnswer);
   const endMs = performance.now() + patienceMs;
+  const body = JSON.stringify({ service_id: serviceId, version, protocol: PROTOCOL });
   for (;;) {
-    let response: Response;
+    let status: number;
     let answer: unknown;
     try {
-      response = await fetch(`http://${address}/cluster/join`, {
-        method: "POST",
-        headers: { "content-type": "application/json" },
-        body: JSON.stringify({ service_id: serviceId, version, protocol: PROTOCOL }),
-        redirect: "error",
-        signal: AbortSignal.timeout(ANSWER_MS),
-      });
-      answer = await response.json().catch(() => null);
+      ({ status, answer } = await postJson(new URL(`http://${address}/cluster/join`), body, { timeoutMs: ANSWER_MS }));
     } catch (error) {
       if (speaksNoHttp(error)) {
         throw new StartError(`can't join ${address}: what answers there is no order_process; check the address`);
@@ -66,12 +61,12 @@ export async function askToJoin({ address, serviceId, version, patienceMs }: Joi
       await delay(TRY_AGAIN_MS);
       continue;
     }
-    if (response.status === 503 && performance.now() < endMs) {
+    if (status === 503 && performance.now() < endMs) {
       await delay(TRY_AGAIN_MS);
       continue;
     }
-    if (!response.ok || !isJoinAnswer(answer)) {
-      const said = detailOf(answer) ?? `it answered ${response.status}`;
+    if (status !== 200 || !isJoinAnswer(answer)) {
+      const said = detailOf(answer) ?? `it answered ${status}, and is perhaps no order_process`;
       throw new StartError(`can't join ${address}: ${said}; check the address that --join names`);
     }
     if (answer.protocol !== PROTOCOL) {
@@ -85,9 +80,8 @@ export async function askToJoin({ address, serviceId, version, patienceMs }: Joi
 
 /** Node's parser could not read the answer, or the other side closed at once. */
 function speaksNoHttp(error: unknown): boolean {
-  const cause = error instanceof Error ? error.cause : undefined;
-  const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
-  return code.startsWith("HPE_") || code === "UND_ERR_SOCKET";
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  return code.startsWith("HPE_") || code === "ECONNRESET";
 }
 
 function detailOf(answer: unknown): string | null {

@@ -1,6 +1,7 @@
 /** What a node asks of other nodes, over HTTP. */
 import { connect } from "node:net";
 import type { Incarnation } from "../order/order.ts";
+import { postJson } from "./post-json.ts";
 import { PROOF_HEADER, proofFor } from "./proof.ts";
 
 /** A node to ask. */
@@ -62,19 +63,12 @@ export class Peers {
 
   async #post(peer: Peer, path: string, content: object, timeoutMs = this.#timeoutMs): Promise<unknown> {
     const body = JSON.stringify(content);
-    const response = await fetch(new URL(path, peer.url), {
-      method: "POST",
-      body,
-      redirect: "error",
-      headers: {
-        "content-type": "application/json",
-        authorization: "cluster",
-        [PROOF_HEADER]: `${peer.incarnation} ${proofFor(this.#secret, { path, target: peer.incarnation, body })}`,
-      },
-      signal: AbortSignal.timeout(timeoutMs),
-    });
-    const answer: unknown = await response.json();
-    if (!response.ok) throw new Error(`${peer.url}${path} answered ${response.status}: ${JSON.stringify(answer)}`);
+    const proof = proofFor(this.#secret, { path, target: peer.incarnation, body });
+    const headers = { authorization: "cluster", [PROOF_HEADER]: `${peer.incarnation} ${proof}` };
+    const { status, answer } = await postJson(new URL(path, peer.url), body, { headers, timeoutMs });
+    if (status < 200 || status > 299 || typeof answer !== "object" || answer === null) {
+      throw new Error(`${peer.url}${path} answered ${status}: ${JSON.stringify(answer)}`);
+    }
     return answer;
   }
 }

@@ -21,6 +21,8 @@ export interface DrillOptions {
   readonly storeEnv: Readonly<Record<string, string>>;
   /** Opens that store to look at the orders afterwards; the path is the embedded store's. */
   readonly openStore: (path: string) => Promise<Store>;
+  /** Ends the drill early, with the reason as the error. */
+  readonly signal: AbortSignal;
   /** Writes a line, and shows another one below it while the drill goes on. */
   readonly screen: Screen;
 }
@@ -50,7 +52,11 @@ export async function runDrill(options: DrillOptions): Promise<boolean> {
   };
   process.once("exit", leaveNothing);
   try {
-    return await drill.run();
+    const { signal } = options;
+    const stopped = new Promise<never>((_resolve, reject) => {
+      signal.addEventListener("abort", () => reject(new Error(String(signal.reason))), { once: true });
+    });
+    return await Promise.race([drill.run(), stopped]);
   } finally {
     await drill.cleanUp();
     leaveNothing();
@@ -117,7 +123,7 @@ class Drill {
   }
 
   killAll(): void {
-    for (const node of this.#nodes) node.signal("SIGKILL");
+    for (const node of this.#nodes) node.retire();
   }
 
   async #kill(victim: PracticeNode): Promise<void> {

@@ -27,6 +27,7 @@ export class PracticeNode {
   #url: string | null = null;
   #serviceId = "";
   #isListening = false;
+  #isRetired = false;
   #exit: Promise<number | NodeJS.Signals> = Promise.resolve(0);
 
   constructor(options: PracticeNodeOptions) {
@@ -68,6 +69,7 @@ export class PracticeNode {
    * @throws Error with what it said when it didn't come to that
    */
   async start(): Promise<void> {
+    if (this.#isRetired) throw new Error(`node ${this.name} is not to be started again`);
     const { data, args, env = {} } = this.#options;
     const port = this.#url === null ? "0" : new URL(this.#url).port;
     const child = spawn(LAUNCHER, ["--port", port, "--data", data, ...args], {
@@ -106,6 +108,12 @@ export class PracticeNode {
       }
       await delay(LOOK_MS);
     }
+  }
+
+  /** Kills its process, if there is one, for good: it can't be started again. */
+  retire(): void {
+    this.#isRetired = true;
+    this.signal("SIGKILL");
   }
 
   /** Sends its process a signal, if there is one. */

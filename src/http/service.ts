@@ -53,7 +53,10 @@ export function serviceRoutes(
         case "service_not_found":
           throw new CatalogueError("service_not_found", "No node of this cluster has or had this service_id.");
         case "service_alive":
-          throw new CatalogueError("service_alive", "The node is alive; only a dead node's orders are taken over.");
+          throw new CatalogueError(
+            "service_alive",
+            "The node is alive, or has not been silent for long enough to be taken for dead; only a dead node's orders are taken over.",
+          );
         case "not_ready":
           throw new CatalogueError("store_unavailable", "This node is joining its cluster or leaving it; ask another.");
         case "transferred":

@@ -217,6 +217,7 @@ export class ClusterRig {
     const promised = this.#load?.acknowledged.length ?? 0;
     await waitFor(
       () => {
+        if (this.#load?.failure) throw this.#load.failure;
         const callers = Map.groupBy(this.receiver.calls.slice(from), ({ incarnation }) => incarnation);
         const awake = this.running.filter((node) => !this.#frozen.has(node));
         const busy = awake.filter((node) => (callers.get(this.incarnationOf(node))?.length ?? 0) >= CALLS_DUE);

@@ -28,6 +28,8 @@ export class ClusterLoad {
   cutOff = 0;
   /** Requests that were answered with 503. */
   refused = 0;
+  /** Why a client has ended by itself, or null. */
+  failure: Error | null = null;
   readonly #urls: () => readonly string[];
   readonly #clients: Promise<void>;
   #made = 0;
@@ -38,7 +40,7 @@ export class ClusterLoad {
     this.#urls = urls;
     const all = Array.from({ length: clients }, (_, index) => this.#runClient(seededRandom(seed + index)));
     this.#clients = Promise.all(all).then(() => undefined);
-    this.#clients.catch(() => undefined); // heard in stop
+    this.#clients.catch((error: unknown) => (this.failure = error instanceof Error ? error : new Error(String(error))));
   }
 
   /** Begins nothing more, and resolves when what was begun with a key has its answer. */

@@ -5,7 +5,7 @@
  * 1. An entry is in the file when the node goes on from what it heard: a process that is killed leaves out the last one at most.
  * 2. Times are those of monotonicMs: entries of all processes of this host can be compared.
  */
-import { openSync, readdirSync, readFileSync, statSync, writeSync } from "node:fs";
+import { closeSync, openSync, readdirSync, readSync, statSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import type { Incarnation, OrderEvent } from "../../src/order/order.ts";
 import type { Store, WriteOutcome } from "../../src/store/store.ts";
@@ -173,8 +173,9 @@ export class RecordReader {
     const file = this.#files.get(pid) ?? { bytesRead: 0, entries: [] };
     this.#files.set(pid, file);
     const path = join(this.#folder, `${pid}.jsonl`);
-    if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) === file.bytesRead) return file.entries;
-    const bytes = readFileSync(path).subarray(file.bytesRead);
+    const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+    if (size === file.bytesRead) return file.entries;
+    const bytes = readPart(path, file.bytesRead, size);
     // What follows the last line's end is not written yet, or was cut off by a kill.
     const whole = bytes.subarray(0, bytes.lastIndexOf("\n") + 1);
     file.bytesRead += whole.length;
@@ -182,5 +183,16 @@ export class RecordReader {
       if (line !== "") file.entries.push(JSON.parse(line) as RecordEntry);
     }
     return file.entries;
+  }
+}
+
+/** A record grows to many megabytes: what has been read is not read again. */
+function readPart(path: string, from: number, to: number): Buffer {
+  const bytes = Buffer.alloc(to - from);
+  const file = openSync(path, "r");
+  try {
+    return bytes.subarray(0, readSync(file, bytes, 0, bytes.length, from));
+  } finally {
+    closeSync(file);
   }
 }

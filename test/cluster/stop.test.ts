@@ -1,12 +1,15 @@
 /** Nodes that are stopped in good order (SIGTERM): they give their orders away, and nobody has to find out that they are gone. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { monotonicMs } from "../support/wait.ts";
+import { monotonicMs, waitFor } from "../support/wait.ts";
 import { confirmedDeaths, moveAgainMs } from "./cluster-checker.ts";
 import { ClusterRig } from "./cluster-rig.ts";
 
 /** A hand-over may take half a second (rule 8); four times over, as the machine is busy with all processes of the test. */
 const HAND_OVER_MS_MAX = 2_000;
+
+/** Their ids together are longer than the largest order of that test. */
+const ORDERS_GIVEN = 300;
 
 for (const whom of ["worker", "leader"] as const) {
   test(`a ${whom} that is told to stop under load gives its orders to the others at once and exits with 0`, async (t) => {
@@ -53,4 +56,21 @@ test("a step that outlasts the grace time is cut, and made again by another node
   assert.match(first.output(), /orders given to other nodes: 1; steps cut short, to be called again: 1/);
   await rig.call("the first step again", ({ step, attempt }) => step === "Reserve" && attempt === 2);
   await rig.expectSound();
+});
+
+test("nodes that take small orders only give many of them away at once, all the same", async (t) => {
+  const small = { args: ["--body-limit", "4KiB", "--grace", "0ms"] };
+  const rig = await ClusterRig.start(t, { nodes: [small, small], answerMs: 0 });
+  const [first] = rig.nodes;
+  assert.ok(first !== undefined);
+  rig.receiver.hold(({ attempt }) => attempt === 1);
+  const orderIds = await Promise.all(Array.from({ length: ORDERS_GIVEN }, () => rig.submit(first)));
+  await waitFor(() => rig.receiver.held.length === orderIds.length, { what: "every order's first step is under way" });
+  const stop = { pid: first.pid, atMs: monotonicMs() };
+  assert.equal(await first.end("SIGTERM"), 0);
+  assert.match(first.output(), new RegExp(`orders given to other nodes: ${orderIds.length}`));
+  assert.doesNotMatch(first.output(), /can't be told/);
+  const { evidence } = await rig.expectSound();
+  const handOverMs = moveAgainMs(evidence, rig.receiver.calls, stop);
+  assert.ok(handOverMs !== null && handOverMs <= HAND_OVER_MS_MAX, `the last order moved again after ${handOverMs} ms`);
 });

@@ -16,6 +16,10 @@ test(
     const { code, stderr } = await refusedStart(t, ["--store", `redis://127.0.0.1:${port}`, "--require-durable"]);
     assert.equal(code, 1);
     assert.match(stderr, /has the durability fsync-every-second.*CONFIG SET appendfsync always/);
+    const evicting = await startRedis(t, [...DURABLE, "--maxmemory-policy", "allkeys-lru"]);
+    const refused = await refusedStart(t, ["--store", `redis://127.0.0.1:${evicting.port}`, "--require-durable"]);
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /has the durability none.*CONFIG SET maxmemory-policy noeviction/);
   },
 );
 

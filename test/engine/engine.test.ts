@@ -462,7 +462,7 @@ test("a takeover takes no more orders at once than fit in memory, should each ha
     serviceId: OTHER_SERVICE_ID,
   });
   const pages: number[] = [];
-  const { claimOrders } = next.store;
+  const claimOrders = next.store.claimOrders.bind(next.store);
   next.store.claimOrders = (from, to, atMs, limit) => {
     pages.push(limit);
     return claimOrders(from, to, atMs, limit);

@@ -426,6 +426,21 @@ fault("a store of which a part is gone is not opened", async (t) => {
   await openingFails(server.location, /a part of its data is gone/);
 });
 
+fault("a store whose list of open orders is gone is not opened, and stops the nodes that use it", async (t) => {
+  const server = await startRedis(t);
+  const { store, owner, broken } = await openStore(t, server.location);
+  await committed(store, creation(owner));
+  const { owner: other } = await openStore(t, server.location);
+  await server.command("RENAME", "{op:7}:open", "elsewhere");
+  await assertUnavailable(store.listOwners(), /a part of it was lost.*STOREGONE.*\{op:7\}:open is gone/);
+  assert.equal(broken.length, 1);
+  await openingFails(server.location, /STOREGONE.*\{op:7\}:open is gone/);
+  await server.command("RENAME", "elsewhere", "{op:7}:open");
+  const { store: second, owner: heir } = await openStore(t, server.location);
+  await server.command("DEL", "{op:7}:open");
+  await assertUnavailable(second.claimOrders(other, heir, AT_MS, 100), /STOREGONE/);
+});
+
 fault("a store of another format is not opened, nor a database that another program uses", async (t) => {
   const server = await startRedis(t);
   await openStore(t, server.location);
@@ -573,8 +588,10 @@ fault("the report names what is weak in the server's settings", async (t) => {
   assert.equal(first.durability, "none");
   assert.match(first.advice.join("\n"), /appendonly yes[^]*appendfsync always[^]*noeviction/);
   await server.command("CONFIG", "SET", "appendonly", "yes");
+  assert.equal((await store.report()).durability, "none", "it may throw away what it has on the disk");
+  await server.command("CONFIG", "SET", "maxmemory-policy", "noeviction");
   assert.equal((await store.report()).durability, "fsync-every-second");
-  await server.command("CONFIG", "SET", "appendfsync", "always", "maxmemory-policy", "noeviction");
+  await server.command("CONFIG", "SET", "appendfsync", "always");
   assert.deepEqual(await store.report(), { durability: "fsync-always", advice: [] });
   await server.command("ACL", "SETUSER", "default", "-config");
   const blind = await store.report();

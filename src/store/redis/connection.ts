@@ -25,6 +25,8 @@ export interface ConnectionOptions {
 
 /** One attempt to connect, with the handshake. */
 const CONNECT_MS_MAX = 3_000;
+/** A shorter one would say more about this machine than about the other. */
+const ATTEMPT_MS_MIN = 1_000;
 
 /** Between attempts: a restarted server is found at once, and one that is down is not bothered. */
 const RECONNECT_MS_MIN = 50;
@@ -80,7 +82,7 @@ export class RedisConnection {
     const endMs = performance.now() + patienceMs;
     for (let pauseMs = RECONNECT_MS_MIN; ; pauseMs = Math.min(2 * pauseMs, RECONNECT_MS_MAX)) {
       try {
-        return await this.#attempt(Math.min(Math.max(endMs - performance.now(), RECONNECT_MS_MIN), CONNECT_MS_MAX));
+        return await this.#attempt(Math.min(Math.max(endMs - performance.now(), ATTEMPT_MS_MIN), CONNECT_MS_MAX));
       } catch (error) {
         if (isFinalRefusal(error) || performance.now() + pauseMs >= endMs) throw error;
       }
@@ -135,12 +137,16 @@ export class RedisConnection {
       client.destroy();
     });
     // A client that was let go of while its socket was being made would keep that socket.
+    let isAccepted = false;
     client.on("connect", () => {
+      isAccepted = true;
       if (given()) client.destroy();
     });
     const timer = setTimeout(() => {
       session.ending = new RedisConnectionError(
-        "it accepts connections, but does not answer; correct the address, and look whether it wants TLS (rediss:) or none",
+        isAccepted
+          ? "it accepts connections, but does not answer; correct the address, and look whether it wants TLS (rediss:) or none"
+          : "its host does not answer; correct the address, or look at the network",
       );
       client.destroy();
     }, timeoutMs);
@@ -179,7 +185,7 @@ export class RedisConnection {
     const reason = error instanceof RedisConnectionError ? error : lossError(error);
     this.#absence = reason;
     this.#end(session, reason);
-    this.#options.onNotice?.(`The connection to Redis was lost: ${reason.message}`);
+    this.#options.onNotice?.(`${reason.message.charAt(0).toUpperCase()}${reason.message.slice(1)}`);
     void this.#reconnect();
   }
 

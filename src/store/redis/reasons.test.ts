@@ -15,6 +15,8 @@ test("a failure of Redis that may pass is told in an operator's words, with Redi
     "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
     "NOREPLICAS Not enough good replicas to write.",
     "ERR max number of clients reached",
+    "ERR Error running script: Script killed by user with SCRIPT KILL... script: 7a8b, on @user_script:12.",
+    "NOPERM ACL failure in script: User order has no permissions to run the 'append' command",
   ]) {
     const error = new ErrorReply(words);
     assert.equal(mayPass(error), true, words);

@@ -30,7 +30,7 @@ const PASSING: Readonly<Record<string, string>> = {
 /** Those that don't pass: the process must stop. */
 const FINAL: Readonly<Record<string, string>> = {
   [STORE_GONE]:
-    "the store was emptied or replaced, or a part of it was lost; stop all nodes and restore it from a backup",
+    "the store was emptied or replaced, or a part of it was lost; stop all nodes, see that maxmemory-policy is noeviction, and restore it from a backup",
   WRONGTYPE: "keys of the store are used by another program; choose another database",
 };
 
@@ -46,6 +46,8 @@ const PASSING_ERR: readonly (readonly [RegExp, string])[] = [
     /^ERR (AUTH <password> called without|Client sent AUTH, but no password)/,
     "it has no password set, and one was given; leave it away, or set it with requirepass",
   ],
+  [/script killed by user/i, "somebody has ended a script with SCRIPT KILL; nothing of it was done"],
+  [/ACL failure in script/i, "its user may not do that; allow it with ACL SETUSER"],
   [/^ERR unknown command/, "it does not know a command that the store needs; use Redis 7 or later, or Valkey"],
 ];
 

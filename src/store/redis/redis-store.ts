@@ -523,12 +523,13 @@ async function openIdentity(servers: Servers, mustExist: boolean): Promise<Clust
   if (format !== String(FORMAT) || partitions !== String(PARTITIONS)) {
     throw new Error("it was written by another version of order_process; run that version");
   }
+  const reachable = servers.isCluster ? ALL_PARTITIONS.map((partition) => [partition]) : [ALL_PARTITIONS];
   const marks = await allEnded(
     ready === "1"
       ? ALL_PARTITIONS.map((partition) =>
           servers.command(partitionKey(partition), ["HGET", partitionKey(partition), "cluster"]),
         )
-      : (servers.isCluster ? ALL_PARTITIONS.map((partition) => [partition]) : [ALL_PARTITIONS]).map((each) =>
+      : reachable.map((each) =>
           servers.script(
             MARK,
             each.flatMap((partition) => [partitionKey(partition), openKey(partition)]),
@@ -540,6 +541,8 @@ async function openIdentity(servers: Servers, mustExist: boolean): Promise<Clust
     throw new Error("a part of its data is gone, or of another cluster; restore a backup, or empty it to begin anew");
   }
   if (ready !== "1") await servers.command(key, ["HSET", key, "ready", "1"]);
+  // Of no interest is how many there are: it fails where a list of open orders is gone.
+  await allEnded(reachable.map((each) => servers.script(COUNT_OWNERS, each.map(openKey), [])));
   return { clusterId, secret };
 }
 

@@ -25,6 +25,13 @@ function script(text: string): Script {
   return { text, sha1: createHash("sha1").update(text).digest("hex") };
 }
 
+/** Ends a script where an open key is gone: it always has a member, and without it nobody would find the open orders (MARK). */
+function requireOpenKey(key: string): string {
+  return `if not redis.call('ZSCORE', ${key}, '${NO_ORDER}') then
+    return redis.error_reply('${STORE_GONE} ' .. ${key} .. ' is gone')
+  end`;
+}
+
 /** Outcomes of writes in the reply of COMMIT. */
 export const COMMIT_APPLIED = "A";
 export const COMMIT_CONFLICT = "C";
@@ -159,6 +166,7 @@ for partition = 1, partitions do
     return redis.error_reply('${STORE_GONE} ' .. KEYS[partition] .. ' is of another cluster, or gone')
   end
   if found[2] then return redis.status_reply('FENCED') end
+  ${requireOpenKey("KEYS[partitions + partition]")}
 end
 local reply = {}
 for partition = 1, partitions do
@@ -224,6 +232,7 @@ return reply
 export const COUNT_OWNERS = script(`#!lua flags=no-writes
 local reply = {}
 for _, open in ipairs(KEYS) do
+  ${requireOpenKey("open")}
   local after = '(0'
   while true do
     local found = redis.call('ZRANGEBYSCORE', open, after, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)

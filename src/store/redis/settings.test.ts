@@ -27,6 +27,12 @@ test("each weak setting is told with the command that mends it", () => {
       "fsync-always",
       /\(volatile-lru\): CONFIG SET maxmemory-policy/,
     ],
+    [
+      ON,
+      { ...DURABLE, "maxmemory-policy": "allkeys-lru" },
+      "none",
+      /\(allkeys-lru\): CONFIG SET maxmemory-policy noeviction/,
+    ],
     [{ ...ON, aof_last_write_status: "err" }, DURABLE, "fsync-always", /can't write its log/],
     [ON, {}, "unknown", /does not let its settings be read/],
     [{ aof_enabled: "0" }, {}, "none", /CONFIG SET appendonly yes/],

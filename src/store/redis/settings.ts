@@ -84,6 +84,8 @@ function durabilityOf(info: Settings, config: Settings): Durability {
   if (info["aof_enabled"] === "0" || config["appendonly"] === "no") return "none";
   // While the log is rewritten nothing is synced, whatever appendfsync says.
   if (config["no-appendfsync-on-rewrite"] === "yes") return "none";
+  // Orders don't expire: of the policies only these throw them away.
+  if (config["maxmemory-policy"]?.startsWith("allkeys-")) return "none";
   switch (config["appendfsync"]) {
     case "always":
       return "fsync-always";

@@ -1,0 +1,58 @@
+/**
+ * A request from node to node: JSON there and back. Not by `fetch`, which refuses some ports (fetch.spec.whatwg.org, "bad port") on
+ * which a node may well listen.
+ */
+import { request } from "node:http";
+
+export interface JsonAnswer {
+  readonly status: number;
+  /** Null: it was no JSON. */
+  readonly answer: unknown;
+}
+
+/** Far more than any answer of a node has. */
+const ANSWER_BYTES_MAX = 1024 * 1024;
+
+/**
+ * Posts a JSON text and reads the answer. Redirections are not followed.
+ * @throws Error of Node's when there is no whole answer in time
+ */
+export function postJson(
+  url: URL,
+  body: string,
+  { headers = {}, timeoutMs }: { readonly headers?: Readonly<Record<string, string>>; readonly timeoutMs: number },
+): Promise<JsonAnswer> {
+  return new Promise((resolve, reject) => {
+    const sending = request(
+      url,
+      {
+        method: "POST",
+        headers: { ...headers, "content-type": "application/json", "content-length": Buffer.byteLength(body) },
+        signal: AbortSignal.timeout(timeoutMs),
+      },
+      (response) => {
+        const chunks: Buffer[] = [];
+        let bytes = 0;
+        response.on("data", (chunk: Buffer) => {
+          chunks.push(chunk);
+          bytes += chunk.length;
+          if (bytes > ANSWER_BYTES_MAX) response.destroy(new Error("the answer is too long"));
+        });
+        response.once("error", reject);
+        response.once("end", () =>
+          resolve({ status: response.statusCode ?? 0, answer: parsed(Buffer.concat(chunks).toString("utf8")) }),
+        );
+      },
+    );
+    sending.once("error", reject);
+    sending.end(body);
+  });
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return null;
+  }
+}
