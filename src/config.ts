@@ -313,7 +313,7 @@ function readFile(path: string): Record<string, string> {
     content = parseYaml(readFileSync(path, "utf8"), { logLevel: "error" });
   } catch (error) {
     const [line] = (error instanceof Error ? error.message : String(error)).split("\n");
-    throw new UsageError(`the configuration file ${path} can't be read: ${line}`);
+    throw new UsageError(`the configuration file ${path} can't be read: ${line?.replace(/:$/, "")}`);
   }
   if (content === null || content === undefined) return {};
   if (typeof content !== "object" || Array.isArray(content)) {

@@ -83,7 +83,7 @@ export interface OwnedOrders {
 /** How a claim ended. */
 export type ClaimOutcome =
   | ({ readonly kind: "claimed" } & OwnedOrders)
-  /** The present owner is not dead: its orders are its own. */
+  /** The present owner is not dead, or never was: its orders are its own. */
   | { readonly kind: "owner_alive" }
   /** The claiming incarnation is dead itself. */
   | { readonly kind: "fenced" };

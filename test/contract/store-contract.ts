@@ -284,6 +284,14 @@ export function storeContract(name: string, open: OpenStores): void {
     },
   );
 
+  contract(
+    "nothing is claimed from an incarnation that never was: it may be given to a node that lives",
+    async (store) => {
+      const owner = await register(store);
+      assert.deepEqual(await store.claimOrders(owner + 1, owner, AT_MS, 10), { kind: "owner_alive" });
+    },
+  );
+
   contract("nothing is claimed from a live owner, nor by a dead one", async (store) => {
     const owner = await register(store);
     const { orderId } = await created(store, owner);

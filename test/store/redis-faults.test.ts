@@ -513,12 +513,6 @@ fault("of nodes that died and never came back only those that were alive last ar
   assert.equal((await store.claimOrders(died[0] ?? 0, owner, AT_MS, 10)).kind, "claimed");
 });
 
-fault("orders of an incarnation that never was are not claimed", async (t) => {
-  const server = await startRedis(t);
-  const { store, owner } = await openStore(t, server.location);
-  assert.deepEqual(await store.claimOrders(owner + 1, owner, AT_MS, 10), { kind: "owner_alive" });
-});
-
 fault("an id that no order can have is no order", async (t) => {
   const server = await startRedis(t);
   const { store, owner } = await openStore(t, server.location);

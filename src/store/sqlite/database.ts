@@ -180,7 +180,8 @@ export class SqliteDatabase {
   claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): ClaimResult {
     const event = `,${encodeEvent({ kind: "owner_changed", atMs, owner: to })}`;
     return this.#transaction(() => {
-      if (this.#isAlive(from)) return { kind: "owner_alive" };
+      const isKnown = this.#statements.serviceOf.get(from) !== undefined;
+      if (!isKnown || this.#isAlive(from)) return { kind: "owner_alive" };
       if (!this.#isAlive(to)) return { kind: "fenced" };
       const { service_id } = this.#statements.serviceOf.get(to) as unknown as { service_id: string };
       const rows = this.#statements.claim.all(to, event, from, limit);
