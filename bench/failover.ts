@@ -2,7 +2,7 @@
  * How long orders stand still when their node is gone: from the signal until the last of 1,000 orders in flight on that node moves
  * again on another. Every run starts a cluster of three nodes anew; the victim is in turn a follower and the leader.
  *
- *     node bench/failover.ts [runs] [--store redis://…]
+ *     node bench/failover.ts [runs] [--case SIGTERM] [--store redis://…]
  *
  * A Redis database must be empty, and is emptied after each run.
  *
@@ -13,15 +13,20 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { parseArgs } from "node:util";
 import { PracticeNode, readCluster, waitUntil } from "../src/drill/practice-node.ts";
-import { parseRedisUrl, type ParsedRedisUrl } from "../src/store/redis/location.ts";
+import { parseRedisUrl } from "../src/store/redis/location.ts";
 import { emptyRedis, redisIsEmpty } from "../src/store/redis/throw-away.ts";
 
 const ORDERS = 1_000;
 const CLIENTS = 50;
-const [runsText = "20", ...rest] = process.argv.slice(2);
-const RUNS = Number(runsText);
-const redis = redisOf(rest);
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { case: { type: "string", default: "" }, store: { type: "string" } },
+});
+const RUNS = Number(positionals[0] ?? 20);
+const storeArgs = values.store === undefined ? [] : ["--store", values.store];
+const redis = values.store === undefined ? null : parseRedisUrl(values.store);
 if (redis !== null && !(await redisIsEmpty(redis))) throw new Error("that Redis database is not empty");
 
 interface Case {
@@ -46,7 +51,7 @@ process.on("exit", () => {
 
 console.log("| what | runs | median | p99 (slowest) | goal |");
 console.log("| --- | --- | --- | --- | --- |");
-for (const each of CASES) {
+for (const each of CASES.filter(({ what }) => what.includes(values.case))) {
   const timesMs: number[] = [];
   for (let run = 0; run < RUNS; run++) {
     timesMs.push(await measure(each, run));
@@ -86,18 +91,12 @@ async function measure({ signal, ttlMs }: Case, run: number): Promise<number> {
   }
 }
 
-/** The Redis server that `--store` names; null: each run has an embedded store of its own. */
-function redisOf(args: readonly string[]): ParsedRedisUrl | null {
-  const at = args.indexOf("--store");
-  return at === -1 ? null : parseRedisUrl(args[at + 1] ?? "");
-}
-
 async function startCluster(folder: string, ttlMs: number): Promise<PracticeNode[]> {
-  const args = ["--node-ttl", `${ttlMs}ms`, "--step-time", "1h", "--grace", "0ms", "--log-level", "warn", ...rest];
+  const args = ["--node-ttl", `${ttlMs}ms`, "--step-time", "1h", "--grace", "0ms", ...storeArgs];
   const store = redis !== null ? [] : ["--store", `sqlite:${join(folder, "orders.sqlite")}`];
   const cluster: PracticeNode[] = [];
   for (const name of ["A", "B", "C"]) {
-    const node = new PracticeNode({ name, data: join(folder, name), args: [...args, ...store, "--log-level", "info"] });
+    const node = new PracticeNode({ name, data: join(folder, name), args: [...args, ...store] });
     nodes.add(node);
     await node.start();
     cluster.push(node);
