@@ -63,11 +63,14 @@ test("a step that outlasts the grace time is cut, and made again by another node
 
 test("nodes that take small orders only give many of them away at once, all the same", async (t) => {
   const small = { args: ["--body-limit", "4KiB", "--grace", "0ms"] };
-  const rig = await ClusterRig.start(t, { nodes: [small, small], answerMs: 0 });
+  const rig = await ClusterRig.start(t, { nodes: [small, small], ttlMs: 10_000, answerMs: 0 });
   const [first] = rig.nodes;
   assert.ok(first !== undefined);
   rig.receiver.hold(({ attempt }) => attempt === 1);
-  const orderIds = await Promise.all(Array.from({ length: ORDERS_GIVEN }, () => rig.submit(first)));
+  const orderIds: string[] = [];
+  while (orderIds.length < ORDERS_GIVEN) {
+    orderIds.push(...(await Promise.all(Array.from({ length: 20 }, () => rig.submit(first)))));
+  }
   await waitFor(() => rig.receiver.held.length === orderIds.length, { what: "every order's first step is under way" });
   const stop = { pid: first.pid, atMs: monotonicMs() };
   assert.equal(await first.end("SIGTERM"), 0);
