@@ -27,6 +27,7 @@ export function postJson(
       url,
       {
         method: "POST",
+        agent: false, // a connection kept from before may be to a process that is gone, and these requests are few
         headers: { ...headers, "content-type": "application/json", "content-length": Buffer.byteLength(body) },
         signal: AbortSignal.timeout(timeoutMs),
       },

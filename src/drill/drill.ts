@@ -53,6 +53,7 @@ export async function runDrill(options: DrillOptions): Promise<boolean> {
   process.once("exit", leaveNothing);
   try {
     const { signal } = options;
+    signal.throwIfAborted();
     const stopped = new Promise<never>((_resolve, reject) => {
       signal.addEventListener("abort", () => reject(new Error(String(signal.reason))), { once: true });
     });

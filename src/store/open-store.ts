@@ -1,4 +1,4 @@
-/** Opens whichever store a location names. The code of the others isn't loaded: it would take longer than all the rest of a start. */
+/** Opens whichever store a location names. The code of the others isn't loaded: a start would take a third longer. */
 import type { Store } from "./store.ts";
 import type { StoreCredentials, StoreLocation } from "./store-location.ts";
 

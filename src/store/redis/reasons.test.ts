@@ -16,7 +16,7 @@ test("a failure of Redis that may pass is told in an operator's words, with Redi
     "NOREPLICAS Not enough good replicas to write.",
     "ERR max number of clients reached",
     "ERR Error running script: Script killed by user with SCRIPT KILL... script: 7a8b, on @user_script:12.",
-    "NOPERM ACL failure in script: User order has no permissions to run the 'append' command",
+    "ERR ACL failure in script: User order has no permissions to run the 'append' command",
   ]) {
     const error = new ErrorReply(words);
     assert.equal(mayPass(error), true, words);
