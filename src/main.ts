@@ -262,10 +262,10 @@ async function askForStore(
   if (answer === null) {
     if (membership === null) {
       throw new StartError(
-        `can't join ${config.join}: nobody answers there; start that node first, or check the address`,
+        `can't join ${config.join}: no order_process answers there; start that node first, or check the address`,
       );
     }
-    log.warn(`Nobody answers at ${config.join}; this node goes back to the cluster that it was part of`);
+    log.warn(`No order_process answers at ${config.join}; this node goes back to the cluster that it was part of`);
     return null;
   }
   if (answer.service_id === serviceId)

@@ -40,8 +40,8 @@ const TRY_AGAIN_MS = 200;
 const ANSWER_MS = 2_000;
 
 /**
- * Asks a node of the cluster.
- * @returns null when nobody answers there
+ * Asks a node of the cluster. A node that is about to end may hang up, so who hangs up may be one, and is asked again.
+ * @returns null when no node answers there in time
  * @throws StartError with one line when who answers is no node, or one of a version that can't be joined
  */
 export async function askToJoin({ address, serviceId, version, patienceMs }: JoinRequest): Promise<JoinAnswer | null> {
@@ -49,25 +49,21 @@ export async function askToJoin({ address, serviceId, version, patienceMs }: Joi
   const endMs = performance.now() + patienceMs;
   const body = JSON.stringify({ service_id: serviceId, version, protocol: PROTOCOL });
   for (;;) {
-    let status: number;
-    let answer: unknown;
-    try {
-      ({ status, answer } = await postJson(new URL(`http://${address}/cluster/join`), body, { timeoutMs: ANSWER_MS }));
-    } catch (error) {
-      if (speaksNoHttp(error)) {
+    const said = await postJson(new URL(`http://${address}/cluster/join`), body, { timeoutMs: ANSWER_MS }).catch(
+      (error: unknown) => {
+        if (!speaksNoHttp(error)) return null;
         throw new StartError(`can't join ${address}: what answers there is no order_process; check the address`);
-      }
+      },
+    );
+    if (said === null || said.status === 503) {
       if (performance.now() >= endMs) return null;
       await delay(TRY_AGAIN_MS);
       continue;
     }
-    if (status === 503 && performance.now() < endMs) {
-      await delay(TRY_AGAIN_MS);
-      continue;
-    }
+    const { status, answer } = said;
     if (status !== 200 || !isJoinAnswer(answer)) {
-      const said = detailOf(answer) ?? `it answered ${status}, and is perhaps no order_process`;
-      throw new StartError(`can't join ${address}: ${said}; check the address that --join names`);
+      const why = detailOf(answer) ?? `it answered ${status}, and is perhaps no order_process`;
+      throw new StartError(`can't join ${address}: ${why}; check the address that --join names`);
     }
     if (answer.protocol !== PROTOCOL) {
       throw new StartError(
@@ -78,10 +74,9 @@ export async function askToJoin({ address, serviceId, version, patienceMs }: Joi
   }
 }
 
-/** Node's parser could not read the answer, or the other side closed at once. */
+/** Node's parser could not read the answer. */
 function speaksNoHttp(error: unknown): boolean {
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
-  return code.startsWith("HPE_") || code === "ECONNRESET";
+  return error instanceof Error && "code" in error && String(error.code).startsWith("HPE_");
 }
 
 function detailOf(answer: unknown): string | null {

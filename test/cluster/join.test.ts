@@ -4,7 +4,7 @@ import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { cpSync, rmSync } from "node:fs";
 import { createServer, type Server } from "node:http";
-import { type AddressInfo, createServer as createTcpServer, type Server as TcpServer } from "node:net";
+import { type AddressInfo, createServer as createTcpServer, type Socket, type Server as TcpServer } from "node:net";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { PROTOCOL } from "../../src/cluster/join.ts";
@@ -50,7 +50,7 @@ test("a node that has joined goes back to its cluster without --join, also when 
   await assertServes(again.url);
 });
 
-test("a node whose cluster is known goes on when nobody answers at the address to join", async (t) => {
+test("a node whose cluster is known goes on when no node answers at the address to join", async (t) => {
   const [first] = await startCluster(t);
   const second = await startService(t, { args: [...QUICK, "--join", addressOf(first)] });
   const clusterId = await clusterIdOf(first);
@@ -58,7 +58,10 @@ test("a node whose cluster is known goes on when nobody answers at the address t
   await first.end("SIGTERM");
   const again = await startService(t, { data: second.data, args: [...QUICK, "--join", addressOf(first)] });
   assert.equal(await clusterIdOf(again), clusterId);
-  assert.match(again.output(), /Nobody answers at .*; this node goes back to the cluster that it was part of/);
+  assert.match(
+    again.output(),
+    /No order_process answers at .*; this node goes back to the cluster that it was part of/,
+  );
 });
 
 test("a node that is started a moment before the one that it joins waits for it", async (t) => {
@@ -70,12 +73,12 @@ test("a node that is started a moment before the one that it joins waits for it"
 });
 
 test("a new node is refused when no node answers at the address to join", CONCURRENT, async (t) => {
-  const line = /can't join .*: nobody answers there; start that node first, or check the address/;
-  // Which of the two depends on whether the other side's words or its end come first.
-  const other =
-    /can't join .*: (what answers there is no order_process|nobody answers there)[;,].* check the address|no order_process; check/;
-  const talking = (greeting: string): TcpServer =>
-    createTcpServer((socket) => socket.on("error", () => undefined).end(greeting));
+  const line = /can't join .*: no order_process answers there; start that node first, or check the address/;
+  const noHttp = /can't join .*: what answers there is no order_process; check the address/;
+  const joining = async (tt: TestContext, speak: (socket: Socket) => void): ReturnType<typeof runCommand> => {
+    const server = createTcpServer((socket) => speak(socket.on("error", () => undefined).resume()));
+    return tryToJoin(tt, await listening(tt, server));
+  };
   await Promise.all([
     t.test("nothing listens there", async (tt) => {
       assertRefused(await tryToJoin(tt, `127.0.0.1:${await freePort()}`), 1, line);
@@ -85,14 +88,13 @@ test("a new node is refused when no node answers at the address to join", CONCUR
       assertRefused(await tryToJoin(tt, `127.0.0.1:${port}`, ["--port", port]), 1, line);
     }),
     t.test("who answers speaks no HTTP", async (tt) => {
-      assertRefused(await tryToJoin(tt, await listening(tt, talking("220 smtp.example.org\r\n"))), 1, other);
+      assertRefused(await joining(tt, (socket) => socket.write("220 smtp.example.org\r\n")), 1, noHttp);
     }),
     t.test("who answers hangs up", async (tt) => {
-      assertRefused(await tryToJoin(tt, await listening(tt, talking(""))), 1, other);
+      assertRefused(await joining(tt, (socket) => socket.end()), 1, line);
     }),
     t.test("who answers says nothing", async (tt) => {
-      const silent = createTcpServer((socket) => void socket.on("error", () => undefined).resume());
-      assertRefused(await tryToJoin(tt, await listening(tt, silent)), 1, line);
+      assertRefused(await joining(tt, () => undefined), 1, line);
     }),
   ]);
 });
@@ -220,7 +222,7 @@ test("a node that joins a cluster whose store is gone says so", async (t) => {
   const joining = tryToJoin(t, address);
   process.kill(first.pid, "SIGCONT");
   const finished = await joining;
-  assertRefused(finished, 1, /can't join .*: (its store .* is not on this host|nobody answers there)/);
+  assertRefused(finished, 1, /can't join .*: (its store .* is not on this host|no order_process answers there)/);
 });
 
 test("of two nodes with copies of one data folder the former stops and says why, and its orders go on at the latter", async (t) => {
