@@ -120,6 +120,8 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
     );
   });
 
+  // Serializers made from the schemas would take a tenth of each start, drop what a schema forgot, and gain nothing with answers this small.
+  app.setSerializerCompiler(() => (answer) => JSON.stringify(answer));
   for (const schema of NAMED_SCHEMAS) app.addSchema(schema);
   await app.register(swagger, {
     openapi: {

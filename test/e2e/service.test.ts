@@ -3,14 +3,24 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { Ajv2020 } from "ajv/dist/2020.js";
 import { ERRORS } from "../../src/order/errors.ts";
-import { acceptedOrderId, finalOrder, type OrderAnswer, readOrder, send, submitOrder } from "../support/client.ts";
+import {
+  acceptedOrderId,
+  type Answer,
+  finalOrder,
+  type OrderAnswer,
+  readOrder,
+  send,
+  submitOrder,
+} from "../support/client.ts";
 import { startService, temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const RFC3339_UTC = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$/;
 const STEPS = ["Scheduling", "Pre-Processing", "Processing", "Post-Processing"];
+const USER = { authorization: "user" };
 const FAST = ["--step-time", "30ms"];
 
 /** The order's lines of the log, without its id. */
@@ -151,6 +161,45 @@ test("the OpenAPI document is 3.1, lists every resource and error, marks the mis
   const page = await send(`${url}/docs`);
   assert.equal(page.status, 200);
   assert.match(page.text, /swagger-ui/);
+});
+
+test("answers have the fields that the OpenAPI document gives them, and no other", async (t) => {
+  const { url } = await startService(t, { args: FAST });
+  const { text } = await send(`${url}/openapi.json`);
+  const document = JSON.parse(text, (_key, value: unknown) => {
+    const isClosed =
+      typeof value === "object" && value !== null && "properties" in value && !("additionalProperties" in value);
+    return isClosed ? { ...value, additionalProperties: false } : value;
+  }) as Record<string, unknown>;
+  const ajv = new Ajv2020({
+    strict: false,
+    allErrors: true,
+    formats: { uuid: UUID, "date-time": RFC3339_UTC },
+  }).addSchema(document, "document");
+  const assertDescribed = (method: string, path: string, answer: Answer): void => {
+    const at = ["paths", path, method, "responses", String(answer.status), "content"];
+    const type = answer.status < 400 ? "application/json" : "application/problem+json";
+    const pointer = [...at, type, "schema"].map((part) => part.replaceAll("~", "~0").replaceAll("/", "~1")).join("/");
+    const validate = ajv.getSchema(`document#/${pointer}`);
+    assert.ok(validate !== undefined, `the document has ${method} ${path} with ${answer.status}`);
+    assert.ok(validate(answer.json), `${method} ${path}: ${ajv.errorsText(validate.errors)}`);
+  };
+  const failing = await submitOrder(url, { fail_at: "Processing" });
+  assertDescribed("post", "/orders", failing);
+  for (const accepted of [failing, await submitOrder(url, {})]) {
+    const orderId = String(accepted.json?.["order_id"]);
+    for (const read of [readOrder, finalOrder]) {
+      await read(url, orderId);
+      assertDescribed("get", "/orders/{order_id}", await send(`${url}/orders/${orderId}`, { headers: USER }));
+    }
+  }
+  assertDescribed("post", "/orders", await submitOrder(url, "no JSON"));
+  assertDescribed("get", "/orders/{order_id}", await send(`${url}/orders/none`, { headers: USER }));
+  for (const path of ["/diagnostic/heartbeat", "/diagnostic/cluster"]) {
+    assertDescribed("get", path, await send(`${url}${path}`));
+  }
+  const transfer = { method: "POST", body: JSON.stringify({ service_id: "none" }) };
+  assertDescribed("post", "/service/transfer", await send(`${url}/service/transfer`, transfer));
 });
 
 test("the page of all errors names every code with its status", () => {
