@@ -21,7 +21,10 @@ export interface Verdict {
 
 const COMPLAINTS_MAX = 10;
 
-export async function judgeOrders(store: Store, acknowledged: readonly AcknowledgedOrder[]): Promise<Verdict> {
+export async function judgeOrders(
+  store: Pick<Store, "readOrder">,
+  acknowledged: readonly AcknowledgedOrder[],
+): Promise<Verdict> {
   const counts = { completed: 0, rolledBack: 0, notFinal: 0, lost: 0, lateWritesAccepted: 0 };
   const complaints: string[] = [];
   for (const order of acknowledged) {

@@ -64,6 +64,12 @@ test("a node whose cluster is known goes on when no node answers at the address 
   );
 });
 
+test("a node with another TTL than its cluster's says so", async (t) => {
+  const [first] = await startCluster(t);
+  const second = await startService(t, { args: ["--node-ttl", "7s", "--join", addressOf(first)] });
+  assert.match(second.output(), /Node .* has a --node-ttl of \d+ ms, and this one 7000 ms; give all nodes the same/);
+});
+
 test("a node that is started a moment before the one that it joins waits for it", async (t) => {
   const port = await freePort();
   const joining = startService(t, { args: [...QUICK, "--join", `127.0.0.1:${port}`] });

@@ -1,11 +1,14 @@
 /** Starts of the service on Redis: what it refuses, and what it warns of. */
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
-import { send } from "../support/client.ts";
+import { send, submitOrder } from "../support/client.ts";
 import { DURABLE, redisIsMissing, startRedis } from "../support/redis.ts";
 import { type FinishedCommand, runCommand, startService, temporaryFolder } from "../support/service.ts";
+import { waitFor } from "../support/wait.ts";
 
 const REDIS = { skip: redisIsMissing };
+/** The settings are looked at every 15 s. */
+const SEEN_MS_MAX = 40_000;
 const PASSWORD = "open-sesame-4711";
 
 test(
@@ -20,6 +23,29 @@ test(
     const refused = await refusedStart(t, ["--store", `redis://127.0.0.1:${evicting.port}`, "--require-durable"]);
     assert.equal(refused.code, 1);
     assert.match(refused.stderr, /has the durability none.*CONFIG SET maxmemory-policy noeviction/);
+  },
+);
+
+test(
+  "with --require-durable, new orders are refused while Redis has weaker settings than at the start",
+  REDIS,
+  async (t) => {
+    const server = await startRedis(t);
+    const { url, output } = await startService(t, {
+      args: ["--store", `redis://127.0.0.1:${server.port}`, "--require-durable"],
+    });
+    const submitted = async (): Promise<number> => (await submitOrder(url, {})).status;
+    const says = (line: RegExp): Promise<boolean> =>
+      waitFor(() => line.test(output()), { deadlineMs: SEEN_MS_MAX, what: `the log says ${line.source}` });
+    assert.equal(await submitted(), 201);
+    await server.command("CONFIG", "SET", "appendfsync", "everysec");
+    await says(/New orders are refused until it is fsync-always again/);
+    assert.match(output(), /Durability of what is acknowledged: fsync-every-second, which was fsync-always/);
+    assert.match(output(), /CONFIG SET appendfsync always/);
+    assert.equal(await submitted(), 503);
+    await server.command("CONFIG", "SET", "appendfsync", "always");
+    await says(/New orders are accepted again/);
+    assert.equal(await submitted(), 201);
   },
 );
 

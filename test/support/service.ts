@@ -1,8 +1,9 @@
 /** Real service processes for tests: each on a free port, in a folder of its own, and ended when its test ends. */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, type ChildProcessByStdio, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Readable } from "node:stream";
 import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import { waitFor } from "./wait.ts";
@@ -56,7 +57,7 @@ export async function startService(t: TestContext, options: ServiceOptions = {})
   const data = options.data ?? temporaryFolder(t);
   const child = spawnService(options, ["--port", "0", "--data", data, ...(options.args ?? [])]);
   let output = "";
-  for (const stream of [child.stdout, child.stderr]) stream?.setEncoding("utf8").on("data", (text) => (output += text));
+  for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8").on("data", (text) => (output += text));
   const exited = exitOf(child);
   let gone = false;
   void exited.then(() => (gone = true));
@@ -71,7 +72,7 @@ export async function startService(t: TestContext, options: ServiceOptions = {})
     },
     { deadlineMs: START_DEADLINE_MS, what: () => `the service listens; it said:\n${output}` },
   );
-  if (options.deaf === true) child.stdout?.pause();
+  if (options.deaf === true) child.stdout.pause();
   return {
     url,
     pid: child.pid ?? -1,
@@ -90,15 +91,19 @@ export async function runCommand(args: readonly string[], options: ServiceOption
   const child = spawnService(options, args);
   let stdout = "";
   let stderr = "";
-  child.stdout?.setEncoding("utf8").on("data", (text) => (stdout += text));
-  child.stderr?.setEncoding("utf8").on("data", (text) => (stderr += text));
+  child.stdout.setEncoding("utf8").on("data", (text) => (stdout += text));
+  child.stderr.setEncoding("utf8").on("data", (text) => (stderr += text));
   const timer = setTimeout(() => child.kill("SIGKILL"), START_DEADLINE_MS);
   const code = await exitOf(child);
   clearTimeout(timer);
   return { code, stdout, stderr };
 }
 
-function spawnService(options: ServiceOptions, args: readonly string[]): ChildProcess {
+/** The command, or the script in its place, as a process; what it writes comes through pipes. */
+export function spawnService(
+  options: Pick<ServiceOptions, "env" | "script">,
+  args: readonly string[],
+): ChildProcessByStdio<null, Readable, Readable> {
   const [command, first] = options.script === undefined ? [LAUNCHER, []] : [process.execPath, [options.script]];
   return spawn(command, [...first, ...args], {
     stdio: ["ignore", "pipe", "pipe"],
