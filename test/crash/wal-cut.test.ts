@@ -15,7 +15,7 @@ const FRAME_HEADER_BYTES = 24;
 const FRAME_BYTES = FRAME_HEADER_BYTES + 8_192;
 
 /** A prime, so that the bytes looked at fall differently in each page. */
-const SAMPLE_BYTES = 13;
+const SAMPLE_BYTES = 41;
 
 /** A store's files after some commits, as a crash would leave them, and what they held before and after the last one. */
 interface Scene {

@@ -15,110 +15,37 @@ const PAGE_BYTES = 8192;
 /** Cases that share nothing run side by side: most of their time is the start of a process. */
 const CONCURRENT = { concurrency: 2 };
 
-test("a command line that can't be meant is refused with exit code 2", CONCURRENT, async (t) => {
-  const cases: readonly [args: readonly string[], line: RegExp][] = [
-    [["--bogus"], /unknown option '--bogus'.*--help/],
-    [["--prot", "8080"], /unknown option '--prot'/],
-    [["-x"], /unknown option '-x'/],
-    [["extra"], /"extra" is no option.*--help/],
-    [["--port"], /--port .*argument missing/],
-    [["--port", "abc"], /--port can't be "abc".*0 to 65535/],
-    [["--port", ""], /--port can't be ""/],
-    [["--port", "99999"], /--port can't be "99999"/],
-    [["--port=-1"], /--port can't be "-1"/],
-    [["--port", "80.5"], /--port can't be "80.5"/],
-    [["--port", "0x50"], /--port can't be "0x50"/],
-    [["--host", " "], /--host can't be " "/],
-    [["--data", ""], /--data can't be ""/],
-    [["--store", "mysql://x"], /--store can't be "mysql:\/\/x".*sqlite:PATH/],
-    [["--store", "orders.sqlite"], /--store can't be "orders.sqlite".*sqlite:PATH/],
-    [["--step-time", "5"], /--step-time can't be "5".*60ms, 5s, 2m/],
-    [["--step-time=-5s"], /--step-time can't be "-5s"/],
-    [["--step-time", "5 parsecs"], /--step-time can't be "5 parsecs"/],
-    [["--step-time", "1000h"], /--step-time can't be "1000h"/], // longer than a timer can be: it would end at once
-    [["--grace", "soon"], /--grace can't be "soon"/],
-    [["--grace", "1000h"], /--grace can't be "1000h"/],
-    [["--failure-rate", "2"], /--failure-rate can't be "2".*0 to 1/],
-    [["--failure-rate", "NaN"], /--failure-rate can't be "NaN"/],
-    [["--in-flight", "0"], /--in-flight can't be "0"/],
-    [["--body-limit", "1GiB"], /--body-limit can't be "1GiB".*256KiB/],
-    [["--body-limit", "0"], /--body-limit can't be "0"/],
-    [["--body-limit", "65MiB"], /--body-limit can't be "65MiB"/],
-    [["--log-level", "loud"], /--log-level can't be "loud".*info/],
-    [["--log-level", "in\nfo"], /--log-level can't be "in.*fo"/],
-    [["--log-format", "xml"], /--log-format can't be "xml".*logfmt/],
+// Each option, and what it may be: src/config.test.ts. Here: that what is refused there ends the process well.
+test("what is no configuration is refused with exit code 2, before anything has been made", CONCURRENT, async (t) => {
+  const file = join(temporaryFolder(t), "config.yaml");
+  writeFileSync(file, "port: [80");
+  const cases: readonly [args: readonly string[], env: Record<string, string>, line: RegExp][] = [
+    [["--bogus"], {}, /unknown option '--bogus'.*--help/],
+    [["--step-time", "5"], {}, /--step-time can't be "5".*60ms, 5s, 2m/],
+    [["--log-level", "in\nfo"], {}, /--log-level can't be "in.*fo"/],
+    [["--config", file], {}, /config.yaml can't be read: .*line 1/],
+    [[], { ORDER_PROCESS_LOG_LEVEL: "loud" }, /ORDER_PROCESS_LOG_LEVEL can't be "loud"/],
   ];
   await Promise.all(
-    cases.map(([args, line]) =>
-      t.test(JSON.stringify(args.join(" ")), async (tt) => {
+    cases.map(([args, env, line]) =>
+      t.test(JSON.stringify([args, env]), async (tt) => {
         const data = join(temporaryFolder(tt), "data");
-        assertRefused(await runCommand(["--port", "0", "--data", data, ...args]), 2, line);
+        assertRefused(await runCommand(["--port", "0", "--data", data, ...args], { env }), 2, line);
         assert.ok(!existsSync(data), "nothing has been made");
       }),
     ),
   );
 });
 
-test("a bad value in the environment is refused by the name of its variable", async () => {
-  for (const [variable, value] of [
-    ["ORDER_PROCESS_PORT", "abc"],
-    ["ORDER_PROCESS_STEP_TIME", "5"],
-    ["ORDER_PROCESS_LOG_LEVEL", "loud"],
-    ["ORDER_PROCESS_STORE", "mysql://x"],
-  ] as const) {
-    const finished = await runCommand([], { env: { [variable]: value } });
-    assertRefused(finished, 2, new RegExp(`${variable} can't be "${value}"`));
-  }
-});
-
-test("a configuration file that can't be used is refused with exit code 2", CONCURRENT, async (t) => {
-  const folder = temporaryFolder(t);
-  const cases: readonly [name: string, content: string, line: RegExp][] = [
-    ["broken YAML", "port: [80", /can't be read: .*line 1/],
-    ["a list", "- port: 8080\n", /config.yaml/],
-    ["a text", "port\n", /config.yaml/],
-    ["an unknown option", "prot: 8080\n", /unknown option "prot"; known are .*port/],
-    ["an option of the command line alone", "config: other.yaml\n", /unknown option "config"/],
-    ["an option twice", "port: 1\nport: 2\n", /can't be read: .*unique/],
-    ["a list as value", "port: [80]\n", /port in .*config.yaml/],
-    ["a truth value", "port: true\n", /port in .*config.yaml/],
-    ["nothing as value", "port:\n", /port in .*config.yaml/],
-    ["a bad value", "step-time: 5\n", /step-time in .*config.yaml can't be "5"/],
-    ["two documents", "port: 0\n---\nport: 1\n", /can't be read/],
-    ["bytes that are no text", "\u0000\u0001\u0002", /config.yaml/],
-  ];
-  const missing = join(folder, "missing.yaml");
-  await Promise.all([
-    ...cases.map(([name, content, line]) =>
-      t.test(name, async (tt) => {
-        const file = join(temporaryFolder(tt), "config.yaml");
-        writeFileSync(file, content);
-        assertRefused(await runCommand(["--config", file]), 2, line);
-      }),
-    ),
-    t.test("missing", async () =>
-      assertRefused(await runCommand(["--config", missing]), 2, /missing.yaml can't be read/),
-    ),
-    t.test("missing, named by the environment", async () =>
-      assertRefused(await runCommand([], { env: { ORDER_PROCESS_CONFIG: missing } }), 2, /missing.yaml can't be read/),
-    ),
-    t.test("a folder", async () => assertRefused(await runCommand(["--config", folder]), 2, /can't be read/)),
-  ]);
-});
-
-test("an option beats its environment variable, which beats the file, which beats the default", async (t) => {
+test("a service runs with what its file, its environment and its command line say", async (t) => {
   const file = join(temporaryFolder(t), "config.yaml");
-  writeFileSync(file, "log-format: json\nstep-time: 0s\n");
-  const formatOf = async (args: readonly string[], env: Record<string, string>): Promise<unknown> => {
-    const service = await startService(t, { args, env });
-    await assertServes(service.url);
-    return /Log configuration loaded: \{info (\w+)\}/.exec(service.output())?.[1];
-  };
-  const env = { ORDER_PROCESS_LOG_FORMAT: "pretty" };
-  assert.equal(await formatOf(["--step-time", "0s"], {}), "logfmt");
-  assert.equal(await formatOf(["--config", file], {}), "json");
-  assert.equal(await formatOf(["--config", file], env), "pretty");
-  assert.equal(await formatOf(["--config", file, "--log-format", "logfmt"], env), "logfmt");
+  writeFileSync(file, "step-time: 0s\nlog-format: json\n");
+  const service = await startService(t, {
+    args: ["--config", file, "--log-level", "debug"],
+    env: { ORDER_PROCESS_LOG_FORMAT: "pretty" },
+  });
+  await assertServes(service.url);
+  assert.match(service.output(), /Log configuration loaded: \{debug pretty\}/);
 });
 
 test("--help and --version go to stdout, with exit code 0", async () => {
