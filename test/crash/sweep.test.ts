@@ -16,26 +16,28 @@ import type { KillPoint } from "./fault-stores.ts";
 import { type Receiver, startReceiver } from "./receiver.ts";
 import { countOpenOrders, storePathIn } from "./store-content.ts";
 
-const BODIES = {
-  "an order that completes": {},
-  "an order that is rolled back": { fail_at: "Ship" },
+const ORDERS = {
+  "an order that is rolled back": { body: { fail_at: "Ship" }, firstWrite: 1 },
+  // Up to its last step, its writes are those of the other.
+  "an order that completes": { body: {}, firstWrite: 5 },
 };
 
 /** Far more writes than one order takes: a sweep that comes here does not end. */
 const WRITES_MAX = 30;
 
 /** Registering the node, creating the order, and at least one for each of the three steps. */
-const CRASHES_MIN = 5;
+const WRITES_MIN = 5;
 
-for (const [what, body] of Object.entries(BODIES)) {
+for (const [what, { body, firstWrite }] of Object.entries(ORDERS)) {
   for (const moment of ["before", "after"] as const) {
-    test(`${what} survives a crash ${moment} each of its writes`, async (t) => {
-      let crashes = 0;
-      while (await crashesAt(t, { moment, write: crashes + 1 }, body)) {
-        assert.ok(++crashes < WRITES_MAX, "the sweep does not end");
+    test(`${what} survives a crash ${moment} each of its ${firstWrite === 1 ? "" : "last "}writes`, async (t) => {
+      let write = firstWrite;
+      while (await crashesAt(t, { moment, write }, body)) {
+        assert.ok(++write < WRITES_MAX, "the sweep does not end");
       }
+      const crashes = write - firstWrite;
       t.diagnostic(`${crashes} crashes`);
-      assert.ok(crashes >= CRASHES_MIN, `only ${crashes} crashes`);
+      assert.ok(write > WRITES_MIN && crashes > 0, `it ends at write ${write}, after ${crashes} crashes`);
     });
   }
 }
