@@ -20,7 +20,8 @@ import type { ClusterIdentity } from "./store/cluster-store.ts";
 import { newOrderId } from "./store/order-id.ts";
 import { type KnownLocation, openStoreAt } from "./store/open-store.ts";
 import { parseStoreLocation, showStoreLocation, type StoreLocation } from "./store/store-location.ts";
-import { type Store, type StoreReport, StoreUnavailableError } from "./store/store.ts";
+import { type Store, StoreUnavailableError } from "./store/store.ts";
+import { StoreSettings } from "./store-settings.ts";
 import { programVersion } from "./version.ts";
 
 /** A running node. */
@@ -58,6 +59,7 @@ export async function startNode(
   const undo = async (): Promise<void> => {
     for (const step of cleanUp.toReversed()) await step();
   };
+  let onStoreConnected = (): void => undefined;
   try {
     return await startIn(folder);
   } catch (error) {
@@ -76,7 +78,7 @@ export async function startNode(
     cleanUp.push(() => store.close());
     const identity = await store.cluster.identity();
     requireSameCluster(identity.clusterId, { config, folder, joined, location });
-    let storeReport = await store.report();
+    const storeReport = await store.report();
     for (const line of storeReport.advice) log.warn(`The store: ${line}`);
     log.info(`Durability of what is acknowledged: ${storeReport.durability}`);
     if (config.requireDurable && storeReport.durability !== "fsync-always") {
@@ -84,18 +86,15 @@ export async function startNode(
         `the store ${showStoreLocation(location)} has the durability ${storeReport.durability}, and --require-durable is set; ${storeReport.advice.join("; ")}`,
       );
     }
+    const settings = new StoreSettings(store, { first: storeReport, isRequired: config.requireDurable, log });
+    cleanUp.push(() => settings.stop());
+    onStoreConnected = () => settings.doubt();
 
     const limits = engineLimits(config);
     log.info(`Orders in flight at most: ${limits.ordersMax}`);
     let node: ClusterNode | null = null;
     let stopping = false;
-    const failure = (): string | null => {
-      if (node === null) return STARTING;
-      const isTooWeak = config.requireDurable && storeReport.durability !== "fsync-always";
-      return isTooWeak
-        ? `the store's durability is ${storeReport.durability} by now, and --require-durable is set; see the log for what to set`
-        : node.failure;
-    };
+    const failure = (): string | null => (node === null ? STARTING : (settings.failure ?? node.failure));
     const status = (): HeartbeatStatus => {
       if (stopping) return "SHUTTING_DOWN";
       return failure() === null ? "OK" : "STORE_UNAVAILABLE";
@@ -111,11 +110,14 @@ export async function startNode(
       version,
       now,
       status,
-      durability: () => storeReport.durability,
+      durability: () => settings.report.durability,
       submit: async (submission) => {
         const reason = stopping ? null : failure();
         if (node === null || reason !== null) return { kind: "store_unavailable", reason: reason ?? STARTING };
-        return node.submit(submission);
+        const outcome = await node.submit(submission);
+        // Made meanwhile in a store that has come back with weaker settings: that must not be acknowledged.
+        const tooWeak = settings.failure;
+        return tooWeak === null ? outcome : { kind: "store_unavailable", reason: tooWeak };
       },
       readOrder: (orderId) => store.readOrder(orderId),
       transfer: async (request) => node?.transfer(request) ?? { kind: "not_ready" },
@@ -139,7 +141,7 @@ export async function startNode(
 
     node = new ClusterNode({
       store,
-      storeReport: () => storeReport,
+      storeReport: () => settings.report,
       identity,
       node: {
         serviceId,
@@ -183,17 +185,10 @@ export async function startNode(
     log.info(`Listening at: ${url}`);
 
     const clusterNode = node;
-    const unwatchSettings = watchSettings(store, log, storeReport, (report) => {
-      storeReport = report;
-      if (!config.requireDurable) return;
-      if (report.durability === "fsync-always") log.info("New orders are accepted again.");
-      else log.error("New orders are refused until it is fsync-always again, as --require-durable is set.");
-    });
     const unwatchStore = location.kind === "sqlite" ? watchStore(location.path, onBroken) : () => undefined;
     const stop = async (): Promise<void> => {
       stopping = true;
       unwatchStore();
-      unwatchSettings();
       log.info(`Stopping: no new orders; running steps have ${config.graceMs} ms to end`);
       const { cut, givenAway } = await clusterNode.stop(config.graceMs);
       await undo();
@@ -216,6 +211,7 @@ export async function startNode(
         now: parts.now ?? Date.now,
         onBroken,
         onNotice: (line) => log.warn(line),
+        onConnected: () => onStoreConnected(),
         mustExist,
       });
       return parts.wrapStore?.(store) ?? store;
@@ -398,36 +394,6 @@ function advertisedUrl({ advertise }: Config, listeningUrl: string): string {
 function requireStarted(node: ClusterNode | null): ClusterNode {
   if (node === null) throw new StoreUnavailableError(STARTING);
   return node;
-}
-
-/** How often the store's settings are read again: somebody may change them, or start a server again with others. */
-const SETTINGS_WATCH_MS = 15_000;
-
-/** Says when the store's durability changes. */
-function watchSettings(
-  store: Store,
-  log: Logger,
-  report: StoreReport,
-  onChange: (report: StoreReport) => void,
-): () => void {
-  let last = report;
-  const look = async (): Promise<void> => {
-    const now = await store.report();
-    if (now.durability === last.durability) return;
-    const line = `Durability of what is acknowledged: ${now.durability}, which was ${last.durability}`;
-    if (now.durability === "fsync-always") log.info(line);
-    else log.warn(line);
-    for (const advice of now.advice) log.warn(`The store: ${advice}`);
-    last = now;
-    onChange(now);
-  };
-  const timer = setInterval(() => {
-    look().catch((error: unknown) => {
-      if (!(error instanceof StoreUnavailableError)) throw error; // away: that is said elsewhere
-    });
-  }, SETTINGS_WATCH_MS);
-  timer.unref();
-  return () => clearInterval(timer);
 }
 
 /** How often it is looked whether the store's file is still the one that was opened. */

@@ -15,6 +15,8 @@ export interface OpenStoreOptions {
   readonly onBroken: (error: Error) => void;
   /** Something an operator should hear of, as a line for the log. */
   readonly onNotice: (line: string) => void;
+  /** A server is about to be used, perhaps another than before, or one that was started again with other settings. */
+  readonly onConnected?: () => void;
   /** Refuse a store in which no cluster was ever, and leave it as it is. */
   readonly mustExist?: boolean;
 }

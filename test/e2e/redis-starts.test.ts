@@ -50,6 +50,36 @@ test(
 );
 
 test(
+  "with --require-durable, nothing is acknowledged by a Redis that comes back with weaker settings",
+  REDIS,
+  async (t) => {
+    const server = await startRedis(t);
+    const { url, output } = await startService(t, {
+      args: ["--store", `redis://127.0.0.1:${server.port}`, "--require-durable"],
+    });
+    const submitted = async (): Promise<number> => (await submitOrder(url, {})).status;
+    assert.equal(await submitted(), 201);
+    const restart = async (...args: string[]): Promise<number[]> => {
+      await server.kill();
+      const backBefore = output().split("is back").length;
+      const restarting = server.restart(...args);
+      const statuses: number[] = [];
+      for (let endMs = Infinity; performance.now() < endMs;) {
+        statuses.push(await submitted());
+        if (endMs === Infinity && output().split("is back").length > backBefore) endMs = performance.now() + 1_000;
+      }
+      await restarting;
+      return statuses;
+    };
+    const weaker = await restart("--appendfsync", "everysec");
+    assert.deepEqual(new Set(weaker), new Set([503]), `${weaker.length} orders`);
+    assert.match(output(), /Durability of what is acknowledged: fsync-every-second, which was fsync-always/);
+    assert.equal((await send(`${url}/diagnostic/heartbeat`)).json?.["durability"], "fsync-every-second");
+    assert.equal((await restart()).at(-1), 201, "it is as before");
+  },
+);
+
+test(
   "without it, it says in the log and to whoever asks how durable an acknowledgement is, and that Redis may evict",
   REDIS,
   async (t) => {

@@ -21,6 +21,8 @@ export interface ConnectionOptions {
   readonly password?: string;
   /** Told when a connection that worked is lost, and when it is back. */
   readonly onNotice?: (line: string) => void;
+  /** Told of each connection before anything is sent over it: the server may be another than before, or have other settings. */
+  readonly onConnected?: () => void;
 }
 
 /** One attempt to connect, with the handshake. */
@@ -163,6 +165,7 @@ export class RedisConnection {
       throw session.ending ?? this.#absence;
     }
     this.#session = session;
+    this.#options.onConnected?.();
   }
 
   async #reconnect(): Promise<void> {

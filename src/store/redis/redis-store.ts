@@ -72,6 +72,8 @@ export interface RedisStoreOptions {
   readonly onBroken: (error: Error) => void;
   /** Something an operator should hear of, as a line for the log. */
   readonly onNotice?: (line: string) => void;
+  /** A connection is about to be used; the server may be another than before, or have other settings. */
+  readonly onConnected?: () => void;
   /** Refuse a store in which no cluster was ever, and leave it as it is. */
   readonly mustExist?: boolean;
 }
