@@ -93,7 +93,7 @@ function stopOnSignals(log: Logger, starting: Promise<Node>): void {
 
 /** Something that must not happen has happened: going on could do harm, stopping loses nothing. */
 function stopAtOnce(log: Logger, error: unknown): never {
-  if (error instanceof StoreUnavailableError) {
+  if (error instanceof StoreUnavailableError || error instanceof StartError) {
     log.fatal(`The node can't go on and stops: ${error.message}`);
     exitWith(EXIT_FAILURE, `stopped: ${error.message}`);
   }

@@ -77,7 +77,13 @@ test("a drill has a short TTL, and meets no store that the environment names", (
 
 for (const [args, environment, message] of [
   [["--nonsense"], {}, /unknown option '--nonsense'/],
-  [["dril"], {}, /"dril" is no option, and stands alone; the only command is drill; see order_process --help/],
+  [
+    ["dril"],
+    {},
+    /"dril" is no option, and stands alone; the only command is drill, and comes first; see order_process --help/,
+  ],
+  [["--port", "1", "drill"], {}, /"drill" is no option.*the only command is drill, and comes first/],
+  [["drill", "--store", "sqlite:/x"], {}, /the drill makes an embedded store of its own; leave out --store/],
   [["drill", "twice"], {}, /"twice" is no option, and stands alone; see order_process drill --help/],
   [["--prot", "8080"], {}, /unknown option '--prot'/],
   [["-x"], {}, /unknown option '-x'/],

@@ -37,7 +37,10 @@ export interface Config {
 }
 
 /** What the drill can be told. */
-export type DrillConfig = Pick<Config, "store" | "storeCredentials" | "nodeTtlMs">;
+export interface DrillConfig extends Pick<Config, "storeCredentials" | "nodeTtlMs"> {
+  /** Null: an embedded one of its own. */
+  readonly store: Exclude<StoreLocation, { kind: "sqlite" }> | null;
+}
 
 /** The command line, the environment or the file is wrong: shown as one line, exit code 2. */
 export class UsageError extends Error {
@@ -218,7 +221,7 @@ export function readInvocation(
   }
   const [extra] = command.args;
   if (extra !== undefined) {
-    const commands = isDrill ? "" : "; the only command is drill";
+    const commands = isDrill ? "" : "; the only command is drill, and comes first";
     throw new UsageError(`"${extra}" is no option, and stands alone${commands}; see ${command.name()} --help`);
   }
   const options = command.opts<Options>();
@@ -229,7 +232,13 @@ export function readInvocation(
   const credentials = Object.fromEntries(
     ["ORDER_PROCESS_STORE_USERNAME", "ORDER_PROCESS_STORE_PASSWORD"].map((name) => [name, environment[name]]),
   );
-  return { kind: "drill", config: toConfig({ nodeTtl: DRILL_NODE_TTL, ...options }, credentials) };
+  const config = toConfig({ nodeTtl: DRILL_NODE_TTL, ...options }, credentials);
+  if (config.store?.kind === "sqlite") {
+    throw new UsageError(
+      "the drill makes an embedded store of its own; leave out --store, or name an empty Redis database",
+    );
+  }
+  return { kind: "drill", config: { ...config, store: config.store } };
 }
 
 const DRILL_DESCRIPTION =

@@ -20,7 +20,7 @@ import type { ClusterIdentity } from "./store/cluster-store.ts";
 import { newOrderId } from "./store/order-id.ts";
 import { type KnownLocation, openStoreAt } from "./store/open-store.ts";
 import { parseStoreLocation, showStoreLocation, type StoreLocation } from "./store/store-location.ts";
-import { type Store, StoreUnavailableError } from "./store/store.ts";
+import { type Store, StoreMissingError, StoreUnavailableError } from "./store/store.ts";
 import { StoreSettings } from "./store-settings.ts";
 import { programVersion } from "./version.ts";
 
@@ -120,7 +120,12 @@ export async function startNode(
         return tooWeak === null ? outcome : { kind: "store_unavailable", reason: tooWeak };
       },
       readOrder: (orderId) => store.readOrder(orderId),
-      transfer: async (request) => node?.transfer(request) ?? { kind: "not_ready" },
+      transfer: async (request) => {
+        const outcome = (await node?.transfer(request)) ?? { kind: "not_ready" as const };
+        if (outcome.kind === "transferred" && outcome.orders > 0)
+          log.info(`Orders of ${request.serviceId} taken over: ${outcome.orders}`);
+        return outcome;
+      },
       adopt: (orderIds) => node?.adopt(orderIds) ?? null,
       isProven: (requestPath, body, proof) => node?.isProven(requestPath, body, proof) ?? false,
       joinAnswer: () => ({
@@ -190,10 +195,11 @@ export async function startNode(
       stopping = true;
       unwatchStore();
       log.info(`Stopping: no new orders; running steps have ${config.graceMs} ms to end`);
-      const { cut, givenAway } = await clusterNode.stop(config.graceMs);
+      const { cut, givenAway, left } = await clusterNode.stop(config.graceMs);
       await undo();
       const notes = [
         ...(givenAway === 0 ? [] : [`orders given to other nodes: ${givenAway}`]),
+        ...(left === 0 ? [] : [`orders left in the store, for the next start or another node: ${left}`]),
         ...(cut === 0 ? [] : [`steps cut short, to be called again: ${cut}`]),
       ];
       log.info(["Stopped", ...notes].join("; "));
@@ -224,11 +230,13 @@ export async function startNode(
         });
       }
       if (membership === null) throw error;
-      throw new StartError(
-        `${error.message}. This node belongs to cluster ${membership.clusterId}: make its store available, or restore it from a backup; ` +
-          `to begin as a new node, remove ${join(path, "node.json")}`,
-        { cause: error },
-      );
+      const whatNow =
+        error instanceof StoreMissingError
+          ? `make its store available, or restore it from a backup; to begin as a new node, remove ${join(path, "node.json")}`
+          : "if its store is elsewhere by now, say where with --store";
+      throw new StartError(`${error.message}. This node belongs to cluster ${membership.clusterId}: ${whatNow}`, {
+        cause: error,
+      });
     }
   }
 }
@@ -327,6 +335,12 @@ function requireSameCluster(
     );
   }
   const { membership } = folder;
+  if (joined !== null && membership !== null && membership.clusterId !== clusterId) {
+    throw new StartError(
+      `can't join ${config.join}: its cluster is ${clusterId}, and this node, whose data are in ${folder.path}, belongs to cluster ${membership.clusterId}: ` +
+        "leave out --join to go on there with the orders that it has, or give the node that joins a new folder with --data",
+    );
+  }
   if (membership !== null && membership.clusterId !== clusterId) {
     throw new StartError(
       `the store ${store} is that of cluster ${clusterId}, and this node belongs to cluster ${membership.clusterId} (store ${membership.store}): ` +

@@ -10,7 +10,8 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
-import type { SubmitOutcome, Submission, Successors, TakenOver } from "../engine/engine.ts";
+import type { Drained, SubmitOutcome, Submission, Successors, TakenOver } from "../engine/engine.ts";
+import { StartError } from "../order/errors.ts";
 import type { Incarnation } from "../order/order.ts";
 import type { Logger } from "../log.ts";
 import type { ClusterIdentity, NodeDescription, NodeRow } from "../store/cluster-store.ts";
@@ -35,7 +36,7 @@ export interface RunningEngine {
   adopt(orderIds: readonly string[]): Promise<void>;
   goOn(): void;
   audit(): Promise<number>;
-  drain(graceMs: number, successors: Successors): Promise<{ cut: number; givenAway: number }>;
+  drain(graceMs: number, successors: Successors): Promise<Drained>;
   abandon(): void;
 }
 
@@ -203,11 +204,11 @@ export class ClusterNode {
    * Stops: running steps end within the grace time or are cut, and what is not finished goes to live nodes (cluster rule 8).
    * @returns how many calls were cut short, and how many orders given away
    */
-  async stop(graceMs: number): Promise<{ cut: number; givenAway: number }> {
+  async stop(graceMs: number): Promise<Drained> {
     this.#stopping = true;
     await this.#rejoined; // it may just be registering, and what is registered must leave
     const life = this.#life;
-    if (life === null) return { cut: 0, givenAway: 0 };
+    if (life === null) return { cut: 0, givenAway: 0, left: 0 };
     const drained = await life.engine.drain(graceMs, this.#successors(life));
     await this.#resumed;
     life.membership.stop();
@@ -325,7 +326,7 @@ export class ClusterNode {
 
   /**
    * Two processes with one service_id would take each other's place for ever.
-   * @throws Error when another process lives as this node's service
+   * @throws StartError when another process lives as this node's service
    */
   async #requireNoDouble(): Promise<void> {
     const { store, node } = this.#options;
@@ -333,7 +334,7 @@ export class ClusterNode {
     const double = nodes.find(({ alive, serviceId }) => alive && serviceId === node.serviceId);
     // This process's own: a registration whose answer was lost.
     if (double === undefined || (double.url === node.url && isDeepStrictEqual(double.process, node.process))) return;
-    throw new Error(
+    throw new StartError(
       `another process has started with this node's service_id, at ${double.url}: its data folder is a copy of this one's; ` +
         "remove node.json from one of the two folders",
     );

@@ -67,7 +67,7 @@ export async function askToJoin({ address, serviceId, version, patienceMs }: Joi
     }
     if (answer.protocol !== PROTOCOL) {
       throw new StartError(
-        `can't join ${address}: its version ${answer.version} and this one, ${version}, can't work in one cluster; run the same version`,
+        `can't join ${address}: its version ${answer.version} (protocol ${answer.protocol}) and this one, ${version} (protocol ${PROTOCOL}), can't work in one cluster; run the same version`,
       );
     }
     return answer;

@@ -14,11 +14,6 @@ import { runDrill, type Screen } from "./drill.ts";
  */
 export async function startDrill(config: DrillConfig, screen: Screen, signal: AbortSignal): Promise<boolean> {
   const { store: location, storeCredentials: credentials, nodeTtlMs } = config;
-  if (location?.kind === "sqlite") {
-    throw new StartError(
-      "the drill makes an embedded store of its own; leave out --store, or name an empty Redis database",
-    );
-  }
   const redis = location === null ? null : { location: location.redis, ...presentOf(credentials) };
   const { username, password } = credentials;
   const hooks = { now: Date.now, onBroken: () => undefined, onNotice: () => undefined };

@@ -66,6 +66,16 @@ export interface Successor {
   readonly room: number;
 }
 
+/** How a drain has ended. */
+export interface Drained {
+  /** Calls of steps that were cut short, to be made again by whoever goes on. */
+  readonly cut: number;
+  /** Orders given to other nodes. */
+  readonly givenAway: number;
+  /** Orders that nobody took: they are in the store, and still this incarnation's. */
+  readonly left: number;
+}
+
 /** Who gets the orders of a node that stops. */
 export interface Successors {
   /** The node that should have the next ones; or null: there is none that has room. */
@@ -350,7 +360,7 @@ export class Engine {
    * does not finish. Resolves when all that ended is durable; what nobody could be given stays in the store.
    * @returns how many calls were cut short, and how many orders given away
    */
-  async drain(graceMs: number, successors: Successors): Promise<{ cut: number; givenAway: number }> {
+  async drain(graceMs: number, successors: Successors): Promise<Drained> {
     this.#stopping = true;
     const endMs = performance.now() + graceMs;
     let givenAway = 0;
@@ -364,9 +374,10 @@ export class Engine {
     for (const run of this.#runs.values()) run.stop("the node is stopping");
     if (this.#groupCommit.failure === null) await this.#settledWithin(LAST_WRITES_MS);
     givenAway += await this.#giveAway(successors, performance.now() + LAST_WRITES_MS);
+    const left = this.#runs.size;
     this.#runs.clear();
     this.#groupCommit.close("the node is stopping");
-    return { cut, givenAway };
+    return { cut, givenAway, left };
   }
 
   /** Lets go of everything at once: this incarnation counts as dead, and its orders are others' (cluster rule 3). */

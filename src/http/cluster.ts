@@ -61,7 +61,7 @@ export function clusterRoutes(
       if (request.body.protocol !== PROTOCOL) {
         throw new CatalogueError(
           "version_incompatible",
-          `version ${request.body.version.slice(0, 40)} and this node's, ${version}, can't work in one cluster; run the same version`,
+          `version ${request.body.version.slice(0, 40)} (protocol ${request.body.protocol}) and this node's, ${version} (protocol ${PROTOCOL}), can't work in one cluster; run the same version`,
         );
       }
       return joinAnswer();

@@ -39,7 +39,10 @@ const StepView = {
     step_start_time: time("When the step was started."),
     step_complete_time: time("When it ended well; absent if it has not."),
     step_rollback_time: time("When it was rolled back; absent if it was not."),
-    attempts: { type: "integer", description: "Calls of the step so far." },
+    attempts: {
+      type: "integer",
+      description: "Calls of the step so far; one that a stop or a crash may have kept from beginning counts, too.",
+    },
     error: { type: "string", description: "What its last failed attempt said." },
   },
 } as const;

@@ -55,7 +55,7 @@ export class CatalogueError extends Error {
   }
 }
 
-/** The node can't start, and a person can mend that: shown as one line on stderr, exit code 1. */
+/** The node can't start, or go on, and a person can mend that: shown as one line on stderr, exit code 1. */
 export class StartError extends Error {
   override readonly name = "StartError";
 }

@@ -143,5 +143,10 @@ export interface Store {
 
 /** The store did not do what was asked, for a reason that may pass. `message` is one line for an operator. */
 export class StoreUnavailableError extends Error {
-  override readonly name = "StoreUnavailableError";
+  override readonly name: string = "StoreUnavailableError";
+}
+
+/** There is no store, or no cluster in it, where there should be one. */
+export class StoreMissingError extends StoreUnavailableError {
+  override readonly name = "StoreMissingError";
 }

@@ -123,7 +123,7 @@ test("a node of one cluster is refused by another, and its orders stay what they
   assertRefused(
     finished,
     1,
-    /is that of cluster .*, and this node belongs to cluster .*: restore its store, or remove/,
+    /its cluster is .*, and this node, whose data are in .*, belongs to cluster .*: leave out --join .*, or give .* --data/,
   );
   const again = await startService(t, { data: stranger.data, args: QUICK });
   assert.equal((await finalOrder(again.url, orderId)).status, "completed");
@@ -241,7 +241,7 @@ test("of two nodes with copies of one data folder the former stops and says why,
   void first.exited.then((code) => (exit = code));
   await waitFor(() => exit !== null, { deadlineMs: 10_000, what: "the former stops" });
   assert.equal(exit, 1);
-  assert.match(first.output(), /data folder/);
+  assert.match(first.output(), /order_process: stopped: another process has started with .* data folder is a copy/);
   assert.equal((await finalOrder(second.url, orderId)).status, "completed");
 });
 

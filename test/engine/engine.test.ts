@@ -400,7 +400,7 @@ test("a node that stops gives its orders to a live one: those that wait at once,
   await waitFor(() => told.includes(waiting), { what: "the waiting order is given away" });
   assert.ok(!told.includes(underWay));
   release();
-  assert.deepEqual(await drained, { cut: 0, givenAway: 2 });
+  assert.deepEqual(await drained, { cut: 0, givenAway: 2, left: 0 });
   const { history } = await next.reaches(underWay, "completed");
   assert.deepEqual(
     history.map(({ kind }) => kind),
@@ -422,7 +422,7 @@ test("a node that stops cuts what outlasts the grace time, and gives that away, 
     choose: () => Promise.resolve({ incarnation: next.incarnation, room: next.engine.room }),
     tell: (_: Incarnation, orderIds: readonly string[]) => next.engine.adopt(orderIds),
   };
-  assert.deepEqual(await old.engine.drain(10, successors), { cut: 1, givenAway: 1 });
+  assert.deepEqual(await old.engine.drain(10, successors), { cut: 1, givenAway: 1, left: 0 });
   const { history } = await next.reaches(orderId, "completed");
   assert.deepEqual(
     replay(orderId, history).steps.map(({ attempts }) => attempts),
@@ -527,7 +527,7 @@ test("a node that stops gives no more orders to another than that has room for, 
     },
     tell: (_, orderIds) => next.engine.adopt(orderIds),
   });
-  assert.deepEqual(drained, { cut: 25, givenAway: 10 });
+  assert.deepEqual(drained, { cut: 25, givenAway: 10, left: 15 });
   const owners = await next.store.listOwners();
   assert.deepEqual(
     owners.map(({ incarnation, orders }) => [incarnation, orders]),
@@ -588,7 +588,7 @@ test("draining lets running steps end, starts none, and takes no order", async (
   const drained = engine.drain(60_000, ALONE);
   assert.deepEqual(await engine.submit(submission), { kind: "shutting_down" });
   release();
-  assert.deepEqual(await drained, { cut: 0, givenAway: 0 });
+  assert.deepEqual(await drained, { cut: 0, givenAway: 0, left: 1 });
   const { history } = await order(orderId);
   assert.equal(history.at(-1)?.kind, "step_completed");
   assert.deepEqual(called, []);
@@ -626,7 +626,7 @@ test("draining gives up steps that outlast the grace time, and aborts them", asy
     },
   ]);
   const orderId = await accepted();
-  assert.deepEqual(await engine.drain(10, ALONE), { cut: 1, givenAway: 0 });
+  assert.deepEqual(await engine.drain(10, ALONE), { cut: 1, givenAway: 0, left: 1 });
   assert.equal(aborted, true);
   assert.equal((await order(orderId)).revision, 1);
 });

@@ -148,7 +148,7 @@ export class RedisConnection {
       session.ending = new RedisConnectionError(
         isAccepted
           ? "it accepts connections, but does not answer; correct the address, and look whether it wants TLS (rediss:) or none"
-          : "its host does not answer; correct the address, or look at the network",
+          : `its host does not answer${this.location.tls ? ", or not in TLS (rediss:)" : ""}; correct the address, or look at the network`,
       );
       client.destroy();
     }, timeoutMs);

@@ -9,22 +9,23 @@ export class RedisConnectionError extends Error {
 
 /** Redis's errors by their first word, with what to do. They may pass. */
 const PASSING: Readonly<Record<string, string>> = {
-  OOM: "its memory is full and nothing was written; raise maxmemory, or free some memory",
-  READONLY: "it is a replica, which can't be written; give the address of the primary, or wait for the failover",
-  LOADING: "it is still loading its data; wait for it",
-  MASTERDOWN: "it is a replica whose primary is down; give the address of the primary",
+  OOM: "Redis's memory is full and nothing was written; raise maxmemory, or free some memory",
+  READONLY:
+    "Redis is a replica here, which can't be written; give the address of the primary, or wait for the failover",
+  LOADING: "Redis is still loading its data; wait for it",
+  MASTERDOWN: "Redis is a replica here whose primary is down; give the address of the primary",
   CLUSTERDOWN: "a part of the Redis Cluster is down; look at its servers",
   TRYAGAIN: "the Redis Cluster is moving these data to another server; wait until it is done",
   MOVED: "the Redis Cluster is moving these data to another server; wait until it is done",
   ASK: "the Redis Cluster is moving these data to another server; wait until it is done",
-  CROSSSLOT: "it is a Redis Cluster now; restart this node",
-  MISCONF: "it can't write to its disk; look at its log, and free some space",
-  BUSY: "a script of another program keeps it busy; end it with SCRIPT KILL",
-  NOREPLICAS: "it has fewer replicas than min-replicas-to-write demands; look at them",
-  NOAUTH: "it wants a password; set ORDER_PROCESS_STORE_PASSWORD",
-  WRONGPASS: "it refuses the user name or the password; correct them",
-  NOPERM: "its user may not do that; allow it with ACL SETUSER",
-  DENIED: "it is in protected mode and accepts its own host only; set a password, or bind it to an address",
+  CROSSSLOT: "Redis is a Redis Cluster now; restart this node",
+  MISCONF: "Redis can't write to its disk; look at its log, and free some space",
+  BUSY: "a script of another program keeps Redis busy; end it with SCRIPT KILL",
+  NOREPLICAS: "Redis has fewer replicas than min-replicas-to-write demands; look at them",
+  NOAUTH: "Redis wants a password; set ORDER_PROCESS_STORE_PASSWORD",
+  WRONGPASS: "Redis refuses the user name or the password; correct them",
+  NOPERM: "Redis's user may not do that; allow it with ACL SETUSER",
+  DENIED: "Redis is in protected mode and accepts its own host only; set a password, or bind it to an address",
 };
 
 /** Those that don't pass: the process must stop. */
@@ -36,19 +37,19 @@ const FINAL: Readonly<Record<string, string>> = {
 
 /** The same, by how the message begins, for those that all begin with ERR. */
 const PASSING_ERR: readonly (readonly [RegExp, string])[] = [
-  [/^ERR max number of clients/, "it has as many connections as it allows; raise maxclients, or close some"],
+  [/^ERR max number of clients/, "Redis has as many connections as it allows; raise maxclients, or close some"],
   [
     /^ERR (DB index is out of range|invalid DB index)/,
-    "it has no database of that number; choose another, or raise databases",
+    "Redis has no database of that number; choose another, or raise databases",
   ],
   [/^ERR SELECT is not allowed in cluster mode/, "a Redis Cluster has only database 0; leave the number away"],
   [
     /^ERR (AUTH <password> called without|Client sent AUTH, but no password)/,
-    "it has no password set, and one was given; leave it away, or set it with requirepass",
+    "Redis has no password set, and one was given; leave it away, or set it with requirepass",
   ],
   [/script killed by user/i, "somebody has ended a script with SCRIPT KILL; nothing of it was done"],
-  [/ACL failure in script/i, "its user may not do that; allow it with ACL SETUSER"],
-  [/^ERR unknown command/, "it does not know a command that the store needs; use Redis 7 or later, or Valkey"],
+  [/ACL failure in script/i, "Redis's user may not do that; allow it with ACL SETUSER"],
+  [/^ERR unknown command/, "Redis does not know a command that the store needs; use Redis 7 or later, or Valkey"],
 ];
 
 /** Codes of Node's errors of connections. */

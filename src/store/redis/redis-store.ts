@@ -24,6 +24,7 @@ import {
   type Store,
   type StoredOrder,
   type StoreReport,
+  StoreMissingError,
   StoreUnavailableError,
   type Write,
   type WriteOutcome,
@@ -118,7 +119,8 @@ export async function openRedisStore(options: RedisStoreOptions): Promise<Store>
     return new RedisStore(options, servers, identity);
   } catch (error) {
     servers.close();
-    throw new StoreUnavailableError(`the store ${showRedisLocation(location)} can't be opened: ${reasonOf(error)}`, {
+    const Unavailable = error instanceof StoreMissingError ? StoreMissingError : StoreUnavailableError;
+    throw new Unavailable(`the store ${showRedisLocation(location)} can't be opened: ${reasonOf(error)}`, {
       cause: error,
     });
   }
@@ -516,7 +518,8 @@ function requireVersion(info: Settings): void {
  */
 async function openIdentity(servers: Servers, mustExist: boolean): Promise<ClusterIdentity> {
   const key = CLUSTER_KEYS.identity;
-  if (mustExist && (await servers.command(key, ["EXISTS", key])) === 0) throw new Error("there is no cluster in it");
+  if (mustExist && (await servers.command(key, ["EXISTS", key])) === 0)
+    throw new StoreMissingError("there is no cluster in it");
   const offered = [randomUUID(), randomBytes(32).toString("base64url"), String(FORMAT), String(PARTITIONS)];
   const reply = (await servers.script(MAKE_IDENTITY, [key], offered)) as (string | null)[];
   const [clusterId, secret, format, partitions, ready] = reply;

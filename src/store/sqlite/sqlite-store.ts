@@ -19,6 +19,7 @@ import {
   type Store,
   type StoredOrder,
   type StoreReport,
+  StoreMissingError,
   StoreUnavailableError,
   type Write,
   type WriteOutcome,
@@ -76,7 +77,7 @@ const FENCED: WriteOutcome = Object.freeze({ kind: "fenced" });
  */
 export async function openSqliteStore(options: SqliteStoreOptions): Promise<Store> {
   if (options.mustExist === true && !existsSync(options.path)) {
-    throw new StoreUnavailableError(`the store ${options.path} can't be opened: there is no such file`);
+    throw new StoreMissingError(`the store ${options.path} can't be opened: there is no such file`);
   }
   const store = new SqliteStore(options);
   try {
