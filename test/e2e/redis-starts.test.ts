@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 import { send, submitOrder } from "../support/client.ts";
-import { DURABLE, redisIsMissing, startRedis } from "../support/redis.ts";
-import { type FinishedCommand, runCommand, startService, temporaryFolder } from "../support/service.ts";
+import { DURABLE, redisIsMissing, type RedisServer, startRedis } from "../support/redis.ts";
+import { type FinishedCommand, runCommand, type Service, startService, temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
 
 const REDIS = { skip: redisIsMissing };
@@ -30,11 +30,7 @@ test(
   "with --require-durable, new orders are refused while Redis has weaker settings than at the start",
   REDIS,
   async (t) => {
-    const server = await startRedis(t);
-    const { url, output } = await startService(t, {
-      args: ["--store", `redis://127.0.0.1:${server.port}`, "--require-durable"],
-    });
-    const submitted = async (): Promise<number> => (await submitOrder(url, {})).status;
+    const { server, output, submitted } = await startDurable(t);
     const says = (line: RegExp): Promise<boolean> =>
       waitFor(() => line.test(output()), { deadlineMs: SEEN_MS_MAX, what: `the log says ${line.source}` });
     assert.equal(await submitted(), 201);
@@ -53,11 +49,7 @@ test(
   "with --require-durable, nothing is acknowledged by a Redis that comes back with weaker settings",
   REDIS,
   async (t) => {
-    const server = await startRedis(t);
-    const { url, output } = await startService(t, {
-      args: ["--store", `redis://127.0.0.1:${server.port}`, "--require-durable"],
-    });
-    const submitted = async (): Promise<number> => (await submitOrder(url, {})).status;
+    const { server, url, output, submitted } = await startDurable(t);
     assert.equal(await submitted(), 201);
     const restart = async (...args: string[]): Promise<number[]> => {
       await server.kill();
@@ -126,6 +118,17 @@ test("a node that other hosts can't reach says so, where its Redis is not for th
   const advertised = await startService(t, { args: [...store, "--advertise", "node-3.example:8080"] });
   assert.doesNotMatch(advertised.output(), /Other hosts/);
 });
+
+/** A Redis that syncs every write, and a service that insists on it. */
+async function startDurable(
+  t: TestContext,
+): Promise<Service & { readonly server: RedisServer; readonly submitted: () => Promise<number> }> {
+  const server = await startRedis(t);
+  const service = await startService(t, {
+    args: ["--store", `redis://127.0.0.1:${server.port}`, "--require-durable"],
+  });
+  return { ...service, server, submitted: async () => (await submitOrder(service.url, {})).status };
+}
 
 function refusedStart(t: TestContext, args: readonly string[]): Promise<FinishedCommand> {
   return runCommand(["--port", "0", "--data", temporaryFolder(t), ...args]);
