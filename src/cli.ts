@@ -56,15 +56,10 @@ function terminal(): Screen {
   };
 }
 
-/** The first signal ends what is told of it, with the signal's name as the reason; the second ends the process. */
+/** A signal, or the end of the terminal, ends what is told of it, with its name as the reason. Another one changes nothing: to clean up takes seconds at the most. */
 function abortOnSignals(): AbortSignal {
   const controller = new AbortController();
-  for (const signal of SIGNALS) {
-    process.on(signal, () => {
-      if (controller.signal.aborted) process.exit(EXIT_FAILURE);
-      controller.abort(signal);
-    });
-  }
+  for (const signal of [...SIGNALS, "SIGHUP"] as const) process.on(signal, () => controller.abort(signal));
   return controller.signal;
 }
 

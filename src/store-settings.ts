@@ -5,10 +5,10 @@
 import type { Logger } from "./log.ts";
 import { type Durability, type Store, type StoreReport, StoreUnavailableError } from "./store/store.ts";
 
-/** While they are known, they are read again after this time; */
+/** While all is well, they are read again after this time; */
 const LOOK_AGAIN_MS = 15_000;
-/** while they are not, after this. */
-const LOOK_UNTIL_KNOWN_MS = 500;
+/** while they are not known, or have orders refused, after this. */
+const LOOK_SOON_MS = 500;
 
 const UNKNOWN: StoreReport = { durability: "unknown", advice: [] };
 
@@ -39,8 +39,9 @@ export class StoreSettings {
     this.#isRequired = isRequired;
     this.#log = log;
     this.#timer = setInterval(() => {
-      if (!this.#isKnown || performance.now() - this.#readAtMs >= LOOK_AGAIN_MS) void this.#look();
-    }, LOOK_UNTIL_KNOWN_MS);
+      const isWell = this.#isKnown && this.failure === null;
+      if (!isWell || performance.now() - this.#readAtMs >= LOOK_AGAIN_MS) void this.#look();
+    }, LOOK_SOON_MS);
     this.#timer.unref();
   }
 

@@ -5,7 +5,14 @@ import { test, type TestContext } from "node:test";
 import type { Incarnation } from "../../src/order/order.ts";
 import { type LeaderRow, type NodeDescription } from "../../src/store/cluster-store.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
-import type { AdvanceWrite, CreateWrite, OwnedOrder, Store, WriteOutcome } from "../../src/store/store.ts";
+import {
+  type AdvanceWrite,
+  type CreateWrite,
+  type OwnedOrder,
+  type Store,
+  StoreUnavailableError,
+  type WriteOutcome,
+} from "../../src/store/store.ts";
 
 /** Gives a store with nothing in it; a second one on the same data with `again`. Both end with the test. */
 export type OpenStores = (t: TestContext) => Promise<{ readonly store: Store; readonly again: () => Promise<Store> }>;
@@ -527,6 +534,21 @@ export function storeContract(name: string, open: OpenStores): void {
     assert.deepEqual(kinds(await asked), ["applied"]);
     assert.equal((await (await again()).readOrder(write.orderId))?.revision, 1);
   });
+
+  contract(
+    "what is asked of a store that closes, or is closed, is answered or refused, and no defect",
+    async (store) => {
+      const { orderId } = creation(await register(store));
+      const closing = store.close();
+      const meanwhile = store.readOrder(orderId).then(
+        (found) => assert.equal(found, null),
+        (error: unknown) => assert.ok(error instanceof StoreUnavailableError),
+      );
+      await closing;
+      await meanwhile;
+      await assert.rejects(store.readOrder(orderId), StoreUnavailableError);
+    },
+  );
 }
 
 async function created(store: Store, owner: number): Promise<CreateWrite> {

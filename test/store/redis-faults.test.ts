@@ -582,6 +582,7 @@ fault("the report names what is weak in the server's settings", async (t) => {
   assert.equal(first.durability, "none");
   assert.match(first.advice.join("\n"), /appendonly yes[^]*appendfsync always[^]*noeviction/);
   await server.command("CONFIG", "SET", "appendonly", "yes");
+  await logIsWritten(server);
   assert.equal((await store.report()).durability, "none", "it may throw away what it has on the disk");
   await server.command("CONFIG", "SET", "maxmemory-policy", "noeviction");
   assert.equal((await store.report()).durability, "fsync-every-second");
@@ -591,6 +592,67 @@ fault("the report names what is weak in the server's settings", async (t) => {
   const blind = await store.report();
   assert.equal(blind.durability, "unknown");
   assert.match(blind.advice.join("\n"), /does not let its settings be read/);
+});
+
+fault(
+  "a log that is switched on counts only when it has been written, and one that is rewritten all the time",
+  async (t) => {
+    const server = await startRedis(t, [
+      "--appendonly",
+      "no",
+      "--appendfsync",
+      "always",
+      "--enable-debug-command",
+      "yes",
+    ]);
+    const { store } = await openStore(t, server.location);
+    assert.equal((await store.report()).durability, "none");
+    // 2,000 keys, a millisecond each: long enough to be seen while it is under way.
+    await server.command("DEBUG", "POPULATE", "2000");
+    await server.command("CONFIG", "SET", "rdb-key-save-delay", "1000");
+    await server.command("CONFIG", "SET", "appendonly", "yes");
+    const begun = await store.report();
+    assert.equal(begun.durability, "unknown");
+    assert.match(begun.advice.join("\n"), /writing its log anew.*wait for it/);
+    await logIsWritten(server);
+    assert.deepEqual(await store.report(), { durability: "fsync-always", advice: [] });
+    await server.command("BGREWRITEAOF");
+    assert.match(String(await server.command("INFO", "persistence")), /aof_rewrite_(in_progress|scheduled):1/);
+    assert.deepEqual(await store.report(), { durability: "fsync-always", advice: [] });
+  },
+);
+
+function logIsWritten(server: RedisServer): Promise<boolean> {
+  const isWritten = async (): Promise<boolean> =>
+    !/aof_rewrite_(in_progress|scheduled):1/.test(String(await server.command("INFO", "persistence")));
+  return waitFor(isWritten, { what: "Redis has written its log anew" });
+}
+
+fault("a server that is loading its data says nothing of its log", async (t) => {
+  const server = await startRedis(t);
+  const { store } = await openStore(t, server.location);
+  for (let batch = 0; batch < 5; batch++) {
+    await server.command("EVAL", "for i = 1, 1000 do redis.call('SET', KEYS[1] .. i, i) end", "1", `k${batch}`);
+  }
+  await server.kill();
+  const readings = new Set<string>();
+  const restarting = server.restart("--key-load-delay", "500");
+  let isUp = false;
+  void restarting.then(() => (isUp = true));
+  const loading = (): Promise<boolean> =>
+    store.report().then(
+      ({ durability }) => {
+        readings.add(durability);
+        return isUp && durability === "fsync-always";
+      },
+      (error: unknown) => {
+        assert.ok(error instanceof StoreUnavailableError);
+        readings.add(/loading/.test(error.message) ? "loading" : "away");
+        return false;
+      },
+    );
+  await waitFor(loading, { deadlineMs: 20_000, what: "the report says fsync-always" });
+  assert.deepEqual(readings, new Set(["away", "loading", "fsync-always"]));
 });
 
 fault("a Redis Cluster has only database 0, and is refused with another in one line", async (t) => {

@@ -62,7 +62,15 @@ import {
   TAKE,
 } from "./scripts.ts";
 import { type Servers, SingleServer } from "./servers.ts";
-import { parseConfig, parseInfo, reportOf, type Settings, SETTINGS_READ, worstReport } from "./settings.ts";
+import {
+  LogsInForce,
+  parseConfig,
+  parseInfo,
+  reportOf,
+  type Settings,
+  SETTINGS_READ,
+  worstReport,
+} from "./settings.ts";
 
 export interface RedisStoreOptions {
   readonly location: RedisLocation;
@@ -129,6 +137,7 @@ export async function openRedisStore(options: RedisStoreOptions): Promise<Store>
 class RedisStore implements Store {
   readonly cluster: ClusterRows;
   readonly #options: RedisStoreOptions;
+  readonly #logs = new LogsInForce();
   readonly #servers: Servers;
   readonly #identity: ClusterIdentity;
   readonly #underWay = new Set<Promise<unknown>>();
@@ -193,14 +202,18 @@ class RedisStore implements Store {
   }
 
   async #report(): Promise<StoreReport> {
-    const infos = await this.#ask(this.#servers.onEach(["INFO", "persistence"]));
+    const texts = await this.#ask(this.#servers.onEach(["INFO", "server", "persistence"]));
+    const infos = texts.map((text) => parseInfo(String(text)));
+    // Its log counts as off while it is read.
+    if (infos.some((info) => info["loading"] === "1"))
+      throw new StoreUnavailableError("Redis is still loading its data; wait for it");
     const configs = await this.#ask(
       this.#servers.onEach(["CONFIG", "GET", ...SETTINGS_READ]).catch((error: unknown) => {
         if (isForbidden(error)) return infos.map(() => []);
         throw error;
       }),
     );
-    return worstReport(infos.map((info, at) => reportOf(parseInfo(String(info)), parseConfig(configs[at]))));
+    return worstReport(infos.map((info, at) => reportOf(info, parseConfig(configs[at]), this.#logs)));
   }
 
   async #commit(writes: readonly Write[]): Promise<readonly WriteOutcome[]> {

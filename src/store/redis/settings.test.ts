@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { parseConfig, parseInfo, reportOf, worstReport } from "./settings.ts";
+import type { StoreReport } from "../store.ts";
+import { LogsInForce, parseConfig, parseInfo, reportOf, type Settings, worstReport } from "./settings.ts";
 
 const ON = { aof_enabled: "1", aof_last_write_status: "ok" };
 const DURABLE = {
@@ -11,8 +12,13 @@ const DURABLE = {
   "maxmemory-policy": "noeviction",
 };
 
+/** What is reported of a server that was never looked at before. */
+function told(info: Settings, config: Settings): StoreReport {
+  return reportOf(info, config, new LogsInForce());
+}
+
 test("durable settings leave nothing to say", () => {
-  assert.deepEqual(reportOf(ON, DURABLE), { durability: "fsync-always", advice: [] });
+  assert.deepEqual(told(ON, DURABLE), { durability: "fsync-always", advice: [] });
 });
 
 test("each weak setting is told with the command that mends it", () => {
@@ -37,20 +43,39 @@ test("each weak setting is told with the command that mends it", () => {
     [ON, {}, "unknown", /does not let its settings be read/],
     [{ aof_enabled: "0" }, {}, "none", /CONFIG SET appendonly yes/],
   ] as const) {
-    const report = reportOf(info, config);
+    const report = told(info, config);
     assert.equal(report.durability, durability);
     assert.equal(report.advice.length, 1, report.advice.join("\n"));
     assert.match(report.advice[0] ?? "", advice);
   }
 });
 
+test("a log that was switched on counts when it has been written, and one that is rewritten goes on counting", () => {
+  const logs = new LogsInForce();
+  const durabilities = [
+    { aof_enabled: "0" },
+    { ...ON, aof_rewrite_scheduled: "1" },
+    { ...ON, aof_rewrite_in_progress: "1" },
+    ON,
+    { ...ON, aof_rewrite_in_progress: "1" },
+    ON,
+    { aof_enabled: "0" },
+    { ...ON, aof_rewrite_in_progress: "1" },
+  ].map((info) => reportOf({ run_id: "one", ...info }, DURABLE, logs).durability);
+  const [on, off, begun] = ["fsync-always", "none", "unknown"] as const;
+  assert.deepEqual(durabilities, [off, begun, begun, on, on, on, off, begun]);
+  const other = reportOf({ run_id: "two", ...ON, aof_rewrite_in_progress: "1" }, DURABLE, logs);
+  assert.equal(other.durability, "unknown", "it is another server");
+  assert.match(other.advice.join(), /wait for it/);
+});
+
 test("of several servers the worst counts, and the same advice is given once", () => {
-  const everySecond = reportOf(ON, { ...DURABLE, appendfsync: "everysec" });
-  const worst = worstReport([reportOf(ON, DURABLE), everySecond, everySecond, reportOf(ON, {})]);
+  const everySecond = told(ON, { ...DURABLE, appendfsync: "everysec" });
+  const worst = worstReport([told(ON, DURABLE), everySecond, everySecond, told(ON, {})]);
   assert.equal(worst.durability, "unknown");
   assert.equal(worst.advice.length, 2);
-  assert.equal(worstReport([reportOf(ON, DURABLE), everySecond]).durability, "fsync-every-second");
-  assert.equal(worstReport([reportOf({ aof_enabled: "0" }, {}), reportOf(ON, {})]).durability, "none");
+  assert.equal(worstReport([told(ON, DURABLE), everySecond]).durability, "fsync-every-second");
+  assert.equal(worstReport([told({ aof_enabled: "0" }, {}), told(ON, {})]).durability, "none");
 });
 
 test("answers of Redis are read", () => {

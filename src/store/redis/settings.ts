@@ -44,15 +44,40 @@ export function worstReport(reports: readonly StoreReport[]): StoreReport {
 }
 
 /**
- * One server's report.
- * @param info of its section "persistence"
- * @param config empty where it may not be read
+ * Remembers of each server, by its run_id, that its log was in force, that is, had all that the server confirmed. Redis says the same of a log that was just
+ * switched on and has yet to be written for the first time, from which nothing would be read after a crash, as of one that is only
+ * rewritten: the one is known by not having been in force before.
  */
-export function reportOf(info: Settings, config: Settings): StoreReport {
+export class LogsInForce {
+  readonly #runIds = new Set<string>();
+
+  /** Takes note of what the server says; false: it has no log, or perhaps one that is not in force yet. */
+  note(info: Settings): boolean {
+    const runId = info["run_id"] ?? "";
+    const isWritten = info["aof_rewrite_in_progress"] === "1" || info["aof_rewrite_scheduled"] === "1";
+    if (info["aof_enabled"] !== "1") this.#runIds.delete(runId);
+    else if (!isWritten) this.#runIds.add(runId);
+    return this.#runIds.has(runId);
+  }
+}
+
+/**
+ * One server's report.
+ * @param info of its sections "server" and "persistence"
+ * @param config empty where it may not be read
+ * @param logs what was seen of the servers' logs before
+ */
+export function reportOf(info: Settings, config: Settings, logs: LogsInForce): StoreReport {
   const advice: string[] = [];
-  const durability = durabilityOf(info, config);
+  const isInForce = logs.note(info);
+  const durability = durabilityOf(info, config, isInForce);
+  if (info["aof_enabled"] === "1" && !isInForce) {
+    advice.push(
+      "Redis is writing its log anew, and what it confirms may be lost until that has ended, if the log was not on before: wait for it",
+    );
+  }
   const evicts = config["maxmemory-policy"];
-  if (config["appendonly"] === undefined && durability === "unknown") {
+  if (config["appendonly"] === undefined && config["appendfsync"] === undefined && durability === "unknown") {
     advice.push("Redis does not let its settings be read: make sure of appendonly yes and appendfsync always");
   }
   if (info["aof_enabled"] === "0") {
@@ -80,12 +105,13 @@ export function reportOf(info: Settings, config: Settings): StoreReport {
   return { durability, advice };
 }
 
-function durabilityOf(info: Settings, config: Settings): Durability {
+function durabilityOf(info: Settings, config: Settings, isInForce: boolean): Durability {
   if (info["aof_enabled"] === "0" || config["appendonly"] === "no") return "none";
   // While the log is rewritten nothing is synced, whatever appendfsync says.
   if (config["no-appendfsync-on-rewrite"] === "yes") return "none";
   // Orders don't expire: of the policies only these throw them away.
   if (config["maxmemory-policy"]?.startsWith("allkeys-")) return "none";
+  if (!isInForce) return "unknown";
   switch (config["appendfsync"]) {
     case "always":
       return "fsync-always";

@@ -173,11 +173,14 @@ class SqliteStore implements Store {
   }
 
   async close(): Promise<void> {
-    await this.#ask("close", null);
+    const closed = this.#ask("close", null);
+    this.#closing = true;
+    await closed;
     await this.terminate();
   }
 
   #ask<K extends RequestKind>(kind: K, args: Requests[K]["args"]): Promise<Requests[K]["result"]> {
+    if (this.#closing) return Promise.reject(new StoreUnavailableError("the store was closed"));
     return new Promise((resolve, reject) => {
       const id = ++this.#lastId;
       this.#pending.set(id, { resolve: resolve as (result: unknown) => void, reject });
