@@ -7,7 +7,7 @@ import { send } from "../support/client.ts";
 import { ClusterRig, type RigNode, SEED } from "./cluster-rig.ts";
 
 /** Joins, each followed by a leave; a thousand with ORDER_PROCESS_SOAK=1. */
-const JOINS = Number(process.env["ORDER_PROCESS_JOINS"] ?? (process.env["ORDER_PROCESS_SOAK"] === "1" ? 1_000 : 14));
+const JOINS = Number(process.env["ORDER_PROCESS_JOINS"] ?? (process.env["ORDER_PROCESS_SOAK"] === "1" ? 1_000 : 10));
 
 /** Joiners at once. */
 const LANES = 2;

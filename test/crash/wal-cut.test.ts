@@ -32,10 +32,11 @@ interface Scene {
 test("a last commit of one page that is cut at any of its bytes is gone whole, and can be made again", (t) => {
   const scene = makeScene(t, advance("order-1"));
   assert.equal(scene.wal.length - scene.lastCommitByte, FRAME_BYTES, "the last commit is one page");
+  const sampled = new Set(sampledEnds(scene));
   for (let end = scene.lastCommitByte; end <= scene.wal.length; end++) {
-    expectRecovery(scene, scene.wal.subarray(0, end), `cut after byte ${end}`);
+    expectRecovery(scene, scene.wal.subarray(0, end), `cut after byte ${end}`, { again: sampled.has(end) });
   }
-  t.diagnostic(`cut at each of ${FRAME_BYTES} bytes`);
+  t.diagnostic(`cut at each of ${FRAME_BYTES} bytes, and made again after ${sampled.size} of them`);
 });
 
 test("a last commit of several pages that is cut within any of them is gone whole, and can be made again", (t) => {
@@ -72,15 +73,15 @@ for (const [what, leftover] of Object.entries(LEFTOVERS)) {
   });
 }
 
-/** Opens the store on that WAL and expects what was before the last commit, or after it where the WAL is whole. */
-function expectRecovery(scene: Scene, wal: Buffer, what: string): void {
+/** Opens the store on that WAL and expects what was before the last commit, or after it where the WAL is whole; and makes it again. */
+function expectRecovery(scene: Scene, wal: Buffer, what: string, { again = true } = {}): void {
   writeFileSync(scene.path, scene.database);
   writeFileSync(`${scene.path}-wal`, wal);
   const database = new SqliteDatabase(scene.path);
   try {
     const isWhole = wal.equals(scene.wal);
     assert.equal(contentOf(scene.path), isWhole ? scene.after : scene.before, what);
-    if (isWhole) return;
+    if (isWhole || !again) return;
     assert.deepEqual([...database.commit(scene.lastBatch).outcomes], [OUTCOME_APPLIED], what);
     assert.equal(contentOf(scene.path), scene.after, what);
   } finally {
