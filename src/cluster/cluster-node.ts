@@ -202,7 +202,7 @@ export class ClusterNode {
 
   /**
    * Stops: running steps end within the grace time or are cut, and what is not finished goes to live nodes (cluster rule 8).
-   * @returns how many calls were cut short, and how many orders given away
+   * @returns what became of its orders
    */
   async stop(graceMs: number): Promise<Drained> {
     this.#stopping = true;
