@@ -79,8 +79,10 @@ async function redisBackend(t: TestContext): Promise<Backend> {
   /** Members of the open keys with their owners; owner 0 is a member that is no order. */
   const openOrders = async (): Promise<Map<string, Incarnation>> => {
     const open = new Map<string, Incarnation>();
-    for (const key of await keys("{op:*}:open")) {
-      const found = await ask<string[]>("ZRANGEBYSCORE", key, "(0", "+inf", "WITHSCORES");
+    const all = await Promise.all(
+      (await keys("{op:*}:open")).map((key) => ask<string[]>("ZRANGEBYSCORE", key, "(0", "+inf", "WITHSCORES")),
+    );
+    for (const found of all) {
       for (let at = 0; at < found.length; at += 2) open.set(found[at] ?? "", Number(found[at + 1]));
     }
     return open;

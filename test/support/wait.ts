@@ -7,7 +7,11 @@ export interface WaitOptions {
   readonly what: string | (() => string);
 }
 
-const POLL_MS = 10;
+const POLL_MS_MIN = 10;
+const POLL_MS_MAX = 100;
+
+/** Between two looks passes so many times what a look takes: who waits is not to take the CPU from whom it waits for. */
+const REST_PER_LOOK = 4;
 
 /** Resolves with the first value of `probe` that is neither undefined, null nor false. */
 export async function waitFor<T>(
@@ -16,12 +20,14 @@ export async function waitFor<T>(
 ): Promise<Exclude<T, undefined | null | false>> {
   const endMs = performance.now() + deadlineMs;
   for (;;) {
+    const startMs = performance.now();
     const value = await probe();
+    const tookMs = performance.now() - startMs;
     if (value !== undefined && value !== null && value !== false) return value as Exclude<T, undefined | null | false>;
     if (performance.now() > endMs) {
       throw new Error(`waited ${deadlineMs} ms in vain until ${typeof what === "string" ? what : what()}`);
     }
-    await delay(POLL_MS);
+    await delay(Math.min(Math.max(POLL_MS_MIN, REST_PER_LOOK * tookMs), POLL_MS_MAX));
   }
 }
 
