@@ -16,6 +16,7 @@ import type { BrokenGuarantee, KillPoint } from "../crash/fault-stores.ts";
 import { type HeldCall, type ReceivedCall, type Receiver, startReceiver } from "../crash/receiver.ts";
 import { STEP_NAMES } from "../crash/receiver-pipeline.ts";
 import { acceptedOrderId, send } from "../support/client.ts";
+import { type FreezeMoment, triesToFreeze } from "../support/freeze.ts";
 import { type Service, startService, temporaryFolder } from "../support/service.ts";
 import { monotonicMs, waitFor } from "../support/wait.ts";
 import { type Backend, startBackend } from "./backend.ts";
@@ -29,7 +30,6 @@ import {
   moveAgainMs,
 } from "./cluster-checker.ts";
 import { ClusterLoad } from "./load.ts";
-import { isStopped, lockHolder } from "./lock-holder.ts";
 import { type EntryOf, type RecordEntry, RecordReader } from "./node-record.ts";
 
 const CRASH_NODE = fileURLToPath(new URL("../crash/crash-node.ts", import.meta.url));
@@ -249,27 +249,19 @@ export class ClusterRig {
     return fault;
   }
 
-  /**
-   * Stops a process as SIGSTOP does; resolves when it stands still. Where the store has a write lock that would stay with it, the process
-   * does or does not have it then: whoever has it is ended by the others.
-   */
-  async freeze(node: RigNode, when: "between writes" | "within a write" = "between writes"): Promise<Fault> {
-    const { path } = this.backend;
+  /** Stops a process as SIGSTOP does; resolves when it stands still. */
+  freeze(node: RigNode, moment: FreezeMoment = "between writes"): Promise<Fault> {
     return waitFor(
       async () => {
         const fault = this.noteFault(node);
-        process.kill(node.pid, "SIGSTOP");
-        await waitFor(() => isStopped(node.pid), { what: "the process stands still" });
-        const holds = path !== null && lockHolder(path) === node.pid;
-        if (holds === (when === "within a write")) {
+        if (await triesToFreeze(node.pid, moment, this.backend.path)) {
           this.#frozen.add(node);
           return fault;
         }
-        process.kill(node.pid, "SIGCONT");
         this.faults.pop();
         return undefined;
       },
-      { what: () => `a process is frozen ${when}; ${this.#said()}` },
+      { what: () => `a process is frozen ${moment}; ${this.#said()}` },
     );
   }
 

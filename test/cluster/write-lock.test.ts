@@ -5,10 +5,10 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { test, type TestContext } from "node:test";
+import { isStopped } from "../support/freeze.ts";
 import { waitFor } from "../support/wait.ts";
 import { confirmedDeaths, falseFailovers } from "./cluster-checker.ts";
 import { ClusterRig, TTL_MS } from "./cluster-rig.ts";
-import { isStopped } from "./lock-holder.ts";
 
 const MOVE_AGAIN_MS_MAX = 4 * TTL_MS;
 

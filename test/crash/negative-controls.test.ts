@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 import { acceptedOrderId, readOrder } from "../support/client.ts";
+import { triesToFreeze } from "../support/freeze.ts";
 import { type Service, temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
 import type { Acknowledgement, Rule, Violation } from "./checker.ts";
@@ -88,7 +89,7 @@ async function wakeAfterTakeover(
   const former = await start();
   const orderId = await acceptedOrderId(former.url);
   const formerCall = await heldCall(receiver, "Reserve", 1);
-  process.kill(former.pid, "SIGSTOP");
+  await waitFor(() => triesToFreeze(former.pid, "between writes", storePath), { what: "the former node is frozen" });
   const latter = await start();
   const latterCall = await heldCall(receiver, "Reserve", 2);
 
