@@ -3,6 +3,8 @@ import { once } from "node:events";
 import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { test, type TestContext } from "node:test";
+import { setImmediate } from "node:timers/promises";
+import { Worker } from "node:worker_threads";
 import { type JsonAnswer, postJson } from "./post-json.ts";
 
 /** Long enough for an answer at once. */
@@ -48,9 +50,29 @@ for (const [what, answer] of [
   ],
 ] as const satisfies readonly (readonly [string, (response: ServerResponse) => void])[]) {
   test(`an answer ${what} is given up in time`, async (t) => {
-    await assert.rejects(ask(t, answer, SHORT_MS), /timeout|aborted/);
+    await assert.rejects(ask(t, answer, SHORT_MS), /no whole answer within 300 ms/);
   });
 }
+
+test("an answer that is there is read, though this process was busy for longer than it may take", async (t) => {
+  const server = new Worker(
+    `const { parentPort } = require("node:worker_threads");
+    require("node:http")
+      .createServer((request, response) => request.resume().once("end", () => response.end("{}")))
+      .listen(0, "127.0.0.1", function () { parentPort.postMessage(this.address().port); });`,
+    { eval: true },
+  );
+  t.after(() => server.terminate());
+  const [port] = (await once(server, "message")) as [number];
+  const answer = postJson(new URL(`http://127.0.0.1:${port}/`), "{}", { timeoutMs: SHORT_MS });
+  // As a node is that cuts thousands of calls at once when it stops.
+  for (let turn = 0; turn < 4; turn++) {
+    await setImmediate();
+    const endMs = performance.now() + SHORT_MS;
+    while (performance.now() < endMs);
+  }
+  assert.deepEqual(await answer, { status: 200, answer: {} });
+});
 
 test("an answer that breaks off is none", async (t) => {
   const breakOff = (response: ServerResponse): void => {
