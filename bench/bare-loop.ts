@@ -39,7 +39,7 @@ while (created < ordersMax || open.length > 0) {
   for (let count = 0; count < creations; count++) {
     const id = randomUUIDv7();
     const event = `["created",${nowMs},${owner},"Scheduling"]`;
-    batch.push(TAG_CREATE, id, "user", null, "default", 1, nowMs, owner, event, "{}");
+    batch.push(TAG_CREATE, id, "user", null, "default", 1, nowMs, "running", owner, event, "{}");
     stillOpen.push({ id, revision: 1 });
   }
   created += creations;

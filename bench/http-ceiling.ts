@@ -5,6 +5,8 @@
 import { randomUUIDv7 } from "node:crypto";
 import { createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "../src/http/server.ts";
 import { createLogger } from "../src/log.ts";
+import { PipelineSet } from "../src/order/pipeline-set.ts";
+import { builtInPipeline } from "../src/pipelines/built-in.ts";
 
 const serviceId = "00000000-0000-4000-8000-000000000000";
 const app = await createHttpServer({
@@ -15,6 +17,7 @@ const app = await createHttpServer({
   now: Date.now,
   status: () => "OK",
   submit: () => Promise.resolve({ kind: "accepted", orderId: randomUUIDv7(), startTimeMs: Date.now() }),
+  pipelines: new PipelineSet([builtInPipeline({ stepTimeMs: 0, failureRate: 0, random: Math.random })]),
   readOrder: () => Promise.resolve(null),
   transfer: () => Promise.resolve({ kind: "service_not_found" }),
   durability: () => "none",

@@ -11,6 +11,7 @@
 import { join } from "node:path";
 import { Engine } from "../src/engine/engine.ts";
 import { createLogger } from "../src/log.ts";
+import { PipelineSet } from "../src/order/pipeline-set.ts";
 import { builtInPipeline } from "../src/pipelines/built-in.ts";
 import { newOrderId } from "../src/store/order-id.ts";
 import { isRedisUrl, parseRedisUrl } from "../src/store/redis/location.ts";
@@ -20,7 +21,12 @@ import { openSqliteStore } from "../src/store/sqlite/sqlite-store.ts";
 const [mode = "", place = ".", orders = "0", inFlight = orders] = process.argv.slice(2);
 const ordersMax = Number(orders);
 const inFlightMax = Number(inFlight);
-const submission = { user: "user", body: '{"item":"book","amount":3}', idempotencyKey: null };
+const pipeline = builtInPipeline({
+  stepTimeMs: mode === "memory" ? 3_600_000 : 0,
+  failureRate: 0,
+  random: Math.random,
+});
+const submission = { user: "user", body: '{"item":"book","amount":3}', idempotencyKey: null, pipeline };
 
 const hooks = {
   now: Date.now,
@@ -37,14 +43,14 @@ const engine = new Engine({
     { serviceId: "00000000-0000-4000-8000-000000000000", url: "", version: "0.0.0", ttlMs: 5_000, process: null },
     Date.now(),
   ),
-  pipeline: builtInPipeline({ stepTimeMs: mode === "memory" ? 3_600_000 : 0, failureRate: 0, random: Math.random }),
+  pipelines: new PipelineSet([pipeline]),
   log: createLogger("warn", "logfmt", (text) => process.stderr.write(text)),
   now: Date.now,
   random: Math.random,
   newOrderId,
   mayStart: () => true,
   onFenced: () => undefined,
-  limits: { ordersMax: inFlightMax, bodyBytesMax: 1_000_000_000, largestBodyBytes: 1_000 },
+  limits: { ordersMax: inFlightMax, bodyBytesMax: 1_000_000_000, largestOrderBytes: 1_000 },
 });
 const measures: Readonly<Record<string, () => Promise<object>>> = {
   speed: measureSpeed,

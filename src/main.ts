@@ -14,6 +14,8 @@ import { closeServer, createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "./ht
 import type { Logger } from "./log.ts";
 import { StartError } from "./order/errors.ts";
 import type { Pipeline } from "./order/pipeline.ts";
+import { PipelineSet } from "./order/pipeline-set.ts";
+import { RESULTS_CHARS_MAX } from "./order/result.ts";
 import { builtInPipeline } from "./pipelines/built-in.ts";
 import { bootIdentity, ownProcess } from "./process-identity.ts";
 import type { ClusterIdentity } from "./store/cluster-store.ts";
@@ -90,6 +92,7 @@ export async function startNode(
     cleanUp.push(() => settings.stop());
     onStoreConnected = () => settings.doubt();
 
+    const pipelines = new PipelineSet([parts.pipeline ?? builtInPipeline({ ...config, random: Math.random })]);
     const limits = engineLimits(config);
     log.info(`Orders in flight at most: ${limits.ordersMax}`);
     let node: ClusterNode | null = null;
@@ -119,6 +122,7 @@ export async function startNode(
         const tooWeak = settings.failure;
         return tooWeak === null ? outcome : { kind: "store_unavailable", reason: tooWeak };
       },
+      pipelines,
       readOrder: (orderId) => store.readOrder(orderId),
       transfer: async (request) => {
         const outcome = (await node?.transfer(request)) ?? { kind: "not_ready" as const };
@@ -163,7 +167,7 @@ export async function startNode(
         new Engine({
           store,
           incarnation,
-          pipeline: parts.pipeline ?? builtInPipeline({ ...config, random: Math.random }),
+          pipelines,
           log,
           now,
           random: Math.random,
@@ -445,7 +449,7 @@ function engineLimits({ inFlightMax, bodyBytesMax }: Config): EngineLimits {
   return {
     ordersMax: Math.min(inFlightMax, Math.floor(heapBytes / 4 / 4096)),
     bodyBytesMax: Math.floor(heapBytes / 4),
-    largestBodyBytes: bodyBytesMax,
+    largestOrderBytes: bodyBytesMax + RESULTS_CHARS_MAX,
   };
 }
 

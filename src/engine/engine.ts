@@ -15,9 +15,11 @@
  *    (claims, orders that were given to it, the audit) does so one after the other.
  */
 import { setTimeout as delay } from "node:timers/promises";
-import { decideCreation } from "../order/decide.ts";
+import type { ActionRequest } from "../order/actions.ts";
+import { type CreationOptions, decideCreation } from "../order/decide.ts";
 import { createdOrder, type Incarnation, isFinal, type Order, replay } from "../order/order.ts";
-import type { Pipeline } from "../order/pipeline.ts";
+import { type Pipeline, pipelineLabel } from "../order/pipeline.ts";
+import type { PipelineSet } from "../order/pipeline-set.ts";
 import type { Logger } from "../log.ts";
 import {
   type AdvanceWrite,
@@ -31,13 +33,14 @@ import {
   type WriteOutcome,
 } from "../store/store.ts";
 import { GroupCommit, type WriteListener } from "./group-commit.ts";
-import { OrderRun, type RunHost } from "./order-run.ts";
+import { type ActionOutcome, OrderRun, type RunHost, TIMER_MS_MAX } from "./order-run.ts";
 import { sameJson } from "./same-json.ts";
+import { Slots } from "./slots.ts";
 
 export interface EngineOptions {
   readonly store: Store;
   readonly incarnation: Incarnation;
-  readonly pipeline: Pipeline;
+  readonly pipelines: PipelineSet;
   readonly log: Logger;
   /** Milliseconds since the epoch. */
   readonly now: () => number;
@@ -87,10 +90,10 @@ export interface Successors {
 export interface EngineLimits {
   /** Orders in flight at once. */
   readonly ordersMax: number;
-  /** Memory for the bodies of the orders in flight, together. */
+  /** Memory for the bodies and results of the orders in flight, together. */
   readonly bodyBytesMax: number;
-  /** The largest body that is taken in. */
-  readonly largestBodyBytes: number;
+  /** The largest body that is taken in, and the most results that an order may have. */
+  readonly largestOrderBytes: number;
 }
 
 export interface Submission {
@@ -98,6 +101,8 @@ export interface Submission {
   /** The body as JSON text of an object. */
   readonly body: string;
   readonly idempotencyKey: string | null;
+  readonly pipeline: Pipeline;
+  readonly options?: CreationOptions;
 }
 
 export type SubmitOutcome =
@@ -121,6 +126,9 @@ const CLAIM_PAGE_SHARE = 1 / 4;
 /** How long to wait before looking again whether there is room for more, or whether the store answers. */
 const LOOK_AGAIN_MS = 250;
 
+/** So many parked orders take the memory of one in flight: an id, a timer, an entry in a map (guarantee G8). */
+const PARKED_PER_ORDER = 4;
+
 const NO_ORDERS: OwnedOrders = Object.freeze({ orders: [], damaged: [] });
 
 /** Order ids read at once by the audit. */
@@ -138,7 +146,7 @@ const LAST_WRITES_MS = 5_000;
 export class Engine {
   readonly #store: Store;
   readonly #incarnation: Incarnation;
-  readonly #pipeline: Pipeline;
+  readonly #pipelines: PipelineSet;
   readonly #log: Logger;
   readonly #now: () => number;
   readonly #newOrderId: EngineOptions["newOrderId"];
@@ -152,8 +160,13 @@ export class Engine {
   readonly #held = new Set<OrderRun>();
   /** Ids of creations on their way to the store: they count as in flight, too. */
   readonly #creating = new Set<string>();
-  /** Orders of this incarnation that it can't go on with: damaged, of a pipeline that it lacks, or waiting for an operator. */
-  readonly #setAside = new Set<string>();
+  /**
+   * Orders of this incarnation that nothing is to be done with now, and the timer that ends that, if any: they wait for a time, for a
+   * signal or for an operator, are of a pipeline that it lacks, or damaged.
+   */
+  readonly #parked = new Map<string, NodeJS.Timeout | null>();
+  /** Orders whose time has come, to be read again together. */
+  #due: string[] = [];
   /** Orders that others have given to this incarnation, and that have not been read yet. */
   #givenOrders = 0;
   /** The last of what reads orders to go on with (invariant 5). */
@@ -173,14 +186,14 @@ export class Engine {
   constructor(options: EngineOptions) {
     this.#store = options.store;
     this.#incarnation = options.incarnation;
-    this.#pipeline = options.pipeline;
+    this.#pipelines = options.pipelines;
     this.#log = options.log;
     this.#now = options.now;
     this.#newOrderId = options.newOrderId;
     this.#limits = options.limits;
-    const { bodyBytesMax, largestBodyBytes } = options.limits;
+    const { bodyBytesMax, largestOrderBytes } = options.limits;
     const pageBytes = Math.min(CLAIM_PAGE_BYTES, bodyBytesMax * CLAIM_PAGE_SHARE);
-    this.#claimPageOrders = Math.max(1, Math.min(CLAIM_PAGE_ORDERS, Math.floor(pageBytes / largestBodyBytes)));
+    this.#claimPageOrders = Math.max(1, Math.min(CLAIM_PAGE_ORDERS, Math.floor(pageBytes / largestOrderBytes)));
     this.#mayStart = options.mayStart;
     const { log, store } = options;
     const groupCommit = new GroupCommit({
@@ -200,7 +213,16 @@ export class Engine {
       callsUnderWayChanged: (by) => {
         this.#callsUnderWay += by;
       },
-      finished: (run) => this.#finished(run),
+      grew: (chars) => {
+        this.#bodyBytes += chars;
+      },
+      parked: (run, dueMs) => {
+        this.#forget(run);
+        this.#park(run.order.orderId, dueMs);
+      },
+      finished: (run) => this.#forget(run),
+      stepLog: (order, step) => log.child({ order, step }),
+      slots: new Slots(),
       refused: (run) => void this.#reread(run),
       fenced: () => {
         this.#lateWritesRefused++;
@@ -237,22 +259,23 @@ export class Engine {
     const refusal = this.#refusal(bodyBytes);
     if (refusal !== null) return Promise.resolve(refusal);
     return new Promise((resolve) => {
-      const event = decideCreation(this.#pipeline, this.#incarnation, this.#now());
+      const { pipeline } = submission;
+      const event = decideCreation(pipeline, this.#incarnation, this.#now(), submission.options);
       const orderId = this.#newOrderId(submission.user, submission.idempotencyKey);
       const write: CreateWrite = {
         kind: "create",
         orderId,
         user: submission.user,
         idempotencyKey: submission.idempotencyKey,
-        pipelineName: this.#pipeline.name,
-        pipelineVersion: this.#pipeline.version,
+        pipelineName: pipeline.name,
+        pipelineVersion: pipeline.version,
         event,
         body: submission.body,
       };
       this.#creating.add(orderId);
       this.#bodyBytes += bodyBytes;
       this.#groupCommit.create(write, {
-        settled: (outcome) => this.#created(write, outcome, resolve),
+        settled: (outcome) => this.#created(pipeline, write, outcome, resolve),
         dropped: (error) => {
           this.#creating.delete(orderId);
           this.#bodyBytes -= bodyBytes;
@@ -356,6 +379,25 @@ export class Engine {
   }
 
   /**
+   * Does what somebody asks of an order of this incarnation; resolves when it is durable, or refused.
+   * @returns null: the order is not this incarnation's
+   * @throws StoreUnavailableError when the order can't be read; then nothing was done
+   */
+  async act(
+    orderId: string,
+    request: ActionRequest,
+  ): Promise<ActionOutcome | { readonly kind: "pipeline_missing" } | null> {
+    const running = this.#runs.get(orderId);
+    if (running !== undefined) return running.act(request);
+    if (!this.#parked.has(orderId)) return null;
+    const run = await this.#oneAfterTheOther(() => this.#takeUp(orderId));
+    if (run === null) return this.#parked.has(orderId) ? { kind: "pipeline_missing" } : null;
+    const outcome = run.act(request);
+    if (run.isIdle) run.proceed();
+    return outcome;
+  }
+
+  /**
    * Stops: takes no new order, starts no further call, lets those under way end within the grace time, and gives to others what it
    * does not finish. Resolves when all that ended is durable; what nobody could be given stays in the store.
    * @returns how many calls were cut short, and how many orders given away
@@ -374,8 +416,9 @@ export class Engine {
     for (const run of this.#runs.values()) run.stop("the node is stopping");
     if (this.#groupCommit.failure === null) await this.#settledWithin(LAST_WRITES_MS);
     givenAway += await this.#giveAway(successors, performance.now() + LAST_WRITES_MS);
-    const left = this.#runs.size;
+    const left = this.#runs.size + this.#parked.size;
     this.#runs.clear();
+    this.#unparkAll();
     this.#groupCommit.close("the node is stopping");
     return { cut, givenAway, left };
   }
@@ -386,6 +429,7 @@ export class Engine {
     for (const run of this.#runs.values()) run.stop("the node was taken for dead");
     this.#runs.clear();
     this.#held.clear();
+    this.#unparkAll();
     this.#groupCommit.close("the node was taken for dead, and joins again");
   }
 
@@ -431,24 +475,30 @@ export class Engine {
   /** How many more orders may come in flight. */
   #room(): number {
     if (this.#bodyBytes >= this.#limits.bodyBytesMax) return 0;
-    return Math.max(0, this.#limits.ordersMax - this.ordersInFlight);
+    const parked = Math.ceil(this.#parked.size / PARKED_PER_ORDER);
+    return Math.max(0, this.#limits.ordersMax - this.ordersInFlight - parked);
   }
 
   /** The same for orders whose bodies nobody has seen yet: each may be of the largest size. */
   #roomForUnread(): number {
-    const { bodyBytesMax, largestBodyBytes } = this.#limits;
-    const bodies = Math.floor((bodyBytesMax - this.#bodyBytes) / largestBodyBytes);
+    const { bodyBytesMax, largestOrderBytes } = this.#limits;
+    const bodies = Math.floor((bodyBytesMax - this.#bodyBytes) / largestOrderBytes);
     return Math.min(this.#room(), this.#bodyBytes === 0 ? Math.max(1, bodies) : Math.max(0, bodies));
   }
 
-  #created(write: CreateWrite, outcome: WriteOutcome, resolve: (outcome: SubmitOutcome) => void): void {
+  #created(
+    pipeline: Pipeline,
+    write: CreateWrite,
+    outcome: WriteOutcome,
+    resolve: (outcome: SubmitOutcome) => void,
+  ): void {
     this.#creating.delete(write.orderId);
     this.#bodyBytes -= bytesInMemory(write.body);
     switch (outcome.kind) {
       case "applied": {
         const run = new OrderRun(
           this.#host,
-          this.#pipeline,
+          pipeline,
           createdOrder(write.orderId, write.event),
           write.user,
           write.body,
@@ -511,7 +561,7 @@ export class Engine {
    */
   async #adoptOwn(orderIds: readonly string[]): Promise<{ adopted: number; unread: readonly string[] }> {
     const isUnknown = (orderId: string): boolean =>
-      !this.#runs.has(orderId) && !this.#creating.has(orderId) && !this.#setAside.has(orderId);
+      !this.#runs.has(orderId) && !this.#creating.has(orderId) && !this.#parked.has(orderId);
     const unknown = orderIds.filter(isUnknown);
     let adopted = 0;
     let at = 0;
@@ -535,31 +585,45 @@ export class Engine {
 
   /** Goes on with an order that is this incarnation's by a committed write. */
   #adopt(stored: OwnedOrder): void {
+    this.#runOf(stored)?.proceed();
+  }
+
+  /** The run of a parked order, which is to be acted on; null: there is none, or it can't be gone on with. */
+  async #takeUp(orderId: string): Promise<OrderRun | null> {
+    const running = this.#runs.get(orderId);
+    if (running !== undefined || this.#stopping) return running ?? null;
+    const { orders } = await this.#store.readOwned(this.#incarnation, [orderId]);
+    const [order] = orders;
+    if (order === undefined || this.#stopping) return null;
+    this.#unpark(orderId);
+    return this.#runOf(order);
+  }
+
+  /** A new run of an order that is this incarnation's; null: nothing can be done with it, and it is parked. */
+  #runOf(stored: OwnedOrder): OrderRun | null {
     let order: Order;
     try {
       order = replay(stored.orderId, stored.history);
     } catch (error) {
       this.#leaveAlone(stored.orderId, error instanceof Error ? error.message : String(error));
-      return;
+      return null;
     }
-    if (order.state.status !== "running" && order.state.status !== "rolling_back") {
-      if (!isFinal(order.state.status)) this.#setAside.add(order.orderId);
-      return;
-    }
-    if (stored.pipelineName !== this.#pipeline.name || stored.pipelineVersion !== this.#pipeline.version) {
-      const missing = `${stored.pipelineName} v${stored.pipelineVersion}`;
+    if (isFinal(order.state.status)) return null;
+    const pipeline = this.#pipelines.find(stored.pipelineName, stored.pipelineVersion);
+    if (pipeline === null) {
+      const missing = pipelineLabel({ name: stored.pipelineName, version: stored.pipelineVersion });
       if (!this.#missingPipelines.has(missing)) {
         this.#log.warn(
           `Orders wait: this node does not have their pipeline ${missing} (order ${stored.orderId} is one)`,
         );
       }
       this.#missingPipelines.add(missing);
-      this.#setAside.add(order.orderId);
-      return;
+      this.#park(order.orderId, null);
+      return null;
     }
-    const run = new OrderRun(this.#host, this.#pipeline, order, stored.user, stored.body);
+    const run = new OrderRun(this.#host, pipeline, order, stored.user, stored.body);
     this.#remember(run);
-    run.proceed();
+    return run;
   }
 
   /** An order as the store holds it; one that can't be read is left alone. */
@@ -574,7 +638,7 @@ export class Engine {
 
   /** One damaged order must not keep the others from going on. */
   #leaveAlone(orderId: string, reason: string): void {
-    this.#setAside.add(orderId);
+    this.#park(orderId, null);
     this.#log.error(`Order ${orderId} is left alone: its history in the store is damaged (${reason})`);
   }
 
@@ -596,19 +660,47 @@ export class Engine {
     this.#log.warn(`Order ${orderId} is let go: it belongs to another node now`);
   }
 
-  #finished(run: OrderRun): void {
-    if (run.order.state.status === "rollback_incomplete") this.#setAside.add(run.order.orderId);
-    this.#forget(run);
-  }
-
   #remember(run: OrderRun): void {
     this.#runs.set(run.order.orderId, run);
-    this.#bodyBytes += bytesInMemory(run.bodyText);
+    this.#bodyBytes += bytesInMemory(run.bodyText) + run.resultChars;
   }
 
   #forget(run: OrderRun): void {
     this.#held.delete(run);
-    if (this.#runs.delete(run.order.orderId)) this.#bodyBytes -= bytesInMemory(run.bodyText);
+    if (this.#runs.delete(run.order.orderId)) this.#bodyBytes -= bytesInMemory(run.bodyText) + run.resultChars;
+  }
+
+  /** Nothing is to be done with the order before that time, or (null) before somebody asks for it. */
+  #park(orderId: string, dueMs: number | null): void {
+    this.#unpark(orderId);
+    if (this.#stopping) return;
+    const waitMs = dueMs === null ? null : Math.max(0, dueMs - this.#now());
+    const timer =
+      waitMs === null ? null : setTimeout(() => this.#wake(orderId), Math.min(waitMs, TIMER_MS_MAX)).unref();
+    this.#parked.set(orderId, timer);
+  }
+
+  #unpark(orderId: string): boolean {
+    const timer = this.#parked.get(orderId) ?? null;
+    if (timer !== null) clearTimeout(timer);
+    return this.#parked.delete(orderId);
+  }
+
+  #unparkAll(): void {
+    for (const timer of this.#parked.values()) if (timer !== null) clearTimeout(timer);
+    this.#parked.clear();
+  }
+
+  /** Its time has come, as far as timers tell: it is read again, with all others whose time has come. */
+  #wake(orderId: string): void {
+    this.#unpark(orderId);
+    this.#due.push(orderId);
+    if (this.#due.length > 1) return;
+    setImmediate(() => {
+      const due = this.#due;
+      this.#due = [];
+      void this.adopt(due);
+    });
   }
 
   /** Resolves when it is so (usually: no call and no write is under way), or the time is over. Looks after each commit. */

@@ -3,14 +3,28 @@
  * and goes on. One object per order in flight.
  *
  * 1. A step is called only after the write that started it is durable.
- * 2. At most one call and one write are under way per order, never both.
+ * 2. At most one call and one write are under way per order. Both at once only where somebody asks something of the order during a
+ *    call; what the call says then waits for the write.
  * 3. What a call says after it has been given up (timed out, stopped) is not heard.
+ * 4. Whoever asks something of the order is answered when that is durable, or when this run lets go of the order.
  */
-import { type CallOutcome, decide } from "../order/decide.ts";
-import { evolve, type Incarnation, isFinal, type Order } from "../order/order.ts";
-import { idempotencyKey, type JsonObject, PermanentError, type Pipeline, type StepContext } from "../order/pipeline.ts";
+import { type ActionRequest, decideAction } from "../order/actions.ts";
+import { type CallOutcome, decide, decideStepCanceled, decideTooLate } from "../order/decide.ts";
+import { currentCall, evolve, type Incarnation, isFinal, type LaterEvent, type Order } from "../order/order.ts";
+import {
+  idempotencyKey,
+  type JsonObject,
+  type Pipeline,
+  type RollbackContext,
+  type Step,
+  type StepContext,
+  type StepLog,
+} from "../order/pipeline.ts";
+import { encodeResult } from "../order/result.ts";
+import { failureTraits, permanent, StepError, textOf } from "../order/step-error.ts";
 import type { AdvanceWrite, WriteOutcome } from "../store/store.ts";
 import type { WriteListener } from "./group-commit.ts";
+import type { Slots } from "./slots.ts";
 
 /** What an order's run needs from the engine. */
 export interface RunHost {
@@ -24,18 +38,37 @@ export interface RunHost {
   advance(write: AdvanceWrite, listener: WriteListener): void;
   /** A call begins or has ended. */
   callsUnderWayChanged(by: 1 | -1): void;
-  /** The order is final, waits for an operator, or is another's: nothing is left to do. */
+  /** The order keeps so many more characters in memory. */
+  grew(chars: number): void;
+  /** Nothing is to be done before that time, or (null) before somebody asks for it. */
+  parked(run: OrderRun, dueMs: number | null): void;
+  /** The order is final, or is another's: nothing is left to do. */
   finished(run: OrderRun): void;
   /** The store refused a write: what is known of the order may be out of date. */
   refused(run: OrderRun): void;
   /** The store takes nothing from this incarnation any more: it counts as dead. */
   fenced(): void;
+  /** Where a step's own lines go. */
+  stepLog(orderId: string, step: string): StepLog;
+  readonly slots: Slots;
   /** Null where the log level makes the lines of an order's life unwanted. */
   readonly lifeLog: ((line: string) => void) | null;
 }
 
+/** How something that was asked of an order ended. */
+export type ActionOutcome =
+  | { readonly kind: "done" }
+  | { readonly kind: "refused"; readonly reason: string }
+  /** The order is another's by now, or the store is away: whether it was done is not known. */
+  | { readonly kind: "unknown" };
+
+interface Asked {
+  readonly request: ActionRequest;
+  readonly answer: (outcome: ActionOutcome) => void;
+}
+
 /** setTimeout can't wait longer. */
-const TIMER_MS_MAX = 2 ** 31 - 1;
+export const TIMER_MS_MAX = 2 ** 31 - 1;
 
 /** An error's text is kept with the order; more than this is cut. */
 const ERROR_CHARS_MAX = 1_000;
@@ -43,24 +76,33 @@ const ERROR_CHARS_MAX = 1_000;
 export class OrderRun implements WriteListener {
   readonly user: string;
   readonly bodyText: string;
+  readonly pipeline: Pipeline;
   readonly #host: RunHost;
-  readonly #pipeline: Pipeline;
   /** As last committed. */
   #order: Order;
   /** As it will be when the write under way is durable. */
   #next: Order | null = null;
-  /** The wait before a call, or the limit of the one under way. */
+  /** The wait before a call. */
   #timer: NodeJS.Timeout | null = null;
   #call: Call | null = null;
   /** Whether the call that the order is at was made by this run, however it went. */
   #callBegun = false;
+  /** How a call ended, while a write was under way (invariant 2). */
+  #ended: CallOutcome | null = null;
+  /** The step that a slot is waited for. */
+  #queuedFor: Step | null = null;
+  #asked: Asked[] = [];
+  /** Who waits for the write that is under way. */
+  #answered: Asked["answer"] | null = null;
+  #resultChars = 0;
 
   constructor(host: RunHost, pipeline: Pipeline, order: Order, user: string, bodyText: string) {
     this.#host = host;
-    this.#pipeline = pipeline;
+    this.pipeline = pipeline;
     this.#order = order;
     this.user = user;
     this.bodyText = bodyText;
+    for (const { result } of order.steps) if (result !== null) this.#resultChars += result.length;
   }
 
   get order(): Order {
@@ -72,26 +114,52 @@ export class OrderRun implements WriteListener {
     return this.#call === null && this.#next === null;
   }
 
-  /** Makes the current call, when its time has come. */
+  /** Of the results that its steps have returned. */
+  get resultChars(): number {
+    return this.#resultChars;
+  }
+
+  /** Does what is to be done next, when its time has come. */
   proceed(): void {
-    const { state } = this.#order;
-    if (state.status !== "running" && state.status !== "rolling_back") return this.#host.finished(this);
-    const { stepIndex, attempt, notBeforeMs } = state.call;
-    const direction = state.status === "running" ? "run" : "rollback";
-    // Never longer than the wait was meant to be, should the clock have been set back since.
-    const waitMs = notBeforeMs === null ? 0 : notBeforeMs - Math.max(this.#host.now(), this.#order.changeTimeMs);
-    if (waitMs > 0) this.#callAfter(waitMs, direction, stepIndex, attempt);
-    else this.#makeCall(direction, stepIndex, attempt);
+    const { state, asked, changeTimeMs } = this.#order;
+    switch (state.status) {
+      case "running":
+      case "rolling_back": {
+        if (asked === "cancel") return this.#write(decideStepCanceled(this.#order, this.pipeline, null));
+        const { notBeforeMs } = state.call;
+        // Never longer than the wait was meant to be, should the clock have been set back since.
+        const waitMs = notBeforeMs === null ? 0 : notBeforeMs - Math.max(this.#host.now(), changeTimeMs);
+        return waitMs > 0 ? this.#callAfter(waitMs) : this.#makeCall();
+      }
+      case "scheduled":
+        return this.#atTime(state.startAtMs, (atMs) => ({ kind: "started", atMs, stepName: state.stepName }));
+      case "waiting":
+        return this.#atTime(state.deadlineMs, (atMs) => decideTooLate(this.#order, this.pipeline, atMs));
+      case "paused":
+      case "rollback_incomplete":
+        return this.#host.parked(this, null);
+      case "completed":
+      case "failed":
+      case "canceled":
+        return this.#host.finished(this);
+    }
+  }
+
+  /** Asks something of the order; resolves when it is durable, or refused. */
+  act(request: ActionRequest): Promise<ActionOutcome> {
+    return new Promise((answer) => {
+      this.#asked.push({ request, answer });
+      this.#takeAsked();
+    });
   }
 
   /** Gives up whatever waits or is under way: nothing more comes from this run. */
   stop(reason: string): void {
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = null;
+    this.#waitNoLonger();
+    this.#letGo();
     const call = this.#call;
     if (call === null) return;
-    this.#call = null;
-    this.#host.callsUnderWayChanged(-1);
+    this.#endCall(call);
     call.abort(new Error(reason));
   }
 
@@ -105,90 +173,185 @@ export class OrderRun implements WriteListener {
   settled(outcome: WriteOutcome): void {
     const next = this.#next;
     this.#next = null;
-    if (outcome.kind === "fenced") return this.#host.fenced();
-    if (outcome.kind !== "applied" || next === null) return this.#host.refused(this);
+    const answer = this.#answered;
+    this.#answered = null;
+    if (outcome.kind !== "applied" || next === null) {
+      answer?.({ kind: "unknown" });
+      this.#letGo();
+      return outcome.kind === "fenced" ? this.#host.fenced() : this.#host.refused(this);
+    }
     const before = this.#order;
     this.#order = next;
+    answer?.({ kind: "done" });
+    if (next.owner !== before.owner) {
+      this.#letGo();
+      return this.#host.finished(this);
+    }
+    if (this.#host.lifeLog !== null) logTransition(this.#host.lifeLog, this.pipeline, before, next);
+    if (this.#call !== null || this.#ended !== null) return this.#goOnWithCall();
     this.#callBegun = false;
-    if (next.owner !== before.owner) return this.#host.finished(this);
-    if (this.#host.lifeLog !== null) logTransition(this.#host.lifeLog, this.#pipeline, before, next);
-    this.proceed();
+    this.#takeAsked();
+    if (this.#next === null) this.proceed();
   }
 
-  #callAfter(waitMs: number, direction: "run" | "rollback", stepIndex: number, attempt: number): void {
+  /** A slot for the call is free, and taken. */
+  granted(): void {
+    const step = this.#queuedFor;
+    this.#queuedFor = null;
+    if (step === null) return;
+    if (this.#host.mayCall()) return this.#begin(step);
+    this.#giveSlotBack(step);
+    this.#host.held(this);
+  }
+
+  /** Something was written during the call. */
+  #goOnWithCall(): void {
+    if (this.#order.asked === "cancel") this.#call?.abort(new Error("the order is canceled"));
+    const ended = this.#ended;
+    this.#ended = null;
+    if (ended === null) return this.#takeAsked();
+    this.#write(decide(this.#order, this.pipeline, ended));
+  }
+
+  #takeAsked(): void {
+    while (this.#next === null) {
+      const asked = this.#asked.shift();
+      if (asked === undefined) return;
+      const { request, answer } = asked;
+      const atMs = this.#host.now();
+      const decision = decideAction(this.#order, this.pipeline, request, { atMs, callUnderWay: this.#call !== null });
+      if (decision.kind === "event") {
+        this.#waitNoLonger();
+        this.#answered = answer;
+        this.#write(decision.event);
+      } else {
+        answer(decision.kind === "refused" ? decision : { kind: "done" });
+      }
+    }
+  }
+
+  /** Nobody is answered by this run any more. */
+  #letGo(): void {
+    for (const { answer } of this.#asked) answer({ kind: "unknown" });
+    this.#asked = [];
+  }
+
+  #atTime(dueMs: number | null, event: (atMs: number) => LaterEvent): void {
+    const atMs = Math.max(this.#host.now(), this.#order.changeTimeMs);
+    if (dueMs === null || dueMs > atMs) return this.#host.parked(this, dueMs);
+    if (!this.#host.mayCall()) return this.#host.held(this);
+    this.#write(event(atMs));
+  }
+
+  #callAfter(waitMs: number): void {
     const partMs = Math.min(waitMs, TIMER_MS_MAX);
     this.#timer = setTimeout(() => {
-      if (waitMs > partMs) this.#callAfter(waitMs - partMs, direction, stepIndex, attempt);
-      else this.#makeCall(direction, stepIndex, attempt);
+      this.#timer = null;
+      if (waitMs > partMs) this.#callAfter(waitMs - partMs);
+      else this.#makeCall();
     }, partMs);
   }
 
-  #makeCall(direction: "run" | "rollback", stepIndex: number, attempt: number): void {
+  #waitNoLonger(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
+    if (this.#queuedFor !== null) this.#host.slots.leave(this.#slotKey(this.#queuedFor), this);
+    this.#queuedFor = null;
+  }
+
+  #makeCall(): void {
     if (!this.#host.mayCall()) return this.#host.held(this);
-    const step = this.#pipeline.steps[stepIndex];
-    const action = step?.[direction];
-    if (step === undefined || action === undefined) {
-      throw new Error(`order ${this.#order.orderId}: step ${stepIndex} has no ${direction}`);
+    const step = this.pipeline.steps[currentCall(this.#order)?.stepIndex ?? -1];
+    if (step === undefined) throw new Error(`order ${this.#order.orderId} is at no step of its pipeline`);
+    const { concurrency } = step;
+    if (concurrency !== null && !this.#host.slots.take(this.#slotKey(step), concurrency.callsMax, this)) {
+      this.#queuedFor = step;
+      return;
     }
-    const call = new Call(this, step.name, direction, attempt);
+    this.#begin(step);
+  }
+
+  #begin(step: Step): void {
+    const { status } = this.#order.state;
+    const direction = status === "running" ? "run" : "rollback";
+    const call = new Call(this, this.#host, step, direction);
     this.#call = call;
     this.#callBegun = true;
     this.#host.callsUnderWayChanged(1);
     if (this.#host.lifeLog !== null) logCall(this.#host.lifeLog, this.#order.orderId, step.name, direction);
-    if (step.timeoutMs !== undefined) {
-      const { timeoutMs } = step;
-      this.#timer = setTimeout(() => this.#timeOut(call, timeoutMs), Math.min(timeoutMs, TIMER_MS_MAX));
-    }
     try {
-      const result = action.call(step, call);
-      if (isThenable(result)) {
-        result.then(
-          () => this.#ended(call, null),
-          (error: unknown) => this.#ended(call, { error }),
-        );
-      } else {
-        this.#ended(call, null);
-      }
+      const result = call.make();
+      if (!isThenable(result)) return this.#callEnded(call, result, null);
+      call.timer = setTimeout(() => this.#timeOut(call, step.timeoutMs), Math.min(step.timeoutMs, TIMER_MS_MAX));
+      result.then(
+        (value) => this.#callEnded(call, value, null),
+        (error: unknown) => this.#callEnded(call, undefined, { error }),
+      );
     } catch (error) {
-      this.#ended(call, { error });
+      this.#callEnded(call, undefined, { error });
     }
   }
 
   #timeOut(call: Call, timeoutMs: number): void {
-    const error = new Error(`timed out after ${timeoutMs} ms`);
-    this.#ended(call, { error });
+    const error = new StepError(`timed out after ${timeoutMs} ms`, { unknown: true });
+    this.#callEnded(call, undefined, { error });
     call.abort(error);
   }
 
-  #ended(call: Call, failure: { error: unknown } | null): void {
+  #callEnded(call: Call, value: unknown, thrown: { error: unknown } | null): void {
     if (this.#call !== call) return;
+    this.#endCall(call);
+    const outcome = this.#outcomeOf(call, value, thrown);
+    if (this.#next === null) this.#write(decide(this.#order, this.pipeline, outcome));
+    else this.#ended = outcome;
+  }
+
+  #endCall(call: Call): void {
     this.#call = null;
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = null;
+    if (call.timer !== null) clearTimeout(call.timer);
     this.#host.callsUnderWayChanged(-1);
+    this.#giveSlotBack(call.step);
+  }
+
+  #outcomeOf(call: Call, value: unknown, thrown: { error: unknown } | null): CallOutcome {
     const atMs = this.#host.now();
-    this.#commit(
-      failure === null
-        ? { kind: "succeeded", atMs }
-        : {
-            kind: "failed",
-            atMs,
-            error: describeError(failure.error),
-            permanent: failure.error instanceof PermanentError,
-            random: this.#host.random(),
-          },
-    );
+    let failure = thrown;
+    if (failure === null) {
+      // What a rollback returns is of no interest to anybody.
+      const encoded = call.direction === "run" ? encodeResult(value, this.#resultChars) : NOTHING;
+      if (encoded.ok) return { kind: "succeeded", atMs, result: encoded.text };
+      // It has done its work, and that is to be undone.
+      failure = { error: new StepError(`the step ${encoded.error}`, { permanent: true, unknown: true }) };
+    }
+    const { permanent: isPermanent, unknown, retryAfterMs } = failureTraits(failure.error);
+    return {
+      kind: "failed",
+      atMs,
+      error: describeError(failure.error),
+      permanent: isPermanent,
+      unknown,
+      formerNotDone: call.formerNotDone,
+      retryAfterMs,
+      random: this.#host.random(),
+    };
   }
 
-  #commit(outcome: CallOutcome): void {
-    this.#write(decide(this.#order, this.#pipeline, outcome));
+  #slotKey(step: Step): string {
+    return `${this.pipeline.name}\n${step.name}`;
   }
 
-  #write(event: AdvanceWrite["event"]): void {
+  #giveSlotBack(step: Step): void {
+    if (step.concurrency !== null) this.#host.slots.giveBack(this.#slotKey(step), step.concurrency.callsMax);
+  }
+
+  #write(event: LaterEvent): void {
     const order = this.#order;
     const next = evolve(order, event);
     this.#next = next;
+    if ("result" in event && event.result !== undefined) {
+      this.#resultChars += event.result.length;
+      this.#host.grew(event.result.length);
+    }
     this.#host.advance(
       {
         kind: "advance",
@@ -203,25 +366,45 @@ export class OrderRun implements WriteListener {
   }
 }
 
-/** One call of a run or rollback, and what it is given. Body and signal are made only when asked for: most calls don't. */
-class Call implements StepContext {
+const NOTHING = { ok: true, text: null } as const;
+
+/** One call of a run or rollback, and what it is given. Most of it is made only when asked for: most calls don't. */
+class Call implements RollbackContext {
+  readonly step: Step;
+  readonly direction: "run" | "rollback";
   readonly attempt: number;
+  /** Its limit. */
+  timer: NodeJS.Timeout | null = null;
+  /** It was verified that the attempts before it have done nothing. */
+  formerNotDone = false;
   readonly #run: OrderRun;
-  readonly #stepName: string;
-  readonly #direction: "run" | "rollback";
+  readonly #host: RunHost;
+  /** As it was when the call was made. */
+  readonly #order: Order;
   #body: JsonObject | null = null;
+  #results: JsonObject | null = null;
   #controller: AbortController | null = null;
   #abortReason: Error | null = null;
 
-  constructor(run: OrderRun, stepName: string, direction: "run" | "rollback", attempt: number) {
+  constructor(run: OrderRun, host: RunHost, step: Step, direction: "run" | "rollback") {
     this.#run = run;
-    this.#stepName = stepName;
-    this.#direction = direction;
-    this.attempt = attempt;
+    this.#host = host;
+    this.#order = run.order;
+    this.step = step;
+    this.direction = direction;
+    this.attempt = currentCall(run.order)?.attempt ?? 1;
+  }
+
+  /** Calls the step's function. */
+  make(): unknown {
+    const { step } = this;
+    if (this.direction === "rollback") return step.rollback?.(this);
+    const isUnknown = currentCall(this.#order)?.isUnknown === true;
+    return isUnknown && step.verify !== undefined ? this.#verifyAndRun() : step.run(this);
   }
 
   get order(): StepContext["order"] {
-    return { orderId: this.#run.order.orderId, user: this.#run.user };
+    return { orderId: this.#order.orderId, user: this.#run.user };
   }
 
   get body(): JsonObject {
@@ -229,8 +412,26 @@ class Call implements StepContext {
     return this.#body;
   }
 
+  get results(): JsonObject {
+    this.#results ??= Object.fromEntries(
+      this.#order.steps
+        .slice(0, currentCall(this.#order)?.stepIndex ?? 0)
+        .flatMap(({ name, result }) => (result === null ? [] : [[name, JSON.parse(result) as unknown]])),
+    );
+    return this.#results;
+  }
+
+  get result(): unknown {
+    const result = this.#order.steps.find(({ name }) => name === this.step.name)?.result ?? null;
+    return result === null ? undefined : (JSON.parse(result) as unknown);
+  }
+
   get idempotencyKey(): string {
-    return idempotencyKey(this.#run.order.orderId, this.#stepName, this.#direction);
+    return idempotencyKey(this.#order.orderId, this.step.name, this.direction);
+  }
+
+  get fence(): number {
+    return this.#order.fence;
   }
 
   get signal(): AbortSignal {
@@ -241,9 +442,25 @@ class Call implements StepContext {
     return this.#controller.signal;
   }
 
+  get log(): StepLog {
+    return this.#host.stepLog(this.#order.orderId, this.step.name);
+  }
+
   abort(reason: Error): void {
+    if (this.#abortReason !== null) return;
     this.#abortReason = reason;
     this.#controller?.abort(reason);
+  }
+
+  async #verifyAndRun(): Promise<unknown> {
+    const found: unknown = await this.step.verify?.(this);
+    if (typeof found !== "object" || found === null || !("done" in found) || typeof found.done !== "boolean") {
+      throw permanent("verify must return { done: true, result } or { done: false }");
+    }
+    if (found.done) return "result" in found ? found.result : undefined;
+    this.formerNotDone = true;
+    if (this.#abortReason !== null) throw this.#abortReason;
+    return this.step.run(this);
   }
 }
 
@@ -251,15 +468,9 @@ function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof value === "object" && value !== null && "then" in value && typeof value.then === "function";
 }
 
-/** A text for whatever a step has thrown, even for what can't be made one. */
+/** A text for whatever a step has thrown, not too long a one. */
 function describeError(error: unknown): string {
-  let text: string;
-  try {
-    const said: unknown = error instanceof Error ? error.message || error.name : error;
-    text = String(said);
-  } catch {
-    text = "a step threw something that can't be shown";
-  }
+  const text = textOf(error);
   return text.length > ERROR_CHARS_MAX ? `${text.slice(0, ERROR_CHARS_MAX)}…` : text;
 }
 
@@ -286,16 +497,24 @@ function logTransition(lifeLog: (line: string) => void, pipeline: Pipeline, befo
 
   const from = nameAt(before);
   const { status } = after.state;
+  const isAtRest = status === "paused" || status === "waiting" || status === "scheduled";
+  if (isAtRest || (before.state.status !== "running" && before.state.status !== "rolling_back")) {
+    lifeLog(`${id}Order is ${status}`);
+    if (status === "running" || status === "rolling_back") dispatch(nameAt(after), nameAt(after));
+    if (isFinal(status)) lifeLog(`${id}Finish Order`);
+    return;
+  }
   if (before.state.status === "running") {
     const advanced = after.steps.length > before.steps.length;
-    const failed = status === "rolling_back" || status === "failed";
+    const failed = status === "rolling_back" || status === "failed" || status === "canceled";
+    const end = "ending" in after.state && after.state.ending.status === "canceled" ? "Canceled" : "Failed";
     if (advanced || status === "completed") lifeLog(`${id}Finish step[${from}]`);
     else lifeLog(`${id}Failure occurs when handling step[${from}]`);
     if (advanced) dispatch(from, nameAt(after));
-    else if (failed) dispatch(from, "Failed");
+    else if (failed) dispatch(from, end);
     else if (status === "completed") dispatch(from, "Completed");
     else dispatch(from, from);
-    if (failed) passThrough("Failed");
+    if (failed) passThrough(end);
     if (status === "completed") passThrough("Completed");
   }
   if (status === "rolling_back") dispatch("Failed", nameAt(after));

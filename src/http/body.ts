@@ -2,10 +2,8 @@
 import { isUtf8 } from "node:buffer";
 import { parse as parseSafely } from "secure-json-parse";
 import { CatalogueError } from "../order/errors.ts";
+import { exceedsDepth, JSON_DEPTH_MAX } from "../order/json-depth.ts";
 import type { JsonObject } from "../order/pipeline.ts";
-
-/** What walks a body recursively, ours or a step's, must not run out of stack; no sensible order comes near this. */
-export const BODY_DEPTH_MAX = 100;
 
 export interface JsonBody {
   readonly text: string;
@@ -27,8 +25,8 @@ export function parseJsonBody(bytes: Buffer): JsonBody {
       "The body begins with a byte order mark, which JSON does not have; leave it out.",
     );
   }
-  if (exceedsDepth(text, BODY_DEPTH_MAX)) {
-    throw new CatalogueError("body_too_deep", `The body is nested deeper than ${BODY_DEPTH_MAX} levels.`);
+  if (exceedsDepth(text)) {
+    throw new CatalogueError("body_too_deep", `The body is nested deeper than ${JSON_DEPTH_MAX} levels.`);
   }
   const value = parseText(text);
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
@@ -50,22 +48,4 @@ function parseText(text: string): unknown {
     }
     throw new CatalogueError("body_not_json", `The body is not JSON: ${error.message}.`);
   }
-}
-
-/** Whether brackets nest deeper than `max`, outside of strings. */
-function exceedsDepth(text: string, max: number): boolean {
-  if (text.length <= 2 * max) return false; // too short to open and close that many
-  let depth = 0;
-  let inString = false;
-  for (let index = 0; index < text.length; index++) {
-    const char = text.charCodeAt(index);
-    if (inString) {
-      if (char === 0x5c /* \ */) index++;
-      else if (char === 0x22 /* " */) inString = false;
-    } else if (char === 0x22) inString = true;
-    else if (char === 0x7b /* { */ || char === 0x5b /* [ */) {
-      if (++depth > max) return true;
-    } else if (char === 0x7d /* } */ || char === 0x5d /* ] */) depth--;
-  }
-  return false;
 }

@@ -1,45 +1,87 @@
 /** An order as its user sees it. */
-import { type Order, replay } from "../order/order.ts";
+import { allowedActions } from "../order/actions.ts";
+import { type Intervention, interventionsOf, type Order, type OrderState, replay } from "../order/order.ts";
+import type { Pipeline } from "../order/pipeline.ts";
 import type { StoredOrder } from "../store/store.ts";
 import { rfc3339 } from "./rfc3339.ts";
 import type { OrderView, StepView } from "./schemas.ts";
 
-/** What `GET /orders/{order_id}` answers. */
-export function orderView(stored: StoredOrder): OrderView {
+/**
+ * What `GET /orders/{order_id}` answers.
+ * @param pipeline the order's, or null: this node does not have it
+ */
+export function orderView(stored: StoredOrder, pipeline: Pipeline | null): OrderView {
   const order = replay(stored.orderId, stored.history);
+  const { state, asked } = order;
+  const held = state.status === "paused" ? state.held : state;
   const currentStep = currentStepName(order);
   return {
     order_id: order.orderId,
     start_time: rfc3339(order.startTimeMs),
-    ...("completeTimeMs" in order.state ? { complete_time: rfc3339(order.state.completeTimeMs) } : {}),
+    ...("completeTimeMs" in state ? { complete_time: rfc3339(state.completeTimeMs) } : {}),
     current_step: currentStep,
     curent_step: currentStep,
-    status: order.state.status,
+    status: state.status,
+    ...(asked === null ? {} : { pending_action: asked }),
+    ...(held.status === "scheduled" ? { start_at: rfc3339(held.startAtMs) } : {}),
+    ...(held.status === "waiting" && held.deadlineMs !== null ? { wait_deadline: rfc3339(held.deadlineMs) } : {}),
+    pipeline: stored.pipelineName,
+    pipeline_version: stored.pipelineVersion,
     service_id: stored.ownerServiceId,
-    steps: [...order.steps.map(stepView), ...endView(order)],
+    ...(order.retryOf === null ? {} : { retry_of: order.retryOf }),
+    allowed_actions: pipeline === null ? [] : allowedActions(order, pipeline),
+    steps: [...order.steps.map(stepView), ...endView(state)],
+    ...interventionsView(interventionsOf(stored.history)),
   };
 }
 
 function stepView(step: Order["steps"][number]): StepView {
+  const { completeTimeMs, rollbackTimeMs, error, result, outcome, by, skipReason } = step;
   return {
     step_name: step.name,
     step_start_time: rfc3339(step.startTimeMs),
-    ...(step.completeTimeMs === null ? {} : { step_complete_time: rfc3339(step.completeTimeMs) }),
-    ...(step.rollbackTimeMs === null ? {} : { step_rollback_time: rfc3339(step.rollbackTimeMs) }),
+    ...(completeTimeMs === null ? {} : { step_complete_time: rfc3339(completeTimeMs) }),
+    ...(rollbackTimeMs === null ? {} : { step_rollback_time: rfc3339(rollbackTimeMs) }),
     attempts: step.attempts,
-    ...(step.error === null ? {} : { error: step.error }),
+    ...(error === null ? {} : { error }),
+    ...(result === null ? {} : { result: JSON.parse(result) as unknown }),
+    // Of a step that completed the time says it.
+    ...(outcome === null || outcome === "done" ? {} : { outcome }),
+    ...(by === null ? {} : { by }),
+    ...(skipReason === null ? {} : { skip_reason: skipReason }),
+  };
+}
+
+function interventionsView(interventions: readonly Intervention[]): Pick<OrderView, "interventions"> {
+  if (interventions.length === 0) return {};
+  return {
+    interventions: interventions.map(({ action, atMs, by, reason }) => ({
+      action,
+      time: rfc3339(atMs),
+      by,
+      ...(reason === null ? {} : { reason }),
+    })),
   };
 }
 
 /** The entry after the steps. As in the earlier system, `Failed` is passed when the run forward ends; the rollbacks come after it. */
-function endView({ state }: Order): StepView[] {
-  if (state.status === "running") return [];
-  const [name, timeMs] =
-    state.status === "completed" ? ["Completed", state.completeTimeMs] : ["Failed", state.failTimeMs];
-  return [{ step_name: name, step_start_time: rfc3339(timeMs), step_complete_time: rfc3339(timeMs) }];
+function endView(state: OrderState): StepView[] {
+  const end = endOf(state);
+  if (end === null) return [];
+  const time = rfc3339(end.atMs);
+  return [{ step_name: end.name, step_start_time: time, step_complete_time: time }];
 }
 
 function currentStepName({ state, steps }: Order): string {
-  if (state.status === "running") return steps.at(-1)?.name ?? "";
-  return state.status === "completed" ? "Completed" : "Failed";
+  const held = state.status === "paused" ? state.held : state;
+  if (held.status === "scheduled") return held.stepName;
+  return endOf(state)?.name ?? steps.at(-1)?.name ?? "";
+}
+
+/** The end that the order has reached or is going to, and since when; null: it goes forward. */
+function endOf(state: OrderState): { readonly name: string; readonly atMs: number } | null {
+  const held = state.status === "paused" ? state.held : state;
+  if (held.status === "completed") return { name: "Completed", atMs: held.completeTimeMs };
+  if (!("ending" in held)) return null;
+  return { name: held.ending.status === "failed" ? "Failed" : "Canceled", atMs: held.ending.sinceMs };
 }

@@ -1,24 +1,35 @@
 /** `/orders`: submit an order, look at one. */
-import type { FastifyInstance } from "fastify";
+import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { SubmitOutcome, Submission } from "../engine/engine.ts";
 import { CatalogueError } from "../order/errors.ts";
+import type { BodyFinding, JsonObject, Pipeline } from "../order/pipeline.ts";
+import type { PipelineSet } from "../order/pipeline-set.ts";
 import type { StoredOrder } from "../store/store.ts";
 import { isUuid } from "../uuid.ts";
 import { orderView } from "./order-view.ts";
-import { rfc3339 } from "./rfc3339.ts";
+import { parseRfc3339, rfc3339 } from "./rfc3339.ts";
 import { requireUser, USER_SECURITY } from "./authorization.ts";
 import { named, OrderBody, problemResponses } from "./schemas.ts";
 
 export interface OrdersResource {
+  readonly pipelines: PipelineSet;
   readonly submit: (submission: Submission) => Promise<SubmitOutcome>;
   readonly readOrder: (orderId: string) => Promise<StoredOrder | null>;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
 }
 
 /** As the IETF draft's examples, with room: a UUID or a hash. */
 const IDEMPOTENCY_KEY_CHARS_MAX = 255;
 
-export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: OrdersResource): void {
-  app.route({
+/** A mistake beyond that: who plans for years keeps his plan elsewhere. */
+const START_LATER_MS_MAX = 366 * 24 * 3_600_000;
+
+/** Of what is wrong with a body, so much is told at once. */
+const SHOWN_ISSUES_MAX = 10;
+
+export function ordersRoutes(app: FastifyInstance, { pipelines, submit, readOrder, now }: OrdersResource): void {
+  app.route<{ Querystring: { pipeline?: string; start_at?: string } }>({
     method: "POST",
     url: "/orders",
     schema: {
@@ -37,6 +48,21 @@ export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: Orders
           },
         },
       },
+      querystring: {
+        type: "object",
+        additionalProperties: false,
+        properties: {
+          pipeline: {
+            type: "string",
+            description:
+              "Which pipeline it goes through, in its newest version. May be left out where there is one only.",
+          },
+          start_at: {
+            type: "string",
+            description: "When its first step starts (RFC 3339), within a year. Left out, or past: at once.",
+          },
+        },
+      },
       body: OrderBody,
       response: {
         201: named("AcceptedOrder", "The order is durable. `Location` says where to look at it."),
@@ -47,8 +73,10 @@ export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: Orders
           "body_key_refused",
           "request_invalid",
           "authorization_required",
+          "pipeline_not_found",
           "body_too_large",
           "media_type_unsupported",
+          "body_refused",
           "idempotency_key_reused",
           "headers_too_large",
           "too_many_in_flight",
@@ -59,13 +87,23 @@ export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: Orders
     },
     onRequest: requireUser,
     handler: async (request, reply) => {
+      const { pipeline: name = null, start_at: startAt } = request.query;
+      const pipeline = choosePipeline(pipelines, name);
+      const startAtMs = startAt === undefined ? undefined : parseStartAt(startAt, now());
+      let body = request.bodyText;
+      if (pipeline.checkBody !== null) {
+        const finding = pipeline.checkBody(request.body as JsonObject);
+        body = acceptedText(finding instanceof Promise ? await finding : finding, request);
+      }
       // The parsed body can take many times what its text takes, and the request lives until the order is durable.
       request.body = null;
       const key = request.headers["idempotency-key"];
       const outcome = await submit({
         user: request.user,
-        body: request.bodyText,
+        body,
         idempotencyKey: typeof key === "string" ? key : null,
+        pipeline,
+        ...(startAtMs === undefined ? {} : { options: { startAtMs } }),
       });
       if (outcome.kind !== "accepted") throw refusal(outcome);
       reply.code(201).header("location", `/orders/${outcome.orderId}`);
@@ -103,9 +141,71 @@ export function ordersRoutes(app: FastifyInstance, { submit, readOrder }: Orders
           "You have no order with this id; check the id and the Authorization header.",
         );
       }
-      return orderView(stored);
+      return orderView(stored, pipelines.find(stored.pipelineName, stored.pipelineVersion));
     },
   });
+}
+
+/** @throws CatalogueError pipeline_not_found, request_invalid */
+function choosePipeline(pipelines: PipelineSet, name: string | null): Pipeline {
+  const choice = pipelines.choose(name);
+  switch (choice.kind) {
+    case "chosen":
+      return choice.pipeline;
+    case "unknown":
+      throw new CatalogueError(
+        "pipeline_not_found",
+        `This node has no pipeline of that name; it has ${shownNames(pipelines)}.`,
+      );
+    case "ambiguous":
+      throw new CatalogueError(
+        "request_invalid",
+        `There are several pipelines; name one with ?pipeline=: ${shownNames(pipelines)}.`,
+      );
+  }
+}
+
+function shownNames({ names }: PipelineSet): string {
+  return names.map((name) => `"${name}"`).join(", ");
+}
+
+/** @throws CatalogueError request_invalid */
+function parseStartAt(text: string, nowMs: number): number {
+  const timeMs = parseRfc3339(text);
+  if (timeMs === null) {
+    throw new CatalogueError("request_invalid", "start_at is no time; write it as 2026-11-24T18:00:00Z.");
+  }
+  if (timeMs > nowMs + START_LATER_MS_MAX) {
+    throw new CatalogueError("request_invalid", "start_at is more than a year away.");
+  }
+  return timeMs;
+}
+
+/**
+ * The body as it is kept: as it came, or as the pipeline's schema has made it.
+ * @throws CatalogueError body_refused, body_too_large
+ */
+function acceptedText(finding: BodyFinding, request: FastifyRequest): string {
+  if (finding.kind === "refused") {
+    const shown = finding.issues.slice(0, SHOWN_ISSUES_MAX);
+    const sentence = shown.map(({ pointer, message }) => `${pointer || "the body"}: ${message}`).join("; ");
+    const more = finding.issues.length - shown.length;
+    throw new CatalogueError(
+      "body_refused",
+      `${sentence}${more > 0 ? `; and ${more} more` : ""}.`,
+      shown.map(({ pointer, message }) => ({ detail: message, pointer: `#${pointer}` })),
+    );
+  }
+  if (finding.body === request.body) return request.bodyText;
+  const text = JSON.stringify(finding.body);
+  const { bodyLimit } = request.routeOptions;
+  if (Buffer.byteLength(text) > bodyLimit) {
+    throw new CatalogueError(
+      "body_too_large",
+      `With what the pipeline adds the body is larger than ${bodyLimit} bytes.`,
+    );
+  }
+  return text;
 }
 
 function refusal(outcome: Exclude<SubmitOutcome, { kind: "accepted" }>): CatalogueError {

@@ -1,6 +1,6 @@
 /** Errors as RFC 9457 problem responses. */
 import type { FastifyError, FastifyReply, FastifyRequest } from "fastify";
-import { CatalogueError, catalogueEntry, type ErrorCode } from "../order/errors.ts";
+import { CatalogueError, catalogueEntry, type ErrorCode, type ErrorDetail } from "../order/errors.ts";
 import type { Logger } from "../log.ts";
 import { StoreUnavailableError } from "../store/store.ts";
 
@@ -10,6 +10,8 @@ export interface Problem {
   readonly status: number;
   readonly detail: string;
   readonly code: ErrorCode;
+  /** Each thing that is wrong, where several may be. */
+  readonly errors?: readonly ErrorDetail[];
 }
 
 export const PROBLEM_MEDIA_TYPE = "application/problem+json";
@@ -29,8 +31,13 @@ export function problemHeaders(code: ErrorCode): Record<string, string> {
   };
 }
 
-export function sendProblem(reply: FastifyReply, code: ErrorCode, detail: string): FastifyReply {
-  const problem = problemOf(code, detail);
+export function sendProblem(
+  reply: FastifyReply,
+  code: ErrorCode,
+  detail: string,
+  errors: readonly ErrorDetail[] = [],
+): FastifyReply {
+  const problem: Problem = { ...problemOf(code, detail), ...(errors.length === 0 ? {} : { errors }) };
   return reply.code(problem.status).headers(problemHeaders(code)).type(PROBLEM_MEDIA_TYPE).send(problem);
 }
 
@@ -47,7 +54,7 @@ export function errorHandler(
   log: Logger,
 ): (error: FastifyError, request: FastifyRequest, reply: FastifyReply) => FastifyReply {
   return (error, request, reply) => {
-    if (error instanceof CatalogueError) return sendProblem(reply, error.code, error.message);
+    if (error instanceof CatalogueError) return sendProblem(reply, error.code, error.message, error.errors);
     if (error instanceof StoreUnavailableError) {
       return sendProblem(reply, "store_unavailable", `The store can't be asked now: ${error.message}.`);
     }

@@ -1,6 +1,8 @@
 /** The shapes that go in and out over HTTP, for Fastify's validation and serializers and the OpenAPI document alike. */
 import type { FromSchema } from "json-schema-to-ts";
+import { type Action, ACTIONS } from "../order/actions.ts";
 import { catalogueEntry, type ErrorCode } from "../order/errors.ts";
+import { ORDER_STATUSES } from "../order/order.ts";
 import { PROBLEM_MEDIA_TYPE } from "./problem.ts";
 
 /** The type of what a schema lets through, without what it does not name. */
@@ -44,6 +46,14 @@ const StepView = {
       description: "Calls of the step so far; one that a stop or a crash may have kept from beginning counts, too.",
     },
     error: { type: "string", description: "What its last failed attempt said." },
+    result: { description: "What it has returned, or what the signal brought that it waited for: any JSON." },
+    outcome: {
+      enum: ["not_done", "unknown"],
+      description:
+        "Of a step that ended without completing: whether it is known that its work was not done. It is rolled back in either case.",
+    },
+    by: { type: "string", description: "Who completed it from outside, or had its rollback left out." },
+    skip_reason: { type: "string", description: "Why its rollback was left out." },
   },
 } as const;
 export type StepView = Shape<typeof StepView>;
@@ -51,22 +61,61 @@ export type StepView = Shape<typeof StepView>;
 const OrderView = {
   $id: "Order",
   type: "object",
-  required: ["order_id", "start_time", "current_step", "curent_step", "status", "service_id", "steps"],
+  required: [
+    "order_id",
+    "start_time",
+    "current_step",
+    "curent_step",
+    "status",
+    "pipeline",
+    "pipeline_version",
+    "service_id",
+    "allowed_actions",
+    "steps",
+  ],
   properties: {
     order_id: uuid("Of the order."),
     start_time: time("When the order was created."),
     complete_time: time("When the order became final; absent until then."),
     current_step: {
       type: "string",
-      description: "The step it is at; `Failed` from the failure on, `Completed` at the end.",
+      description: "The step it is at; `Failed` or `Canceled` from then on, `Completed` at the end.",
     },
     curent_step: misspelt("current_step"),
-    status: { enum: ["running", "rolling_back", "rollback_incomplete", "completed", "failed"] },
+    status: { enum: ORDER_STATUSES },
+    pending_action: {
+      enum: ["pause", "cancel"],
+      description: "Asked for, and to happen when the call that is under way has ended.",
+    },
+    start_at: time("When its first step starts; absent once it has."),
+    wait_deadline: time("Until when its step waits for a signal; absent where it waits for none, or for good."),
+    pipeline: text,
+    pipeline_version: integer,
     service_id: uuid("Of the service that owns the order."),
+    retry_of: uuid("Of the failed or canceled order that this one was made again from."),
+    allowed_actions: {
+      type: "array",
+      items: { enum: Object.keys(ACTIONS) as Action[] },
+      description: "What can be done to it now. Empty, too, where the node that was asked does not have its pipeline.",
+    },
     steps: {
       type: "array",
       items: StepView,
-      description: "In the order they started, then `Completed` or `Failed`.",
+      description: "In the order they started, then `Completed`, `Failed` or `Canceled`.",
+    },
+    interventions: {
+      type: "array",
+      description: "What people did to it; absent where that is nothing.",
+      items: {
+        type: "object",
+        required: ["action", "time", "by"],
+        properties: {
+          action: { enum: Object.keys(ACTIONS) as Action[] },
+          time: time("When it was asked."),
+          by: { type: "string", description: "The user who asked it." },
+          reason: text,
+        },
+      },
     },
   },
 } as const;
@@ -204,6 +253,18 @@ const ProblemSchema = {
     status: integer,
     detail: { type: "string", description: "What is wrong this time, and what to do." },
     code: { type: "string", description: "Stable; see docs/errors.md." },
+    errors: {
+      type: "array",
+      description: "Each thing that is wrong, where several may be.",
+      items: {
+        type: "object",
+        required: ["detail", "pointer"],
+        properties: {
+          detail: text,
+          pointer: { type: "string", description: "Where in the body (RFC 6901)." },
+        },
+      },
+    },
   },
 } as const;
 

@@ -2,8 +2,20 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { type CallOutcome, decide, decideCreation } from "./decide.ts";
-import { createdOrder, evolve, isFinal, type Order, type OrderEvent, replay } from "./order.ts";
-import { definePipeline, type Pipeline } from "./pipeline.ts";
+import { createdOrder, currentCall, evolve, isFinal, type Order, type OrderEvent, replay } from "./order.ts";
+import type { Pipeline } from "./pipeline.ts";
+import { DEFAULT_RETRY } from "./retry.ts";
+
+/** An attempt that failed and will be made again. */
+const FAILURE = {
+  kind: "failed",
+  error: "it failed",
+  permanent: false,
+  unknown: false,
+  formerNotDone: false,
+  retryAfterMs: null,
+  random: 0,
+} as const;
 
 const ORDER_ID = "01a204a2-22c8-7b5a-94c7-d2d300214792";
 
@@ -43,21 +55,26 @@ function live(pipeline: Pipeline, happenings: readonly Happening[], clock: () =>
 
 function outcomeOf(happening: Extract<Happening, { kind: "ended" }>, atMs: number): CallOutcome {
   return happening.ok
-    ? { kind: "succeeded", atMs }
-    : { kind: "failed", atMs, error: "it failed", permanent: happening.permanent, random: 0.5 };
+    ? { kind: "succeeded", atMs, result: null }
+    : { ...FAILURE, atMs, permanent: happening.permanent, random: 0.5 };
 }
 
 function pipelineOf(steps: readonly { readonly undoable: boolean; readonly attemptsMax: number }[]): Pipeline {
-  return definePipeline({
+  return {
     name: "test",
     version: 1,
     steps: steps.map(({ undoable, attemptsMax }, index) => ({
       name: `S${index}`,
       run: () => undefined,
       ...(undoable ? { rollback: () => undefined } : {}),
-      retry: { attemptsMax, delayMs: 10, factor: 2, delayMsMax: 1_000, jitter: 0.5 },
+      retry: { ...DEFAULT_RETRY, attemptsMax, delayMs: 10, delayMsMax: 1_000, jitter: 0.5 },
+      timeoutMs: 1_000,
+      concurrency: null,
+      isCommit: false,
+      wait: null,
     })),
-  });
+    checkBody: null,
+  };
 }
 
 const pipelines = fc
@@ -119,7 +136,7 @@ test("nothing follows a final order", () => {
     fc.property(pipelines, happenings, clocks, (pipeline, what, clock) => {
       const last = live(pipeline, [...what, ...GOOD_ENDING], clock).states.at(-1);
       if (last === undefined || !isFinal(last.state.status)) return;
-      assert.throws(() => decide(last, pipeline, { kind: "succeeded", atMs: clock() }));
+      assert.throws(() => decide(last, pipeline, { kind: "succeeded", atMs: clock(), result: null }));
       assert.throws(() => evolve(last, { kind: "owner_changed", atMs: clock(), owner: 9 }));
       assert.throws(() => evolve(last, { kind: "step_completed", atMs: clock(), nextStepName: null }));
     }),
@@ -194,16 +211,21 @@ test("a rollback that fails for good leaves the order to an operator, owned but 
 test("a retry that still waits when the owner changes goes on waiting", () => {
   const pipeline = pipelineOf([{ undoable: true, attemptsMax: 2 }]);
   const order = createdOrder(ORDER_ID, decideCreation(pipeline, 1, 0));
-  const failed = decide(order, pipeline, { kind: "failed", atMs: 5, error: "no", permanent: false, random: 0 });
+  const failed = decide(order, pipeline, { ...FAILURE, atMs: 5, error: "no" });
   assert.deepEqual(failed, { kind: "attempt_failed", atMs: 5, error: "no", retryAtMs: 15 });
   assert.ok(failed.kind === "attempt_failed");
   const waiting = evolve(order, failed);
   const given = evolve(waiting, { kind: "owner_changed", atMs: 6, owner: 2, callBegun: false });
   assert.deepEqual(given.state, waiting.state);
   const taken = evolve(waiting, { kind: "owner_changed", atMs: 6, owner: 2 });
-  assert.ok(taken.state.status === "running");
-  assert.deepEqual(taken.state.call, { stepIndex: 0, attempt: 3, failures: 1, notBeforeMs: 15 });
+  assert.deepEqual(callOf(taken), { attempt: 3, failures: 1, notBeforeMs: 15, isUnknown: true });
   const takenLate = evolve(waiting, { kind: "owner_changed", atMs: 16, owner: 2 });
-  assert.ok(takenLate.state.status === "running");
-  assert.deepEqual(takenLate.state.call, { stepIndex: 0, attempt: 3, failures: 1, notBeforeMs: null });
+  assert.deepEqual(callOf(takenLate), { attempt: 3, failures: 1, notBeforeMs: null, isUnknown: true });
 });
+
+function callOf(order: Order): object {
+  const call = currentCall(order);
+  assert.ok(call !== null, "the order is at a call");
+  const { attempt, failures, notBeforeMs, isUnknown } = call;
+  return { attempt, failures, notBeforeMs, isUnknown };
+}

@@ -20,15 +20,18 @@ export const ERRORS = {
   request_invalid: { status: 400, title: "The request is not valid" },
   authorization_required: { status: 401, title: "Authorization is required" },
   membership_unproven: { status: 403, title: "The request does not prove that it comes from a node of the cluster" },
+  pipeline_not_found: { status: 404, title: "No such pipeline" },
   order_not_found: { status: 404, title: "No such order" },
   service_not_found: { status: 404, title: "No such service" },
   route_not_found: { status: 404, title: "No such resource" },
   method_not_allowed: { status: 405, title: "The resource does not have this method" },
   request_timeout: { status: 408, title: "The request took too long to arrive" },
+  action_not_allowed: { status: 409, title: "The order's state does not allow the action" },
   service_alive: { status: 409, title: "The service is alive" },
   version_incompatible: { status: 409, title: "The versions can't work in one cluster" },
   body_too_large: { status: 413, title: "The body is too large" },
   media_type_unsupported: { status: 415, title: "The content type is not supported" },
+  body_refused: { status: 422, title: "The pipeline refuses the body" },
   idempotency_key_reused: { status: 422, title: "The Idempotency-Key was used with another body" },
   headers_too_large: { status: 431, title: "The request's headers are too large" },
   internal_error: { status: 500, title: "The service failed" },
@@ -48,11 +51,21 @@ export function catalogueEntry(code: ErrorCode): CatalogueEntry {
 export class CatalogueError extends Error {
   override readonly name = "CatalogueError";
   readonly code: ErrorCode;
+  /** Each thing that is wrong, where several are. */
+  readonly errors: readonly ErrorDetail[];
 
-  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
+  constructor(code: ErrorCode, message: string, errors: readonly ErrorDetail[] = []) {
+    super(message);
     this.code = code;
+    this.errors = errors;
   }
+}
+
+/** One thing that is wrong, in the form of RFC 9457's example. */
+export interface ErrorDetail {
+  readonly detail: string;
+  /** Where in the body, as a JSON Pointer (RFC 6901) in a fragment. */
+  readonly pointer: string;
 }
 
 /** The node can't start, or go on, and a person can mend that: shown as one line on stderr, exit code 1. */

@@ -6,32 +6,131 @@
  * 2. Times in an order never run backwards, whatever the clock did: an event that claims to be earlier than the one
  *    before it counts as simultaneous with it.
  * 3. Nothing follows a final event.
+ * 4. What was asked of an order while a call was under way (pause, cancel) happens when that call has ended.
  */
 
 /** One start of a node, numbered by the store; grows with every start of any node. */
 export type Incarnation = number;
 
-export type OrderStatus = "running" | "rolling_back" | "rollback_incomplete" | "completed" | "failed";
+/** Every status, in the sequence of an order's life. */
+export const ORDER_STATUSES = [
+  /** Its first step starts later. */
+  "scheduled",
+  "running",
+  /** Its step has been done on our side and waits for a signal from outside. */
+  "waiting",
+  "paused",
+  "rolling_back",
+  /** A rollback has used up its attempts: it waits for an operator. */
+  "rollback_incomplete",
+  "completed",
+  "failed",
+  "canceled",
+] as const;
+
+export type OrderStatus = (typeof ORDER_STATUSES)[number];
+
+/** JSON as text. */
+export type JsonText = string;
+
+/** What is known of the work of a step that has not completed. */
+export type Outcome = "not_done" | "unknown";
+
+/** A step whose work a former order did, and that this one goes on from. */
+export interface CarriedStep {
+  readonly stepName: string;
+  readonly result: JsonText | null;
+}
 
 /** What happened to an order. The first is always `created`. */
 export type OrderEvent =
-  /** The order exists and its first step has started. */
-  | { readonly kind: "created"; readonly atMs: number; readonly owner: Incarnation; readonly stepName: string }
-  /** The running step ended well; the named one has started, or (null) the order is completed. */
-  | { readonly kind: "step_completed"; readonly atMs: number; readonly nextStepName: string | null }
+  /** The order exists, and its first step (that is not carried over) has started, unless it starts later. */
+  | {
+      readonly kind: "created";
+      readonly atMs: number;
+      readonly owner: Incarnation;
+      readonly stepName: string;
+      /** The step does not start before then. */
+      readonly startAtMs?: number;
+      /** The failed order that this one is made again from. */
+      readonly retryOf?: string;
+      /** The steps before `stepName`. */
+      readonly carried?: readonly CarriedStep[];
+    }
+  /** The time of a scheduled order has come: its step has started. */
+  | { readonly kind: "started"; readonly atMs: number; readonly stepName: string }
+  /** The step that the order was at ended well; the named one has started, or (null) the order is completed. */
+  | {
+      readonly kind: "step_completed";
+      readonly atMs: number;
+      readonly nextStepName: string | null;
+      readonly result?: JsonText;
+      /** Who completed it from outside, where it waited for a signal; then there is a result, too. */
+      readonly by?: string;
+    }
+  /** The step's run ended well; now the step waits for a signal, until the deadline or (null) for good. */
+  | {
+      readonly kind: "step_waiting";
+      readonly atMs: number;
+      readonly deadlineMs: number | null;
+      readonly result?: JsonText;
+    }
+  /** The signal came while the run of its step was under way: the step is complete as soon as that has ended. */
+  | { readonly kind: "signal_received"; readonly atMs: number; readonly result: JsonText; readonly by: string }
   /** An attempt of a run or a rollback failed and will be made again. */
-  | { readonly kind: "attempt_failed"; readonly atMs: number; readonly error: string; readonly retryAtMs: number }
-  /** The running step failed for good; that step's rollback has started, or (null) there is nothing to roll back. */
+  | {
+      readonly kind: "attempt_failed";
+      readonly atMs: number;
+      readonly error: string;
+      readonly retryAtMs: number;
+      /** This attempt, or one before it, may have done its work. */
+      readonly unknown?: true;
+    }
+  /** The step failed for good; that step's rollback has started, or (null) there is nothing to roll back. */
   | {
       readonly kind: "step_failed";
       readonly atMs: number;
       readonly error: string;
       readonly rollbackIndex: number | null;
+      readonly unknown?: true;
     }
-  /** The rollback ended well; that step's rollback has started, or (null) the order is failed, finally. */
+  /** The rollback ended well; that step's rollback has started, or (null) the order is failed or canceled, finally. */
   | { readonly kind: "step_rolled_back"; readonly atMs: number; readonly rollbackIndex: number | null }
   /** The rollback has used up its attempts; an operator must look. */
   | { readonly kind: "rollback_abandoned"; readonly atMs: number; readonly error: string }
+  /** An operator has the abandoned rollback tried again. */
+  | { readonly kind: "rollback_retried"; readonly atMs: number; readonly by: string }
+  /** An operator has undone the step by other means, or leaves it as it is. Then as after `step_rolled_back`. */
+  | {
+      readonly kind: "rollback_skipped";
+      readonly atMs: number;
+      readonly by: string;
+      readonly reason: string;
+      readonly rollbackIndex: number | null;
+    }
+  /** The order is to be canceled when the call that is under way has ended. */
+  | { readonly kind: "cancel_requested"; readonly atMs: number; readonly by: string; readonly reason: string | null }
+  /** The order, at no call, is canceled: that step's rollback has started, or (null) there is nothing to roll back. */
+  | {
+      readonly kind: "canceled";
+      readonly atMs: number;
+      readonly by: string;
+      readonly reason: string | null;
+      readonly rollbackIndex: number | null;
+    }
+  /** The call that a cancellation waited for has ended. Then as after `canceled`. */
+  | {
+      readonly kind: "step_canceled";
+      readonly atMs: number;
+      readonly rollbackIndex: number | null;
+      readonly outcome: "done" | Outcome;
+      readonly result?: JsonText;
+      readonly error?: string;
+    }
+  /** The order is to be paused when the call that is under way has ended. */
+  | { readonly kind: "pause_requested"; readonly atMs: number; readonly by: string }
+  | { readonly kind: "paused"; readonly atMs: number; readonly by: string }
+  | { readonly kind: "resumed"; readonly atMs: number; readonly by: string }
   /** Another incarnation owns the order now; a call that was under way is made again. */
   | {
       readonly kind: "owner_changed";
@@ -41,6 +140,9 @@ export type OrderEvent =
       readonly callBegun?: false;
     };
 
+/** An event of an order that exists. */
+export type LaterEvent = Exclude<OrderEvent, { kind: "created" }>;
+
 /** The call that an order is at: a step's run or rollback. */
 export interface CurrentCall {
   /** Position of the step in its pipeline. */
@@ -49,17 +151,41 @@ export interface CurrentCall {
   readonly attempt: number;
   /** How many attempts of it failed by themselves; those that a crash cut short don't count. */
   readonly failures: number;
+  /** When the first attempt could begin. */
+  readonly sinceMs: number;
   /** Not to be called before then; null: at once. */
   readonly notBeforeMs: number | null;
+  /** A former attempt timed out, was cut short or broke off: it may have done its work. */
+  readonly isUnknown: boolean;
+  /** The signal that this step would wait for has come already. */
+  readonly signal: { readonly result: JsonText; readonly by: string } | null;
 }
+
+/** How an order that is rolled back ends, and since when it is known. */
+export interface Ending {
+  readonly status: "failed" | "canceled";
+  readonly sinceMs: number;
+}
+
+/** States that a pause can hold. */
+export type PausableState =
+  | { readonly status: "scheduled"; readonly startAtMs: number; readonly stepName: string }
+  | { readonly status: "running"; readonly call: CurrentCall }
+  | {
+      readonly status: "waiting";
+      readonly stepIndex: number;
+      readonly sinceMs: number;
+      readonly deadlineMs: number | null;
+    }
+  | { readonly status: "rolling_back"; readonly ending: Ending; readonly call: CurrentCall };
 
 /** Where an order is in its life. */
 export type OrderState =
-  | { readonly status: "running"; readonly call: CurrentCall }
-  | { readonly status: "rolling_back"; readonly failTimeMs: number; readonly call: CurrentCall }
-  | { readonly status: "rollback_incomplete"; readonly failTimeMs: number; readonly stepIndex: number }
+  | PausableState
+  | { readonly status: "paused"; readonly held: PausableState }
+  | { readonly status: "rollback_incomplete"; readonly ending: Ending; readonly stepIndex: number }
   | { readonly status: "completed"; readonly completeTimeMs: number }
-  | { readonly status: "failed"; readonly failTimeMs: number; readonly completeTimeMs: number };
+  | { readonly status: "failed" | "canceled"; readonly ending: Ending; readonly completeTimeMs: number };
 
 /** A step that has started. */
 export interface StepRecord {
@@ -67,10 +193,26 @@ export interface StepRecord {
   readonly startTimeMs: number;
   readonly completeTimeMs: number | null;
   readonly rollbackTimeMs: number | null;
-  /** Calls of its run so far. */
+  /** Calls of its run so far; 0 for a step that was carried over. */
   readonly attempts: number;
   /** What its last failed attempt said, of the run or, later, of the rollback. */
   readonly error: string | null;
+  /** What its run or, where it waited, its signal gave. */
+  readonly result: JsonText | null;
+  /** Null while it goes on; what is known of its work, afterwards. */
+  readonly outcome: "done" | Outcome | null;
+  /** Who did by hand what its steps would have done: completed it, or left its rollback out. */
+  readonly by: string | null;
+  /** Why its rollback was left out. */
+  readonly skipReason: string | null;
+}
+
+/** What people did to an order, for the record. */
+export interface Intervention {
+  readonly action: "cancel" | "pause" | "resume" | "retry" | "skip" | "complete";
+  readonly atMs: number;
+  readonly by: string;
+  readonly reason: string | null;
 }
 
 export interface Order {
@@ -80,91 +222,163 @@ export interface Order {
   readonly changeTimeMs: number;
   readonly owner: Incarnation;
   readonly revision: number;
+  /** Grows with every change of owner: the revision at which the present one became it. */
+  readonly fence: number;
   readonly state: OrderState;
+  /** What happens when the call under way has ended (invariant 4). */
+  readonly asked: "pause" | "cancel" | null;
   /** The steps that have started, in the order of the pipeline. */
   readonly steps: readonly StepRecord[];
+  readonly retryOf: string | null;
 }
 
 /** Whether the order's life has ended: nothing changes it any more. */
 export function isFinal(status: OrderStatus): boolean {
-  return status === "completed" || status === "failed";
+  return status === "completed" || status === "failed" || status === "canceled";
+}
+
+/** The call that an order is at, or null. A paused order is at none. */
+export function currentCall({ state }: Order): CurrentCall | null {
+  return state.status === "running" || state.status === "rolling_back" ? state.call : null;
 }
 
 /** The order that the event `created` makes. */
 export function createdOrder(orderId: string, event: Extract<OrderEvent, { kind: "created" }>): Order {
+  const { atMs, carried = NO_STEPS, startAtMs, stepName } = event;
+  const steps = carried.map((step) => carriedStep(step, atMs));
+  const isLater = startAtMs !== undefined;
+  if (!isLater) steps.push(startedStep(stepName, atMs));
   return {
     orderId,
-    startTimeMs: event.atMs,
-    changeTimeMs: event.atMs,
+    startTimeMs: atMs,
+    changeTimeMs: atMs,
     owner: event.owner,
     revision: 1,
-    state: { status: "running", call: firstCall(0) },
-    steps: [startedStep(event.stepName, event.atMs)],
+    fence: 1,
+    state: isLater
+      ? { status: "scheduled", startAtMs, stepName }
+      : { status: "running", call: firstCall(carried.length, atMs) },
+    asked: null,
+    steps,
+    retryOf: event.retryOf ?? null,
   };
 }
+
+const NO_STEPS: readonly CarriedStep[] = [];
 
 /**
  * The order after an event.
  * @throws Error when the event can't follow: the history is damaged or the caller is wrong
  */
-export function evolve(order: Order, event: Exclude<OrderEvent, { kind: "created" }>): Order {
+export function evolve(order: Order, event: LaterEvent): Order {
   const { state } = order;
   const atMs = Math.max(event.atMs, order.changeTimeMs);
-  const next = (to: OrderState, steps: readonly StepRecord[] = order.steps): Order => ({
-    orderId: order.orderId,
-    startTimeMs: order.startTimeMs,
-    changeTimeMs: atMs,
-    owner: order.owner,
-    revision: order.revision + 1,
-    state: to,
-    steps,
-  });
-
   switch (event.kind) {
+    case "started": {
+      if (state.status !== "scheduled") break;
+      const steps = [...order.steps, startedStep(event.stepName, atMs)];
+      return after(order, atMs, { status: "running", call: firstCall(order.steps.length, atMs) }, steps);
+    }
     case "step_completed": {
-      if (state.status !== "running") break;
-      const steps = withStep(order.steps, state.call.stepIndex, { completeTimeMs: atMs });
-      if (event.nextStepName === null) return next({ status: "completed", completeTimeMs: atMs }, steps);
+      const waiting = state.status === "paused" ? state.held : state;
+      const stepIndex =
+        state.status === "running" ? state.call.stepIndex : waiting.status === "waiting" ? waiting.stepIndex : null;
+      if (stepIndex === null || order.asked === "cancel") break;
+      const { result, by } = event;
+      const steps = withStep(order.steps, stepIndex, { completeTimeMs: atMs, result, by, outcome: "done" });
+      if (event.nextStepName === null) return after(order, atMs, { status: "completed", completeTimeMs: atMs }, steps);
       steps.push(startedStep(event.nextStepName, atMs));
-      return next({ status: "running", call: firstCall(state.call.stepIndex + 1) }, steps);
+      return after(order, atMs, heldAgain(state, { status: "running", call: firstCall(stepIndex + 1, atMs) }), steps);
+    }
+    case "step_waiting": {
+      if (state.status !== "running" || order.asked === "cancel") break;
+      const { stepIndex } = state.call;
+      const steps = withStep(order.steps, stepIndex, { result: event.result });
+      return after(order, atMs, { status: "waiting", stepIndex, sinceMs: atMs, deadlineMs: event.deadlineMs }, steps);
+    }
+    case "signal_received": {
+      const at = state.status === "paused" ? state.held : state;
+      if (at.status !== "running") break;
+      const call = { ...at.call, signal: { result: event.result, by: event.by } };
+      return during(order, atMs, heldAgain(state, { status: "running", call }), order.asked);
     }
     case "attempt_failed": {
-      if (state.status !== "running" && state.status !== "rolling_back") break;
-      const { stepIndex, attempt, failures } = state.call;
-      const call = { stepIndex, attempt: attempt + 1, failures: failures + 1, notBeforeMs: event.retryAtMs };
-      const attempts = state.status === "running" ? { attempts: call.attempt } : {};
-      return next({ ...state, call }, withStep(order.steps, stepIndex, { error: event.error, ...attempts }));
+      if ((state.status !== "running" && state.status !== "rolling_back") || order.asked === "cancel") break;
+      const { call } = state;
+      const isUnknown = event.unknown === true;
+      const again = {
+        ...call,
+        attempt: call.attempt + 1,
+        failures: call.failures + 1,
+        notBeforeMs: event.retryAtMs,
+        isUnknown,
+      };
+      const attempts = state.status === "running" ? again.attempt : undefined;
+      const steps = withStep(order.steps, call.stepIndex, { error: event.error, attempts });
+      return after(order, atMs, { ...state, call: again }, steps);
     }
     case "step_failed": {
-      if (state.status !== "running") break;
-      const steps = withStep(order.steps, state.call.stepIndex, { error: event.error });
-      return next(rollbackState(event.rollbackIndex, atMs, atMs), steps);
+      const stepIndex =
+        state.status === "running" ? state.call.stepIndex : state.status === "waiting" ? state.stepIndex : null;
+      if (stepIndex === null || order.asked === "cancel") break;
+      const outcome = event.unknown === true ? "unknown" : "not_done";
+      const steps = withStep(order.steps, stepIndex, { error: event.error, outcome });
+      return after(order, atMs, rollback(event.rollbackIndex, { status: "failed", sinceMs: atMs }, atMs), steps);
     }
     case "step_rolled_back": {
       if (state.status !== "rolling_back") break;
       const steps = withStep(order.steps, state.call.stepIndex, { rollbackTimeMs: atMs });
-      return next(rollbackState(event.rollbackIndex, state.failTimeMs, atMs), steps);
+      return after(order, atMs, rollback(event.rollbackIndex, state.ending, atMs), steps);
     }
     case "rollback_abandoned": {
       if (state.status !== "rolling_back") break;
-      const { stepIndex } = state.call;
-      const steps = withStep(order.steps, stepIndex, { error: event.error });
-      return next({ status: "rollback_incomplete", failTimeMs: state.failTimeMs, stepIndex }, steps);
+      const { ending, call } = state;
+      const steps = withStep(order.steps, call.stepIndex, { error: event.error });
+      return after(order, atMs, { status: "rollback_incomplete", ending, stepIndex: call.stepIndex }, steps);
     }
-    case "owner_changed": {
+    case "rollback_retried": {
+      if (state.status !== "rollback_incomplete") break;
+      return after(order, atMs, rollback(state.stepIndex, state.ending, atMs));
+    }
+    case "rollback_skipped": {
+      if (state.status !== "rollback_incomplete") break;
+      const { by, reason: skipReason } = event;
+      const steps = withStep(order.steps, state.stepIndex, { by, skipReason });
+      return after(order, atMs, rollback(event.rollbackIndex, state.ending, atMs), steps);
+    }
+    case "cancel_requested":
+      if (state.status !== "running" || order.asked === "cancel") break;
+      return during(order, atMs, state, "cancel");
+    case "canceled": {
+      const at = state.status === "paused" ? state.held : state;
+      if (at.status !== "scheduled" && at.status !== "running" && at.status !== "waiting") break;
+      if (order.asked === "cancel") break;
+      const ending = { status: "canceled", sinceMs: atMs } as const;
+      const steps = at.status === "scheduled" ? order.steps : endedStep(order.steps, at);
+      return { ...after(order, atMs, rollback(event.rollbackIndex, ending, atMs), steps), asked: null };
+    }
+    case "step_canceled": {
+      if (state.status !== "running" || order.asked !== "cancel") break;
+      const ending = { status: "canceled", sinceMs: atMs } as const;
+      const { outcome, result, error } = event;
+      const completeTimeMs = outcome === "done" ? atMs : undefined;
+      const steps = withStep(order.steps, state.call.stepIndex, { outcome, result, error, completeTimeMs });
+      return { ...after(order, atMs, rollback(event.rollbackIndex, ending, atMs), steps), asked: null };
+    }
+    case "pause_requested":
+      if ((state.status !== "running" && state.status !== "rolling_back") || order.asked !== null) break;
+      return during(order, atMs, state, "pause");
+    case "paused":
+      if (!isPausable(state) || order.asked !== null) break;
+      return after(order, atMs, { status: "paused", held: state });
+    case "resumed":
+      // One that was still to be paused goes on as if nothing had been asked.
+      if (order.asked === "pause") return during(order, atMs, state, null);
+      if (state.status !== "paused") break;
+      return after(order, atMs, resumedState(state.held, atMs));
+    case "owner_changed":
       if (isFinal(state.status)) break;
-      const taken = { ...next(state), owner: event.owner };
-      if (state.status !== "running" && state.status !== "rolling_back") return taken;
-      // A call that may have been under way is made again, and that is another attempt. Whether one that was due later had begun, the
-      // clocks of two nodes can't tell: it still waits for what is left, and counts as another attempt, too.
-      if (event.callBegun === false) return taken;
-      const { call } = state;
-      const notBeforeMs = call.notBeforeMs !== null && call.notBeforeMs > atMs ? call.notBeforeMs : null;
-      const again = { ...call, attempt: call.attempt + 1, notBeforeMs };
-      const steps =
-        state.status === "running" ? withStep(order.steps, call.stepIndex, { attempts: again.attempt }) : order.steps;
-      return { ...taken, state: { ...state, call: again }, steps };
-    }
+      return ownerChanged(order, event, atMs);
   }
   throw new Error(`order ${order.orderId}: ${event.kind} can't follow revision ${order.revision} (${state.status})`);
 }
@@ -188,21 +402,133 @@ export function replay(orderId: string, history: readonly OrderEvent[]): Order {
   return order;
 }
 
-function rollbackState(rollbackIndex: number | null, failTimeMs: number, atMs: number): OrderState {
-  return rollbackIndex === null
-    ? { status: "failed", failTimeMs, completeTimeMs: atMs }
-    : { status: "rolling_back", failTimeMs, call: firstCall(rollbackIndex) };
+/** What people did to an order. */
+export function interventionsOf(history: readonly OrderEvent[]): Intervention[] {
+  return history.flatMap((event): Intervention[] => {
+    const did = (action: Intervention["action"], by: string, reason: string | null = null): Intervention[] => [
+      { action, atMs: event.atMs, by, reason },
+    ];
+    switch (event.kind) {
+      case "cancel_requested":
+      case "canceled":
+        return did("cancel", event.by, event.reason);
+      case "pause_requested":
+      case "paused":
+        return did("pause", event.by);
+      case "resumed":
+        return did("resume", event.by);
+      case "rollback_retried":
+        return did("retry", event.by);
+      case "rollback_skipped":
+        return did("skip", event.by, event.reason);
+      case "signal_received":
+        return did("complete", event.by);
+      case "step_completed":
+        return event.by === undefined ? [] : did("complete", event.by);
+      default:
+        return [];
+    }
+  });
 }
 
-function firstCall(stepIndex: number): CurrentCall {
-  return { stepIndex, attempt: 1, failures: 0, notBeforeMs: null };
+function isPausable(state: OrderState): state is PausableState {
+  const { status } = state;
+  return status === "scheduled" || status === "running" || status === "waiting" || status === "rolling_back";
+}
+
+/** The next order. A pause that was asked for happens where the next state can be paused. */
+function after(order: Order, atMs: number, to: OrderState, steps: readonly StepRecord[] = order.steps): Order {
+  const pauses = order.asked === "pause";
+  return {
+    orderId: order.orderId,
+    startTimeMs: order.startTimeMs,
+    changeTimeMs: atMs,
+    owner: order.owner,
+    revision: order.revision + 1,
+    fence: order.fence,
+    state: pauses && isPausable(to) ? { status: "paused", held: to } : to,
+    asked: pauses ? null : order.asked,
+    steps,
+    retryOf: order.retryOf,
+  };
+}
+
+/** The next order, while its call goes on: what was asked still waits for that. */
+function during(order: Order, atMs: number, state: OrderState, asked: Order["asked"]): Order {
+  return { ...order, changeTimeMs: atMs, revision: order.revision + 1, state, asked };
+}
+
+/** The time of a pause does not count against the deadline of its call's retries. */
+function resumedState(held: PausableState, atMs: number): PausableState {
+  return held.status === "running" || held.status === "rolling_back"
+    ? { ...held, call: { ...held.call, sinceMs: atMs } }
+    : held;
+}
+
+/** A paused order stays paused, whatever is recorded meanwhile. */
+function heldAgain(before: OrderState, to: PausableState): OrderState {
+  return before.status === "paused" ? { status: "paused", held: to } : to;
+}
+
+function ownerChanged(order: Order, event: Extract<OrderEvent, { kind: "owner_changed" }>, atMs: number): Order {
+  const { state } = order;
+  const taken = { ...after(order, atMs, state), owner: event.owner, fence: order.revision + 1 };
+  if (state.status !== "running" && state.status !== "rolling_back") return taken;
+  // A call that may have been under way is made again, and that is another attempt. Whether one that was due later had begun, the
+  // clocks of two nodes can't tell: it still waits for what is left, and counts as another attempt, too.
+  if (event.callBegun === false) return taken;
+  const { call } = state;
+  const notBeforeMs = call.notBeforeMs !== null && call.notBeforeMs > atMs ? call.notBeforeMs : null;
+  const again = { ...call, attempt: call.attempt + 1, notBeforeMs, isUnknown: true };
+  const steps =
+    state.status === "running" ? withStep(order.steps, call.stepIndex, { attempts: again.attempt }) : order.steps;
+  const to = { ...state, call: again };
+  return { ...taken, state: taken.state.status === "paused" ? { status: "paused", held: to } : to, steps };
+}
+
+/** The steps after the present one was ended from outside: what a call that broke off has done isn't known. */
+function endedStep(
+  steps: readonly StepRecord[],
+  at: Extract<PausableState, { status: "running" | "waiting" }>,
+): readonly StepRecord[] {
+  const [stepIndex, isUnknown] =
+    at.status === "running" ? [at.call.stepIndex, at.call.isUnknown] : [at.stepIndex, false];
+  return withStep(steps, stepIndex, { outcome: isUnknown ? "unknown" : "not_done" });
+}
+
+function rollback(rollbackIndex: number | null, ending: Ending, atMs: number): OrderState {
+  return rollbackIndex === null
+    ? { status: ending.status, ending, completeTimeMs: atMs }
+    : { status: "rolling_back", ending, call: firstCall(rollbackIndex, atMs) };
+}
+
+function firstCall(stepIndex: number, sinceMs: number): CurrentCall {
+  return { stepIndex, attempt: 1, failures: 0, sinceMs, notBeforeMs: null, isUnknown: false, signal: null };
 }
 
 function startedStep(name: string, startTimeMs: number): StepRecord {
-  return { name, startTimeMs, completeTimeMs: null, rollbackTimeMs: null, attempts: 1, error: null };
+  return {
+    name,
+    startTimeMs,
+    completeTimeMs: null,
+    rollbackTimeMs: null,
+    attempts: 1,
+    error: null,
+    result: null,
+    outcome: null,
+    by: null,
+    skipReason: null,
+  };
 }
 
-function withStep(steps: readonly StepRecord[], index: number, change: Partial<StepRecord>): StepRecord[] {
+function carriedStep({ stepName, result }: CarriedStep, atMs: number): StepRecord {
+  return { ...startedStep(stepName, atMs), completeTimeMs: atMs, attempts: 0, result, outcome: "done" };
+}
+
+/** What is undefined stays. */
+type StepChange = { readonly [Field in keyof StepRecord]?: StepRecord[Field] | undefined };
+
+function withStep(steps: readonly StepRecord[], index: number, change: StepChange): StepRecord[] {
   const step = steps[index];
   if (step === undefined) throw new Error(`step ${index} has not started`);
   const changed = steps.slice();
@@ -214,6 +540,10 @@ function withStep(steps: readonly StepRecord[], index: number, change: Partial<S
     rollbackTimeMs: change.rollbackTimeMs === undefined ? step.rollbackTimeMs : change.rollbackTimeMs,
     attempts: change.attempts ?? step.attempts,
     error: change.error === undefined ? step.error : change.error,
+    result: change.result === undefined ? step.result : change.result,
+    outcome: change.outcome === undefined ? step.outcome : change.outcome,
+    by: change.by === undefined ? step.by : change.by,
+    skipReason: change.skipReason === undefined ? step.skipReason : change.skipReason,
   };
   return changed;
 }

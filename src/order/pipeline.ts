@@ -1,73 +1,128 @@
 /**
- * What a pipeline is: a named, versioned list of steps, as a value. The engine runs whatever pipeline it is given.
+ * What a pipeline is: a named, versioned list of steps, as a value. The engine runs whatever pipeline it is given. People write
+ * theirs with definePipeline (pipelines/define-pipeline.ts) or in YAML; this is what both become.
  */
 import type { RetryPolicy } from "./retry.ts";
 
 /** A JSON object, as an order's body is. */
 export type JsonObject = { readonly [key: string]: unknown };
 
-/** What a step's `run` and `rollback` are given. Fresh for each attempt: what an attempt does to it, no other sees. */
-export interface StepContext {
+/** Lines for the service's log, with the order and the step beside them. */
+export interface StepLog {
+  debug(message: string): void;
+  info(message: string): void;
+  warn(message: string): void;
+  error(message: string): void;
+}
+
+/** What a step's functions are given. Fresh for each attempt: what an attempt does to it, no other sees. */
+export interface StepContext<Body = JsonObject, Results = JsonObject> {
   /** The order this attempt belongs to. */
   readonly order: { readonly orderId: string; readonly user: string };
   /** The order's body, parsed anew for each attempt. */
-  readonly body: JsonObject;
+  readonly body: Body;
+  /** What the steps before this one have returned, by their names. */
+  readonly results: Results;
   /** Which call of this run or rollback it is, from 1. */
   readonly attempt: number;
   /** The same for all attempts of this run (or rollback), on whatever node: a receiver that honours it acts once. */
   readonly idempotencyKey: string;
-  /** Aborts when the attempt times out or the node gives it up. */
+  /** Grows with every change of the order's owner: a receiver that has seen a higher one can refuse this. */
+  readonly fence: number;
+  /** Aborts when the attempt times out, the order is canceled or the node gives it up. */
   readonly signal: AbortSignal;
+  readonly log: StepLog;
+}
+
+/** What a rollback is given. */
+export interface RollbackContext<Body = JsonObject, Results = JsonObject, Result = unknown> extends StepContext<
+  Body,
+  Results
+> {
+  /** What the step's own run has returned; undefined where it did not complete, or returned nothing. */
+  readonly result: Result | undefined;
+}
+
+/** What is found out about work that may have been done. */
+export type Verification = { readonly done: true; readonly result?: unknown } | { readonly done: false };
+
+/** How many calls of a step may be under way at once: on each node, or together on all nodes of the cluster. */
+export interface ConcurrencyLimit {
+  readonly scope: "node" | "cluster";
+  readonly callsMax: number;
 }
 
 /** One unit of work and, where it can be undone, its undoing. */
-export interface StepDefinition {
+export interface Step {
   /** Unique in its pipeline; shown to users. */
   readonly name: string;
-  /** Does the work. Returning (or resolving) is success; throwing is failure, for good if it throws PermanentError. */
+  /** Does the work. Returning (or resolving) is success; throwing is failure, for good if it throws `permanent(…)`. */
   run(context: StepContext): unknown;
   /** Undoes the work, also work that was only partly done. Absent: there is nothing to undo. */
-  rollback?(context: StepContext): unknown;
-  /** How run and rollback are retried. Default: DEFAULT_RETRY. */
-  readonly retry?: RetryPolicy;
-  /** An attempt that takes longer counts as failed. Absent: no limit. */
-  readonly timeoutMs?: number;
+  rollback?(context: RollbackContext): unknown;
+  /** Asked before an attempt that follows one of which nobody knows what it did. Absent: it is made again, with the same key. */
+  verify?(context: StepContext): unknown;
+  /** How run and rollback are retried. */
+  readonly retry: RetryPolicy;
+  /** An attempt that takes longer counts as failed, and what it did as unknown. */
+  readonly timeoutMs: number;
+  /** Null: no limit. */
+  readonly concurrency: ConcurrencyLimit | null;
+  /** The point of no return: once it has completed, the order only goes forward. */
+  readonly isCommit: boolean;
+  /** After its run the step waits for a signal from outside. Null: it doesn't. */
+  readonly wait: WaitLimit | null;
 }
 
-/** A named list of steps. Make it with definePipeline. */
+export interface WaitLimit {
+  /** The step has failed when no signal came within it; null: it waits for good. */
+  readonly deadlineMs: number | null;
+}
+
+/** Finds out whether a body is one for the pipeline. */
+export type BodyCheck = (body: JsonObject) => Promise<BodyFinding> | BodyFinding;
+
+export type BodyFinding =
+  /** `body`: what the steps are given, which may have defaults filled in. */
+  | { readonly kind: "accepted"; readonly body: JsonObject }
+  | { readonly kind: "refused"; readonly issues: readonly BodyIssue[] };
+
+export interface BodyIssue {
+  /** Where in the body, as a JSON Pointer (RFC 6901); "" is the body itself. */
+  readonly pointer: string;
+  readonly message: string;
+}
+
+/** A named list of steps. */
 export interface Pipeline {
   readonly name: string;
   readonly version: number;
-  readonly steps: readonly StepDefinition[];
-}
-
-/** Thrown by a step to say that another attempt can't help. */
-export class PermanentError extends Error {
-  override readonly name = "PermanentError";
+  readonly steps: readonly Step[];
+  /** Null: any JSON object will do. */
+  readonly checkBody: BodyCheck | null;
 }
 
 /** Names that the order's view uses for its ends; no step may have them. */
-const RESERVED_STEP_NAMES: ReadonlySet<string> = new Set(["Completed", "Failed"]);
+export const RESERVED_STEP_NAMES: ReadonlySet<string> = new Set(["Completed", "Failed", "Canceled"]);
+
+/** How orders and people name a pipeline with its version. */
+export function pipelineLabel({ name, version }: Pick<Pipeline, "name" | "version">): string {
+  return `${name} v${version}`;
+}
 
 /**
- * Checks a pipeline and returns it frozen.
- * @throws TypeError naming the pipeline and what is wrong with it
+ * What must not change under orders that are under way: names and order of the steps, and what rolls back, waits and commits. Two
+ * pipelines of one name and version with different shapes are two pipelines.
  */
-export function definePipeline(pipeline: Pipeline): Pipeline {
-  const fail = (what: string): never => {
-    throw new TypeError(`pipeline "${pipeline.name}": ${what}`);
-  };
-  if (pipeline.name === "") fail("the name is empty");
-  if (!Number.isInteger(pipeline.version) || pipeline.version < 1) fail("the version is not a whole number from 1");
-  if (pipeline.steps.length === 0) fail("it has no steps");
-  const names = new Set<string>();
-  for (const { name } of pipeline.steps) {
-    if (name === "") fail("a step has an empty name");
-    if (RESERVED_STEP_NAMES.has(name)) fail(`"${name}" is the name of an order's end, not of a step`);
-    if (names.has(name)) fail(`two steps are named "${name}"`);
-    names.add(name);
-  }
-  return Object.freeze({ ...pipeline, steps: Object.freeze([...pipeline.steps]) });
+export function pipelineShape({ steps }: Pipeline): string {
+  return JSON.stringify(
+    steps.map((step) => [
+      step.name,
+      ...(step.rollback === undefined ? [] : ["rollback"]),
+      ...(step.isCommit ? ["commit"] : []),
+      ...(step.wait === null ? [] : ["wait"]),
+    ]),
+  );
 }
 
 /** The key that all attempts of one run or rollback carry (guarantee G4). */

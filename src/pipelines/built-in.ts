@@ -1,6 +1,8 @@
 /** The pipeline that a node runs when it is given none: four steps that simulate work. */
 import { setTimeout as delay } from "node:timers/promises";
-import { definePipeline, PermanentError, type Pipeline, type StepContext } from "../order/pipeline.ts";
+import type { BodyFinding, JsonObject, Pipeline, StepContext } from "../order/pipeline.ts";
+import { permanent } from "../order/step-error.ts";
+import { buildPipeline } from "./define-pipeline.ts";
 
 export interface BuiltInOptions {
   /** How long each step takes. */
@@ -14,20 +16,37 @@ export interface BuiltInOptions {
 /** Its steps, in their order. */
 export const BUILT_IN_STEPS: readonly string[] = ["Scheduling", "Pre-Processing", "Processing", "Post-Processing"];
 
+/** How long a step may take beyond the time that it is to take. */
+const TIMEOUT_MARGIN_MS = 60_000;
+
+const TIMEOUT_MS_MAX = 2 ** 31 - 1;
+
 /** Each step waits, then fails if the order's body says `{"fail_at":"<step name>"}`, or by chance. A rollback does nothing. */
 export function builtInPipeline({ stepTimeMs, failureRate, random }: BuiltInOptions): Pipeline {
   const outcome = (stepName: string, context: StepContext): void => {
-    if (context.body["fail_at"] === stepName) throw new PermanentError(`the order asks to fail at ${stepName}`);
-    if (failureRate > 0 && random() < failureRate) throw new PermanentError("failed by chance (--failure-rate)");
+    if (context.body["fail_at"] === stepName) throw permanent(`the order asks to fail at ${stepName}`);
+    if (failureRate > 0 && random() < failureRate) throw permanent("failed by chance (--failure-rate)");
   };
-  return definePipeline({
+  const pipeline = buildPipeline({
     name: "default",
     version: 1,
     steps: BUILT_IN_STEPS.map((name) => ({
       name,
-      run: (context) =>
+      timeout: Math.min(stepTimeMs + TIMEOUT_MARGIN_MS, TIMEOUT_MS_MAX),
+      run: (context: StepContext) =>
         stepTimeMs === 0 ? outcome(name, context) : delay(stepTimeMs).then(() => outcome(name, context)),
       rollback: () => undefined,
     })),
   });
+  return { ...pipeline, checkBody };
+}
+
+/** A step that is misspelt would fail nowhere, and nobody would know why. */
+function checkBody(body: JsonObject): BodyFinding {
+  const failAt = body["fail_at"];
+  if (failAt === undefined || (typeof failAt === "string" && BUILT_IN_STEPS.includes(failAt))) {
+    return { kind: "accepted", body };
+  }
+  const message = `must be the name of a step: ${BUILT_IN_STEPS.join(", ")}`;
+  return { kind: "refused", issues: [{ pointer: "/fail_at", message }] };
 }

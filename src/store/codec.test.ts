@@ -13,14 +13,52 @@ const owner = fc.nat();
 const record = <T>(model: { [K in keyof T]: fc.Arbitrary<T[K]> }): fc.Arbitrary<T> =>
   fc.record(model, { noNullPrototype: true });
 
+/** JSON as a step's result is kept: what JSON.stringify makes. */
+const json = fc.jsonValue().map((value) => JSON.stringify(value));
+const maybe = <T>(name: string, value: fc.Arbitrary<T>): fc.Arbitrary<object> =>
+  fc.option(value, { nil: null }).map((each) => (each === null ? {} : { [name]: each }));
+/** An event with properties that it may lack. */
+const eventOf = (event: fc.Arbitrary<object>, ...more: fc.Arbitrary<object>[]): fc.Arbitrary<OrderEvent> =>
+  fc.tuple(event, ...more).map((parts) => Object.assign({}, ...(parts as object[])) as OrderEvent);
+
+const nextStepName = fc.option(text, { nil: null });
+const reason = fc.option(text, { nil: null });
+const unknown = maybe("unknown", fc.constant(true));
+const result = maybe("result", json);
+const kind = <Kind extends OrderEvent["kind"]>(name: Kind): fc.Arbitrary<Kind> => fc.constant(name);
+const carried = fc.array(record({ stepName: text, result: fc.option(json, { nil: null }) }), { minLength: 1 });
+
 const events: fc.Arbitrary<OrderEvent> = fc.oneof(
-  record({ kind: fc.constant("created" as const), atMs, owner, stepName: text }),
-  record({ kind: fc.constant("step_completed" as const), atMs, nextStepName: fc.option(text, { nil: null }) }),
-  record({ kind: fc.constant("attempt_failed" as const), atMs, error: text, retryAtMs: atMs }),
-  record({ kind: fc.constant("step_failed" as const), atMs, error: text, rollbackIndex: index }),
-  record({ kind: fc.constant("step_rolled_back" as const), atMs, rollbackIndex: index }),
-  record({ kind: fc.constant("rollback_abandoned" as const), atMs, error: text }),
-  record({ kind: fc.constant("owner_changed" as const), atMs, owner }),
+  eventOf(
+    record({ kind: kind("created"), atMs, owner, stepName: text }),
+    maybe("startAtMs", atMs),
+    maybe("retryOf", text),
+    maybe("carried", carried),
+  ),
+  record({ kind: kind("started"), atMs, stepName: text }),
+  eventOf(record({ kind: kind("step_completed"), atMs, nextStepName }), result),
+  record({ kind: kind("step_completed"), atMs, nextStepName, result: json, by: text }),
+  eventOf(record({ kind: kind("step_waiting"), atMs, deadlineMs: index }), result),
+  record({ kind: kind("signal_received"), atMs, result: json, by: text }),
+  eventOf(record({ kind: kind("attempt_failed"), atMs, error: text, retryAtMs: atMs }), unknown),
+  eventOf(record({ kind: kind("step_failed"), atMs, error: text, rollbackIndex: index }), unknown),
+  record({ kind: kind("step_rolled_back"), atMs, rollbackIndex: index }),
+  record({ kind: kind("rollback_abandoned"), atMs, error: text }),
+  record({ kind: fc.constantFrom("rollback_retried", "pause_requested", "paused", "resumed"), atMs, by: text }),
+  record({ kind: kind("rollback_skipped"), atMs, by: text, reason: text, rollbackIndex: index }),
+  record({ kind: kind("cancel_requested"), atMs, by: text, reason }),
+  record({ kind: kind("canceled"), atMs, by: text, reason, rollbackIndex: index }),
+  eventOf(
+    record({
+      kind: kind("step_canceled"),
+      atMs,
+      rollbackIndex: index,
+      outcome: fc.constantFrom("done", "not_done", "unknown"),
+    }),
+    result,
+    maybe("error", text),
+  ),
+  eventOf(record({ kind: kind("owner_changed"), atMs, owner }), maybe("callBegun", fc.constant(false))),
 );
 
 test("a history written event by event is read back as it was, whatever its texts hold", () => {

@@ -2,30 +2,81 @@
  * Events as text: one compact JSON array each, joined by commas, so that a store can append to a history without reading
  * it, and a person can read it in the database.
  *
- *     ["created",1700000000000,1,"Scheduling"],["step_completed",1700000005000,"Pre-Processing"]
+ *     ["created",1700000000000,1,"Scheduling"],["step_completed",1700000005000,"Pre-Processing",{"id":7}]
+ *
+ * A step's result stands in it as it is, for it is JSON already. What is usually absent comes last.
  */
-import type { OrderEvent, OrderStatus } from "../order/order.ts";
+import {
+  type CarriedStep,
+  type JsonText,
+  type Outcome,
+  ORDER_STATUSES,
+  type OrderEvent,
+  type OrderStatus,
+} from "../order/order.ts";
 
 /** One event as text, without separators. */
 export function encodeEvent(event: OrderEvent): string {
-  switch (event.kind) {
+  const { kind, atMs } = event;
+  switch (kind) {
     case "created":
-      return `["created",${event.atMs},${event.owner},${JSON.stringify(event.stepName)}]`;
-    case "step_completed":
-      return event.nextStepName === null
-        ? `["step_completed",${event.atMs}]`
-        : `["step_completed",${event.atMs},${JSON.stringify(event.nextStepName)}]`;
+      return `["created",${atMs},${event.owner},${quoted(event.stepName)}${createdMore(event)}]`;
+    case "started":
+      return `["started",${atMs},${quoted(event.stepName)}]`;
+    case "step_completed": {
+      const { nextStepName, result, by } = event;
+      if (result !== undefined) return `["step_completed",${atMs},${quoted(nextStepName)},${result}${optional(by)}]`;
+      return nextStepName === null
+        ? `["step_completed",${atMs}]`
+        : `["step_completed",${atMs},${quoted(nextStepName)}]`;
+    }
+    case "step_waiting":
+      return `["step_waiting",${atMs},${event.deadlineMs}${raw(event.result)}]`;
+    case "signal_received":
+      return `["signal_received",${atMs},${quoted(event.by)},${event.result}]`;
     case "attempt_failed":
-      return `["attempt_failed",${event.atMs},${event.retryAtMs},${JSON.stringify(event.error)}]`;
+      return `["attempt_failed",${atMs},${event.retryAtMs},${quoted(event.error)}${optional(event.unknown)}]`;
     case "step_failed":
-      return `["step_failed",${event.atMs},${event.rollbackIndex},${JSON.stringify(event.error)}]`;
+      return `["step_failed",${atMs},${event.rollbackIndex},${quoted(event.error)}${optional(event.unknown)}]`;
     case "step_rolled_back":
-      return `["step_rolled_back",${event.atMs},${event.rollbackIndex}]`;
+      return `["step_rolled_back",${atMs},${event.rollbackIndex}]`;
     case "rollback_abandoned":
-      return `["rollback_abandoned",${event.atMs},${JSON.stringify(event.error)}]`;
+      return `["rollback_abandoned",${atMs},${quoted(event.error)}]`;
+    case "rollback_retried":
+    case "pause_requested":
+    case "paused":
+    case "resumed":
+      return `["${kind}",${atMs},${quoted(event.by)}]`;
+    case "rollback_skipped":
+      return `["rollback_skipped",${atMs},${event.rollbackIndex},${quoted(event.by)},${quoted(event.reason)}]`;
+    case "cancel_requested":
+      return `["cancel_requested",${atMs},${quoted(event.by)},${quoted(event.reason)}]`;
+    case "canceled":
+      return `["canceled",${atMs},${event.rollbackIndex},${quoted(event.by)},${quoted(event.reason)}]`;
+    case "step_canceled":
+      return `["step_canceled",${atMs},${event.rollbackIndex},"${event.outcome}",${quoted(event.error ?? null)}${raw(event.result)}]`;
     case "owner_changed":
-      return `["owner_changed",${event.atMs},${event.owner}${event.callBegun === false ? ",false" : ""}]`;
+      return `["owner_changed",${atMs},${event.owner}${optional(event.callBegun)}]`;
   }
+}
+
+function quoted(text: string | null): string {
+  return JSON.stringify(text);
+}
+
+function optional(value: string | boolean | undefined): string {
+  return value === undefined ? "" : `,${JSON.stringify(value)}`;
+}
+
+function raw(json: JsonText | undefined): string {
+  return json === undefined ? "" : `,${json}`;
+}
+
+/** What most orders don't have: when they start, which order they are made again from, and what they go on from. */
+function createdMore({ startAtMs, retryOf, carried }: Extract<OrderEvent, { kind: "created" }>): string {
+  if (startAtMs === undefined && retryOf === undefined && carried === undefined) return "";
+  const steps = carried?.map(({ stepName, result }) => `[${quoted(stepName)}${raw(result ?? undefined)}]`).join(",");
+  return `,${startAtMs ?? null},${quoted(retryOf ?? null)}${steps === undefined ? "" : `,[${steps}]`}`;
 }
 
 /**
@@ -40,39 +91,79 @@ export function decodeHistory(text: string): OrderEvent[] {
 
 function decodeEvent(entry: unknown): OrderEvent {
   if (!Array.isArray(entry)) throw new Error(`not an event: ${JSON.stringify(entry)}`);
-  const atMs = asNumber(entry[1]);
-  switch (entry[0]) {
+  const [kind, time, one, two, three, four] = entry as unknown[];
+  const atMs = asNumber(time);
+  switch (kind) {
     case "created":
-      return { kind: "created", atMs, owner: asNumber(entry[2]), stepName: asString(entry[3]) };
+      return decodeCreated(entry, atMs);
+    case "started":
+      return { kind, atMs, stepName: asString(one) };
     case "step_completed":
-      return { kind: "step_completed", atMs, nextStepName: entry.length < 3 ? null : asString(entry[2]) };
-    case "attempt_failed":
-      return { kind: "attempt_failed", atMs, retryAtMs: asNumber(entry[2]), error: asString(entry[3]) };
-    case "step_failed":
-      return { kind: "step_failed", atMs, rollbackIndex: asIndex(entry[2]), error: asString(entry[3]) };
-    case "step_rolled_back":
-      return { kind: "step_rolled_back", atMs, rollbackIndex: asIndex(entry[2]) };
-    case "rollback_abandoned":
-      return { kind: "rollback_abandoned", atMs, error: asString(entry[2]) };
-    case "owner_changed":
       return {
-        kind: "owner_changed",
+        kind,
         atMs,
-        owner: asNumber(entry[2]),
-        ...(entry[3] === false ? { callBegun: false } : {}),
+        nextStepName: one === undefined || one === null ? null : asString(one),
+        ...(entry.length < 4 ? {} : { result: JSON.stringify(two) }),
+        ...(three === undefined ? {} : { by: asString(three) }),
       };
+    case "step_waiting":
+      return { kind, atMs, deadlineMs: asIndex(one), ...(entry.length < 4 ? {} : { result: JSON.stringify(two) }) };
+    case "signal_received":
+      return { kind, atMs, by: asString(one), result: JSON.stringify(two) };
+    case "attempt_failed":
+      return { kind, atMs, retryAtMs: asNumber(one), error: asString(two), ...asUnknown(three) };
+    case "step_failed":
+      return { kind, atMs, rollbackIndex: asIndex(one), error: asString(two), ...asUnknown(three) };
+    case "step_rolled_back":
+      return { kind, atMs, rollbackIndex: asIndex(one) };
+    case "rollback_abandoned":
+      return { kind, atMs, error: asString(one) };
+    case "rollback_retried":
+    case "pause_requested":
+    case "paused":
+    case "resumed":
+      return { kind, atMs, by: asString(one) };
+    case "rollback_skipped":
+      return { kind, atMs, rollbackIndex: asIndex(one), by: asString(two), reason: asString(three) };
+    case "cancel_requested":
+      return { kind, atMs, by: asString(one), reason: asText(two) };
+    case "canceled":
+      return { kind, atMs, rollbackIndex: asIndex(one), by: asString(two), reason: asText(three) };
+    case "step_canceled":
+      return {
+        kind,
+        atMs,
+        rollbackIndex: asIndex(one),
+        outcome: asOutcome(two),
+        ...(three === null ? {} : { error: asString(three) }),
+        ...(entry.length < 6 ? {} : { result: JSON.stringify(four) }),
+      };
+    case "owner_changed":
+      return { kind, atMs, owner: asNumber(one), ...(two === false ? { callBegun: false } : {}) };
     default:
       throw new Error(`not an event: ${JSON.stringify(entry)}`);
   }
 }
 
-const STATUSES: ReadonlySet<string> = new Set<OrderStatus>([
-  "running",
-  "rolling_back",
-  "rollback_incomplete",
-  "completed",
-  "failed",
-]);
+function decodeCreated(entry: readonly unknown[], atMs: number): OrderEvent {
+  const [, , owner, stepName, startAtMs = null, retryOf = null, carried] = entry;
+  return {
+    kind: "created",
+    atMs,
+    owner: asNumber(owner),
+    stepName: asString(stepName),
+    ...(startAtMs === null ? {} : { startAtMs: asNumber(startAtMs) }),
+    ...(retryOf === null ? {} : { retryOf: asString(retryOf) }),
+    ...(Array.isArray(carried) ? { carried: carried.map(decodeCarried) } : {}),
+  };
+}
+
+function decodeCarried(entry: unknown): CarriedStep {
+  if (!Array.isArray(entry)) throw new Error(`not a step: ${JSON.stringify(entry)}`);
+  return { stepName: asString(entry[0]), result: entry.length < 2 ? null : JSON.stringify(entry[1]) };
+}
+
+const STATUSES: ReadonlySet<string> = new Set<string>(ORDER_STATUSES);
 
 /**
  * A status from its text.
@@ -99,4 +190,17 @@ function asString(value: unknown): string {
 
 function asIndex(value: unknown): number | null {
   return value === null ? null : asNumber(value);
+}
+
+function asText(value: unknown): string | null {
+  return value === null ? null : asString(value);
+}
+
+function asUnknown(value: unknown): { unknown?: true } {
+  return value === true ? { unknown: true } : {};
+}
+
+function asOutcome(value: unknown): "done" | Outcome {
+  if (value === "done" || value === "not_done" || value === "unknown") return value;
+  throw new Error(`not an outcome: ${JSON.stringify(value)}`);
 }

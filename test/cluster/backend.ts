@@ -96,7 +96,7 @@ async function redisBackend(t: TestContext): Promise<Backend> {
       const { revision, history, body, status, owner } = decodeOrder(text);
       const [, idempotencyKey] = JSON.parse(text.slice(0, text.indexOf("\n"))) as [string, string | null];
       // Kept beside the history are only who owns it, and whether it is final.
-      const isFinal = status === "completed" || status === "failed";
+      const isFinal = status === "completed" || status === "failed" || status === "canceled";
       const indexed = open.get(orderId);
       const shown =
         isFinal === (indexed === undefined) ? status : `${status} (${indexed === undefined ? "not " : ""}open)`;

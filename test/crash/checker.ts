@@ -181,6 +181,8 @@ function letterOf(event: OrderEvent): string {
       return "a";
     case "owner_changed":
       return "o";
+    default:
+      return "?"; // nobody steers these orders
   }
 }
 

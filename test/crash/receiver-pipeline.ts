@@ -1,13 +1,14 @@
 /** The pipeline of the crash tests: each run and rollback is one call of the receiver. */
-import { definePipeline, PermanentError, type Pipeline, type StepContext } from "../../src/order/pipeline.ts";
-import type { RetryPolicy } from "../../src/order/retry.ts";
+import type { Pipeline, StepContext } from "../../src/order/pipeline.ts";
+import { permanent } from "../../src/order/step-error.ts";
+import { buildPipeline, type RetryOptions } from "../../src/pipelines/define-pipeline.ts";
 import type { Witness } from "./fault-stores.ts";
 import type { Direction, StepCall } from "./receiver.ts";
 
 export const STEP_NAMES = ["Reserve", "Charge", "Ship"] as const;
 
 /** Short waits: what is tested is that a retry survives a crash, not how long it waits. */
-const RETRY: RetryPolicy = { attemptsMax: 5, delayMs: 20, factor: 1, delayMsMax: 20, jitter: 0 };
+const RETRY: RetryOptions = { attempts: 5, delay: 20, factor: 1, delayMax: 20, jitter: 0 };
 
 /**
  * Steps that call the receiver and then do as the order's body says: `fail_at` names the step that fails for good,
@@ -33,7 +34,7 @@ export function receiverPipeline(receiverUrl: string, witness: Witness): Pipelin
     });
     await response.text();
   };
-  return definePipeline({
+  return buildPipeline({
     name: "crash-test",
     version: 1,
     steps: STEP_NAMES.map((name) => ({
@@ -43,7 +44,7 @@ export function receiverPipeline(receiverUrl: string, witness: Witness): Pipelin
         await callReceiver(name, "run", context);
         if (context.body["block_at"] === name && context.attempt === 1)
           blockEventLoop(Number(context.body["block_ms"]));
-        if (context.body["fail_at"] === name) throw new PermanentError(`the order asks to fail at ${name}`);
+        if (context.body["fail_at"] === name) throw permanent(`the order asks to fail at ${name}`);
         if (context.body["flaky_at"] === name && context.attempt === 1) throw new Error("the first attempt fails");
       },
       rollback: (context) => callReceiver(name, "rollback", context),

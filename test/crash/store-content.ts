@@ -44,7 +44,7 @@ export function countOpenOrders(path: string, owner: number | null = null): numb
   return withDatabase(path, (db) => {
     const row = db
       .prepare(
-        "SELECT count(*) AS open FROM orders WHERE status NOT IN ('completed', 'failed') AND owner = coalesce(?, owner)",
+        "SELECT count(*) AS open FROM orders WHERE status NOT IN ('completed', 'failed', 'canceled') AND owner = coalesce(?, owner)",
       )
       .get(owner);
     return Number(row?.["open"]);

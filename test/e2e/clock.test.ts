@@ -4,7 +4,8 @@ import { type TestContext, test } from "node:test";
 import { readInvocation } from "../../src/config.ts";
 import { createLogger } from "../../src/log.ts";
 import { type Node, startNode } from "../../src/main.ts";
-import { definePipeline, PermanentError, type Pipeline, type StepDefinition } from "../../src/order/pipeline.ts";
+import { permanent } from "../../src/order/step-error.ts";
+import { buildPipeline, type PlainStepOptions } from "../../src/pipelines/define-pipeline.ts";
 import { acceptedOrderId, finalOrder, type OrderAnswer, readOrder } from "../support/client.ts";
 import { temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
@@ -14,7 +15,7 @@ const HOUR_MS = 3_600_000;
 /** Far more than the orders of these tests take, far less than the hour that a wait by the wrong clock would. */
 const DEADLINE_MS = 5_000;
 
-const RETRY = { attemptsMax: 2, delayMs: 200, factor: 1, delayMsMax: 200, jitter: 0 };
+const RETRY = { attempts: 2, delay: 200, factor: 1, delayMax: 200, jitter: 0 };
 
 test("an order completes, and its times never run backwards, when the clock is set back an hour during a step", async (t) => {
   const clock = new Clock();
@@ -37,7 +38,7 @@ test("an order fails with every rollback made, and its times never run backwards
     {
       name: "Third",
       run: () => {
-        throw new PermanentError("no");
+        throw permanent("no");
       },
     },
   ]);
@@ -58,7 +59,7 @@ test("a step's next attempt comes in its time when the clock is set back an hour
       run: ({ attempt }) => {
         if (attempt > 1) return;
         // When the wait has begun: the failure has been recorded by then, its next attempt not yet been made.
-        setTimeout(() => clock.setBack(HOUR_MS), RETRY.delayMs / 2);
+        setTimeout(() => clock.setBack(HOUR_MS), RETRY.delay / 2);
         throw new Error("not yet");
       },
     },
@@ -72,7 +73,7 @@ test("a step's next attempt comes in its time when the clock is set back an hour
 test("an order that waits for its next attempt goes on after a restart on a clock that was set back an hour", async (t) => {
   const clock = new Clock();
   const data = temporaryFolder(t);
-  const steps: StepDefinition[] = [
+  const steps: PlainStepOptions[] = [
     {
       name: "Flaky",
       retry: RETRY,
@@ -110,10 +111,10 @@ class Clock {
 async function startNodeWith(
   t: TestContext,
   clock: Clock,
-  steps: readonly StepDefinition[],
+  steps: readonly PlainStepOptions[],
   data = temporaryFolder(t),
 ): Promise<Node> {
-  const pipeline: Pipeline = definePipeline({ name: "clock", version: 1, steps });
+  const pipeline = buildPipeline({ name: "clock", version: 1, steps });
   const invocation = readInvocation(["--port", "0", "--data", data, "--grace", "0s"], {}, "0.0.0");
   assert.equal(invocation.kind, "run");
   const log = createLogger("silent", "logfmt", () => undefined);
@@ -131,7 +132,7 @@ async function startNodeWith(
   return { ...node, stop };
 }
 
-function idleStep(name: string): StepDefinition {
+function idleStep(name: string): PlainStepOptions {
   return { name, run: () => undefined };
 }
 

@@ -6,7 +6,10 @@ import { test, type TestContext } from "node:test";
 import { Engine, type EngineLimits, type Submission, type Successors } from "../../src/engine/engine.ts";
 import { createLogger } from "../../src/log.ts";
 import { type Incarnation, replay } from "../../src/order/order.ts";
-import { definePipeline, PermanentError, type StepContext, type StepDefinition } from "../../src/order/pipeline.ts";
+import type { StepContext } from "../../src/order/pipeline.ts";
+import { PipelineSet } from "../../src/order/pipeline-set.ts";
+import { permanent } from "../../src/order/step-error.ts";
+import { buildPipeline, type PlainStepOptions } from "../../src/pipelines/define-pipeline.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import { type Store, type StoredOrder, StoreUnavailableError } from "../../src/store/store.ts";
@@ -15,6 +18,8 @@ import { waitFor } from "../support/wait.ts";
 
 interface Harness {
   readonly engine: Engine;
+  /** Submits an order of the pipeline that the harness was given. */
+  readonly submit: (change?: Partial<Submission>) => ReturnType<Engine["submit"]>;
   readonly incarnation: Incarnation;
   /** What the node's membership says to the engine, and hears of it. */
   readonly node: { mayStart: boolean; fenced: number };
@@ -30,8 +35,8 @@ interface Harness {
 /** A real store whose commits can be made to fail, before or after they are done. */
 type FaultyStore = Store & { fault: "none" | "before" | "after"; commits: number };
 
-const submission: Submission = { user: "user", body: "{}", idempotencyKey: null };
-const NO_RETRY = { attemptsMax: 1, delayMs: 1, factor: 1, delayMsMax: 1, jitter: 0 };
+const submission: Omit<Submission, "pipeline"> = { user: "user", body: "{}", idempotencyKey: null };
+const NO_RETRY = { attempts: 1, delay: 1, factor: 1, delayMax: 1, jitter: 0 };
 const noop = (): void => undefined;
 const SERVICE_ID = "8cc227c0-8dac-42cf-983e-f7bcb95bf455";
 const OTHER_SERVICE_ID = "0b0d1f5e-3f5f-4b62-8b0e-6a5f6f0f2c11";
@@ -69,7 +74,7 @@ function faulty(store: Store): FaultyStore {
 
 async function harness(
   t: TestContext,
-  steps: readonly StepDefinition[],
+  steps: readonly PlainStepOptions[],
   { limits, path, serviceId = SERVICE_ID }: { limits?: Partial<EngineLimits>; path?: string; serviceId?: string } = {},
 ): Promise<Harness> {
   const store = faulty(
@@ -87,22 +92,24 @@ async function harness(
     { serviceId, url: "", version: "0.0.0", ttlMs: 5_000, process: null },
     Date.now(),
   );
+  const pipeline = buildPipeline({ name: "test", version: 1, steps });
   const engine = new Engine({
     store,
     incarnation,
-    pipeline: definePipeline({ name: "test", version: 1, steps }),
+    pipelines: new PipelineSet([pipeline]),
     log: createLogger("debug", "logfmt", (line) => void logged.push(line)),
     now: Date.now,
     random: () => 0.5,
     newOrderId,
     mayStart: () => node.mayStart,
     onFenced: () => node.fenced++,
-    limits: { ordersMax: 1_000, bodyBytesMax: 1_000_000, largestBodyBytes: 1_000, ...limits },
+    limits: { ordersMax: 1_000, bodyBytesMax: 1_000_000, largestOrderBytes: 1_000, ...limits },
   });
   t.after(async () => {
     await engine.drain(0, ALONE);
     await store.close();
   });
+  const submit: Harness["submit"] = (change) => engine.submit({ ...submission, pipeline, ...change });
   const order = async (orderId: string): Promise<StoredOrder> => {
     const found = await store.readOrder(orderId);
     assert.ok(found !== null, `order ${orderId} is in the store`);
@@ -115,8 +122,9 @@ async function harness(
     store,
     logged,
     order,
+    submit,
     accepted: async (change) => {
-      const outcome = await engine.submit({ ...submission, ...change });
+      const outcome = await submit(change);
       assert.ok(outcome.kind === "accepted", outcome.kind);
       return outcome.orderId;
     },
@@ -155,7 +163,7 @@ test("every attempt gets the body anew, and the key of its run", async (t) => {
     Object.assign(context.body, { spoilt: true });
     if (seen.length < 3) throw new Error("not yet");
   };
-  const retry = { ...NO_RETRY, attemptsMax: 3 };
+  const retry = { ...NO_RETRY, attempts: 3 };
   const { accepted, reaches } = await harness(t, [{ name: "A", run, retry }]);
   const orderId = await accepted({ body: '{"item":"book"}' });
   const { history } = await reaches(orderId, "completed");
@@ -176,7 +184,7 @@ test("a step that fails for good rolls back the started steps, last first, itsel
     {
       name: "C",
       run: () => {
-        throw new PermanentError("no");
+        throw permanent("no");
       },
       rollback: undo,
     },
@@ -202,7 +210,7 @@ test("an attempt that takes too long is aborted and counts as failed, and what i
   const { accepted, reaches, order } = await harness(t, [
     {
       name: "A",
-      timeoutMs: 20,
+      timeout: 20,
       retry: NO_RETRY,
       run: ({ signal }) =>
         new Promise<void>((resolve) => {
@@ -224,7 +232,7 @@ for (const [what, thrown, said] of [
   ["a string", "out of stock", "out of stock"],
   ["undefined", undefined, "undefined"],
   ["a huge text", "x".repeat(5_000), `${"x".repeat(1_000)}…`],
-  ["an object that can't be shown", Object.create(null), "a step threw something that can't be shown"],
+  ["an object that can't be shown", Object.create(null), "something was thrown that can't be shown"],
 ] as const) {
   test(`a step that throws ${what} has failed with a text that can be shown`, async (t) => {
     const run = (): never => {
@@ -241,11 +249,11 @@ for (const [what, thrown, said] of [
 test("what is in flight is bounded in number, and there is room again when an order is final", async (t) => {
   let release = noop;
   const gate = new Promise<void>((resolve) => (release = resolve));
-  const { engine, accepted, reaches } = await harness(t, [{ name: "A", run: () => gate }], {
+  const { engine, accepted, reaches, submit } = await harness(t, [{ name: "A", run: () => gate }], {
     limits: { ordersMax: 2 },
   });
   const [one] = [await accepted(), await accepted()];
-  assert.deepEqual(await engine.submit(submission), { kind: "too_many_in_flight" });
+  assert.deepEqual(await submit(), { kind: "too_many_in_flight" });
   release();
   await reaches(one, "completed");
   await waitFor(() => engine.ordersInFlight === 0, { what: "both orders are forgotten" });
@@ -253,11 +261,11 @@ test("what is in flight is bounded in number, and there is room again when an or
 });
 
 test("what is in flight is bounded in the size of its bodies", async (t) => {
-  const { engine, accepted } = await harness(t, [{ name: "A", run: () => new Promise(noop) }], {
+  const { accepted, submit } = await harness(t, [{ name: "A", run: () => new Promise(noop) }], {
     limits: { bodyBytesMax: 100 },
   });
   await accepted({ body: JSON.stringify({ text: "x".repeat(60) }) });
-  assert.deepEqual(await engine.submit({ ...submission, body: JSON.stringify({ text: "x".repeat(60) }) }), {
+  assert.deepEqual(await submit({ body: JSON.stringify({ text: "x".repeat(60) }) }), {
     kind: "too_many_in_flight",
   });
   await accepted();
@@ -266,12 +274,12 @@ test("what is in flight is bounded in the size of its bodies", async (t) => {
 test("while the store fails nothing is accepted, and when it works again the orders under way go on", async (t) => {
   let release = noop;
   const gate = new Promise<void>((resolve) => (release = resolve));
-  const { engine, store, accepted, reaches, logged } = await harness(t, [{ name: "A", run: () => gate }]);
+  const { engine, store, accepted, reaches, logged, submit } = await harness(t, [{ name: "A", run: () => gate }]);
   const orderId = await accepted();
   store.fault = "before";
-  assert.deepEqual(await engine.submit(submission), { kind: "store_unavailable", reason: "the disk is full" });
+  assert.deepEqual(await submit(), { kind: "store_unavailable", reason: "the disk is full" });
   assert.equal(engine.storeFailure, "the disk is full");
-  const refusedAtOnce = await engine.submit(submission);
+  const refusedAtOnce = await submit();
   assert.equal(refusedAtOnce.kind, "store_unavailable");
   release();
   store.fault = "none";
@@ -283,9 +291,9 @@ test("while the store fails nothing is accepted, and when it works again the ord
 });
 
 test("a store that had failed while nothing was under way is found to work again", async (t) => {
-  const { engine, store, accepted } = await harness(t, [{ name: "A", run: noop }]);
+  const { engine, store, accepted, submit } = await harness(t, [{ name: "A", run: noop }]);
   store.fault = "before";
-  await engine.submit(submission);
+  await submit();
   store.fault = "none";
   await waitFor(() => engine.storeFailure === null, { what: "the probe has succeeded" });
   await accepted();
@@ -321,7 +329,7 @@ test("once another incarnation has its orders, nothing that an engine does chang
   const before = await next.order(orderId);
   release();
   await waitFor(() => old.node.fenced === 1, { what: "the former owner hears that it is dead" });
-  assert.equal((await old.engine.submit(submission)).kind, "store_unavailable");
+  assert.equal((await old.submit()).kind, "store_unavailable");
   assert.deepEqual(await next.order(orderId), before);
   old.engine.abandon();
   assert.equal(old.engine.ordersInFlight, 0);
@@ -329,13 +337,13 @@ test("once another incarnation has its orders, nothing that an engine does chang
 
 test("while its node may have been taken for dead, an engine begins no call and takes no order, and goes on later", async (t) => {
   const called: string[] = [];
-  const { engine, node, accepted, order, reaches } = await harness(t, [
+  const { engine, node, accepted, order, reaches, submit } = await harness(t, [
     { name: "A", run: () => void (node.mayStart = false) },
     { name: "B", run: () => void called.push("B") },
   ]);
   const orderId = await accepted();
   await waitFor(async () => (await order(orderId)).revision === 2, { what: "the first step has ended" });
-  assert.equal((await engine.submit(submission)).kind, "store_unavailable");
+  assert.equal((await submit()).kind, "store_unavailable");
   engine.goOn();
   assert.deepEqual(called, []);
   node.mayStart = true;
@@ -345,9 +353,9 @@ test("while its node may have been taken for dead, an engine begins no call and 
 });
 
 test("a creation that was reported as failed and was committed is found and run, without another word", async (t) => {
-  const { engine, store, reaches } = await harness(t, [{ name: "A", run: noop }]);
+  const { engine, store, reaches, submit } = await harness(t, [{ name: "A", run: noop }]);
   store.fault = "after";
-  assert.equal((await engine.submit(submission)).kind, "store_unavailable");
+  assert.equal((await submit()).kind, "store_unavailable");
   const [created] = (await store.listOwners()).map(({ orders }) => orders);
   assert.equal(created, 1);
   const { orderIds } = await store.listOrderIds((await store.listOwners())[0]?.incarnation ?? 0, null, 10);
@@ -379,8 +387,8 @@ test("a node that stops gives its orders to a live one: those that wait at once,
   const fail = (): never => {
     throw new Error("not yet");
   };
-  const retry = { ...NO_RETRY, attemptsMax: 2, delayMs: 3_600_000, delayMsMax: 3_600_000 };
-  const steps = (name: string): StepDefinition[] => [
+  const retry = { ...NO_RETRY, attempts: 2, delay: 3_600_000, delayMax: 3_600_000 };
+  const steps = (name: string): PlainStepOptions[] => [
     { name: "A", run: ({ body }) => (name === "old" ? (body["fails"] === true ? fail() : gate) : undefined), retry },
     { name: "B", run: noop },
   ];
@@ -455,7 +463,7 @@ test("a takeover takes no more orders at once than fit in memory, should each ha
   for (let count = 0; count < 40; count++) await old.accepted();
   await old.engine.drain(0, ALONE);
   await old.store.cluster.leave(old.incarnation);
-  const limits = { bodyBytesMax: 20_000, largestBodyBytes: 1_000 };
+  const limits = { bodyBytesMax: 20_000, largestOrderBytes: 1_000 };
   const next = await harness(t, [{ name: "A", run: () => new Promise(noop) }], {
     path,
     limits,
@@ -580,13 +588,13 @@ test("draining lets running steps end, starts none, and takes no order", async (
   let release = noop;
   const gate = new Promise<void>((resolve) => (release = resolve));
   const called: string[] = [];
-  const { engine, accepted, order } = await harness(t, [
+  const { engine, accepted, order, submit } = await harness(t, [
     { name: "A", run: () => gate },
     { name: "B", run: () => void called.push("B") },
   ]);
   const orderId = await accepted();
   const drained = engine.drain(60_000, ALONE);
-  assert.deepEqual(await engine.submit(submission), { kind: "shutting_down" });
+  assert.deepEqual(await submit(), { kind: "shutting_down" });
   release();
   assert.deepEqual(await drained, { cut: 0, givenAway: 0, left: 1 });
   const { history } = await order(orderId);
@@ -595,16 +603,16 @@ test("draining lets running steps end, starts none, and takes no order", async (
 });
 
 test("an order whose creation the store has not taken when the grace time is over is refused, not left hanging", async (t) => {
-  const { engine, store } = await harness(t, [{ name: "A", run: noop }]);
+  const { engine, store, submit } = await harness(t, [{ name: "A", run: noop }]);
   const commit = store.commit.bind(store);
   let release = noop;
   const gate = new Promise<void>((resolve) => (release = resolve));
   store.commit = async (writes) => gate.then(() => commit(writes));
-  const first = [engine.submit(submission), engine.submit(submission)];
+  const first = [submit(), submit()];
   await waitForTurns(3);
-  const second = engine.submit(submission);
+  const second = submit();
   await waitForTurns(3);
-  const third = engine.submit(submission);
+  const third = submit();
   await engine.drain(10, ALONE);
   assert.equal((await third).kind, "store_unavailable");
   release();

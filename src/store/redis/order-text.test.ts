@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { createdOrder, evolve, type Order, type OrderEvent } from "../../order/order.ts";
 import { newOrderId } from "../order-id.ts";
 import type { CreateWrite } from "../store.ts";
 import { decodeOrder, encodeNextEvent, encodeOrder } from "./order-text.ts";
@@ -62,40 +61,6 @@ test("any order is read back as it was written, whatever its texts hold", () => 
   );
 });
 
-test("owner, revision and status are those of the order that the history makes", () => {
-  const atMs = AT_MS;
-  const next = fc.oneof(
-    fc.constant<Exclude<OrderEvent, { kind: "created" }>>({ kind: "step_completed", atMs, nextStepName: "Next" }),
-    fc.constant({ kind: "step_completed", atMs, nextStepName: null } as const),
-    fc.constant({ kind: "attempt_failed", atMs, retryAtMs: atMs, error: "no" } as const),
-    fc.constant({ kind: "step_failed", atMs, rollbackIndex: 0, error: "no" } as const),
-    fc.constant({ kind: "step_failed", atMs, rollbackIndex: null, error: "no" } as const),
-    fc.constant({ kind: "step_rolled_back", atMs, rollbackIndex: 0 } as const),
-    fc.constant({ kind: "step_rolled_back", atMs, rollbackIndex: null } as const),
-    fc.constant({ kind: "rollback_abandoned", atMs, error: "no" } as const),
-    fc.nat().map((owner) => ({ kind: "owner_changed", atMs, owner }) as const),
-  );
-  const statuses = new Set<string>();
-  fc.assert(
-    fc.property(fc.array(next, { maxLength: 30 }), (events) => {
-      const write = creation();
-      let text = encodeOrder(write);
-      let order = createdOrder(write.orderId, write.event);
-      for (const event of events) {
-        const evolved = tryToEvolve(order, event);
-        if (evolved === null) continue;
-        order = evolved;
-        text += encodeNextEvent(event);
-      }
-      const { owner, revision, status } = decodeOrder(text);
-      assert.deepEqual([owner, revision, status], [order.owner, order.revision, order.state.status]);
-      statuses.add(status);
-    }),
-    { numRuns: 500 },
-  );
-  assert.equal(statuses.size, 5, "all statuses were met");
-});
-
 test("what is not an order is refused", () => {
   const text = encodeOrder(creation());
   for (const damaged of [
@@ -112,11 +77,3 @@ test("what is not an order is refused", () => {
     assert.throws(() => decodeOrder(damaged), Error, damaged);
   }
 });
-
-function tryToEvolve(order: Order, event: Exclude<OrderEvent, { kind: "created" }>): Order | null {
-  try {
-    return evolve(order, event);
-  } catch {
-    return null;
-  }
-}

@@ -8,7 +8,7 @@
  *
  * Owner, revision and status are not kept: they follow from the history.
  */
-import type { Incarnation, OrderEvent, OrderStatus } from "../../order/order.ts";
+import { type Incarnation, type OrderEvent, type OrderStatus, replay } from "../../order/order.ts";
 import { decodeHistory, encodeEvent } from "../codec.ts";
 import type { CreateWrite } from "../store.ts";
 
@@ -42,7 +42,8 @@ export function encodeNextEvent(event: OrderEvent): string {
 export function decodeOrder(text: string): DecodedOrder {
   const { user, pipelineName, pipelineVersion, body, historyText } = split(text);
   const history = decodeHistory(historyText);
-  return { user, pipelineName, pipelineVersion, ...presentOf(history), revision: history.length, history, body };
+  const { owner, revision, state } = replay("in Redis", history);
+  return { user, pipelineName, pipelineVersion, status: state.status, owner, revision, history, body };
 }
 
 function split(text: string): {
@@ -72,35 +73,4 @@ function split(text: string): {
     body: text.slice(headerEnd + 1, bodyEnd),
     historyText: text.slice(bodyEnd + 1),
   };
-}
-
-/**
- * The owner and the status after a history. Says of each event only which status it names; whether the events can follow each
- * other is checked where the order is run (`replay` in order.ts), and order-text.test.ts checks that the two agree.
- */
-function presentOf(history: readonly OrderEvent[]): { owner: Incarnation; status: OrderStatus } {
-  let owner: Incarnation | null = null;
-  let status: OrderStatus = "running";
-  for (const event of history) {
-    switch (event.kind) {
-      case "created":
-      case "owner_changed":
-        owner = event.owner;
-        break;
-      case "step_completed":
-        status = event.nextStepName === null ? "completed" : "running";
-        break;
-      case "step_failed":
-      case "step_rolled_back":
-        status = event.rollbackIndex === null ? "failed" : "rolling_back";
-        break;
-      case "rollback_abandoned":
-        status = "rollback_incomplete";
-        break;
-      case "attempt_failed":
-        break;
-    }
-  }
-  if (owner === null) throw new Error("an order's history does not begin with its creation");
-  return { owner, status };
 }

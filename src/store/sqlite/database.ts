@@ -51,12 +51,12 @@ const CHECKPOINT_PAGES = 4_000;
 const CACHE_KIB = 64 * 1024;
 
 /** Orders that are not final. Word for word the condition of the index open_orders_by_owner, or SQLite won't use it. */
-const OPEN = "status <> 'completed' AND status <> 'failed'";
+const OPEN = "status <> 'completed' AND status <> 'failed' AND status <> 'canceled'";
 
 const SQL = {
   create: `INSERT INTO orders
     (order_id, user, idempotency_key, pipeline_name, pipeline_version, start_time, status, owner, revision, history)
-    VALUES (?, ?, ?, ?, ?, ?, 'running', ?, 1, ?) ON CONFLICT DO NOTHING`,
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?) ON CONFLICT DO NOTHING`,
   createBody: "INSERT INTO order_bodies (order_id, body) VALUES (?, ?)",
   advance: `UPDATE orders SET history = history || ?, revision = revision + 1
     WHERE order_id = ? AND owner = ? AND revision = ? AND ${OPEN}`,
@@ -282,13 +282,23 @@ export class SqliteDatabase {
       let changes: number | bigint = 0;
       if (tag === TAG_CREATE) {
         const [orderId, user, key] = [next(), next(), next()];
-        const [pipelineName, pipelineVersion, startTime, owner] = [next(), next(), next(), next()];
+        const [pipelineName, pipelineVersion, startTime, status, owner] = [next(), next(), next(), next(), next()];
         const [event, body] = [next(), next()];
         if (!isAlive(owner)) {
           outcomes.push(OUTCOME_FENCED);
           continue;
         }
-        changes = create.run(orderId, user, key, pipelineName, pipelineVersion, startTime, owner, event).changes;
+        changes = create.run(
+          orderId,
+          user,
+          key,
+          pipelineName,
+          pipelineVersion,
+          startTime,
+          status,
+          owner,
+          event,
+        ).changes;
         if (changes === 1) {
           createBody.run(orderId, body);
         } else if (key !== null) {

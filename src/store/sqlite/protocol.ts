@@ -131,6 +131,7 @@ function flattenCreate(batch: FlatBatch, write: CreateWrite): void {
     write.pipelineName,
     write.pipelineVersion,
     write.event.atMs,
+    write.event.startAtMs === undefined ? "running" : "scheduled",
     write.event.owner,
     encodeEvent(write.event),
     write.body,

@@ -77,4 +77,10 @@ export const MIGRATIONS: readonly string[] = [
   ) STRICT;
   INSERT INTO leader (id, term, incarnation, renewal) VALUES (1, 0, NULL, 0);
   `,
+  `
+  -- An order can end as canceled, too.
+  DROP INDEX open_orders_by_owner;
+  CREATE INDEX open_orders_by_owner ON orders (owner)
+    WHERE status <> 'completed' AND status <> 'failed' AND status <> 'canceled';
+  `,
 ];

@@ -1,0 +1,183 @@
+/**
+ * What people can do to an order, and when: one piece of data that the server, its answers, the client and the command line all ask.
+ * Pure, like decide.ts; this module is part of the client, too, and runs in browsers.
+ */
+import { completion, isCommitted, lastToRollBack, stepAt } from "./decide.ts";
+import { isFinal, type JsonText, type LaterEvent, type Order, type OrderStatus } from "./order.ts";
+import type { Pipeline } from "./pipeline.ts";
+
+/** Every action, with what it does. */
+export const ACTIONS = {
+  cancel: "Rolls the order back, and ends it as canceled.",
+  pause: "Lets the call that is under way end, and then begins nothing more.",
+  resume: "Goes on with a paused order.",
+  complete: "Completes the step that waits for a signal, with a result.",
+  retry: "Tries an abandoned rollback again; of a failed or canceled order, makes a new one.",
+  skip: "Leaves out the rollback that has failed, and goes on with the one before it.",
+} as const;
+
+export type Action = keyof typeof ACTIONS;
+
+/** Which actions each status allows. What else must hold (a step that waits, no point of no return) `refusalOf` says. */
+export const ACTIONS_BY_STATUS: { readonly [Status in OrderStatus]: readonly Action[] } = {
+  scheduled: ["cancel", "pause"],
+  running: ["cancel", "pause", "resume", "complete"],
+  waiting: ["cancel", "pause", "complete"],
+  paused: ["cancel", "resume", "complete"],
+  rolling_back: ["pause", "resume"],
+  rollback_incomplete: ["retry", "skip"],
+  completed: [],
+  failed: ["retry"],
+  canceled: ["retry"],
+};
+
+/** What is asked of an order that is not final. */
+export type ActionRequest =
+  | { readonly action: "cancel"; readonly by: string; readonly reason: string | null }
+  | { readonly action: "pause" | "resume" | "retry"; readonly by: string }
+  | { readonly action: "skip"; readonly by: string; readonly reason: string }
+  | {
+      readonly action: "complete";
+      readonly by: string;
+      /** The step that is meant: one that completes twice must not complete the next one. */
+      readonly stepName: string;
+      /** `null` where nothing is to be said. */
+      readonly result: JsonText;
+    };
+
+export type ActionDecision =
+  | { readonly kind: "event"; readonly event: LaterEvent }
+  /** It is so already: asked twice, done once. */
+  | { readonly kind: "nothing_to_do" }
+  | { readonly kind: "refused"; readonly reason: string };
+
+/**
+ * What an action on an order that is not final leads to.
+ * @param callUnderWay whether a step's function is being called at this moment
+ */
+export function decideAction(
+  order: Order,
+  pipeline: Pipeline,
+  request: ActionRequest,
+  { atMs, callUnderWay }: { readonly atMs: number; readonly callUnderWay: boolean },
+): ActionDecision {
+  const { by } = request;
+  if (isDoneAlready(order, pipeline, request)) return { kind: "nothing_to_do" };
+  const reason = isFinal(order.state.status)
+    ? `the order is ${order.state.status}`
+    : refusalOf(order, pipeline, request.action);
+  if (reason !== null) return { kind: "refused", reason };
+  const event = (happened: LaterEvent): ActionDecision => ({ kind: "event", event: happened });
+  const { state } = order;
+  switch (request.action) {
+    case "cancel": {
+      const asked = { atMs, by, reason: request.reason };
+      return callUnderWay
+        ? event({ kind: "cancel_requested", ...asked })
+        : event({ kind: "canceled", ...asked, rollbackIndex: lastToRollBack(pipeline, order.steps.length - 1) });
+    }
+    case "pause":
+      return event({ kind: callUnderWay ? "pause_requested" : "paused", atMs, by });
+    case "resume":
+      return event({ kind: "resumed", atMs, by });
+    case "retry":
+      return event({ kind: "rollback_retried", atMs, by });
+    case "skip": {
+      if (state.status !== "rollback_incomplete") throw new Error("no rollback to skip");
+      const rollbackIndex = lastToRollBack(pipeline, state.stepIndex - 1);
+      return event({ kind: "rollback_skipped", atMs, by, reason: request.reason, rollbackIndex });
+    }
+    case "complete": {
+      const at = stepAtSignal(order);
+      if (at === null) throw new Error("no step to complete");
+      const { stepName, result } = request;
+      if (stepAt(pipeline, at.stepIndex).name !== stepName) {
+        return { kind: "refused", reason: `the order is not at the step "${stepName}"` };
+      }
+      return at.waits
+        ? event(completion(pipeline, at.stepIndex, atMs, result, by))
+        : event({ kind: "signal_received", atMs, result, by });
+    }
+  }
+}
+
+/** Why an order does not allow an action, as a sentence's end; null: it does. */
+export function refusalOf(order: Order, pipeline: Pipeline, action: Action): string | null {
+  const { state, asked } = order;
+  const { status } = state;
+  if (!ACTIONS_BY_STATUS[status].includes(action)) return `the order is ${status}`;
+  const held = state.status === "paused" ? state.held : state;
+  switch (action) {
+    case "cancel": {
+      if (held.status === "rolling_back") return "the order is paused while it is rolled back";
+      if (asked === "cancel") return null;
+      const stepIndex = held.status === "running" ? held.call.stepIndex : order.steps.length - 1;
+      const mayBeDone = held.status === "running" || held.status === "waiting";
+      return isCommitted(pipeline, stepIndex, mayBeDone) ? "the order has passed its point of no return" : null;
+    }
+    case "pause":
+      return asked === "cancel" ? "the order is being canceled" : null;
+    case "resume":
+      return status === "paused" || asked === "pause" ? null : "the order is not paused";
+    case "complete": {
+      if (asked === "cancel") return "the order is being canceled";
+      const at = stepAtSignal(order);
+      return at !== null && stepAt(pipeline, at.stepIndex).wait !== null ? null : "its step waits for no signal";
+    }
+    case "retry":
+    case "skip":
+      return null;
+  }
+}
+
+/** The actions that an order allows now. */
+export function allowedActions(order: Order, pipeline: Pipeline): Action[] {
+  return ACTIONS_BY_STATUS[order.state.status].filter((action) => refusalOf(order, pipeline, action) === null);
+}
+
+/** The names of the steps that a cancellation would roll back, in that order. */
+export function stepsToUndo(order: Order, pipeline: Pipeline): string[] {
+  const names: string[] = [];
+  for (let from: number | null = lastToRollBack(pipeline, order.steps.length - 1); from !== null;) {
+    names.push(stepAt(pipeline, from).name);
+    from = lastToRollBack(pipeline, from - 1);
+  }
+  return names;
+}
+
+/** Whether what is asked has been asked, or done, before: a client may not have heard the answer. */
+function isDoneAlready(order: Order, pipeline: Pipeline, request: ActionRequest): boolean {
+  const { state, asked, steps } = order;
+  switch (request.action) {
+    case "cancel": {
+      const ending =
+        "ending" in state
+          ? state.ending
+          : state.status === "paused" && "ending" in state.held
+            ? state.held.ending
+            : null;
+      return asked === "cancel" || ending?.status === "canceled";
+    }
+    case "pause":
+      return asked === "pause" || state.status === "paused";
+    case "complete": {
+      const index = pipeline.steps.findIndex(({ name, wait }) => name === request.stepName && wait !== null);
+      const step = steps[index];
+      if (step?.outcome === "done") return step.by === request.by && step.result === request.result;
+      const held = state.status === "paused" ? state.held : state;
+      if (held.status !== "running" || held.call.stepIndex !== index) return false;
+      return held.call.signal?.by === request.by && held.call.signal.result === request.result;
+    }
+    case "resume":
+    case "retry":
+    case "skip":
+      return false;
+  }
+}
+
+/** The step that a signal would complete, and whether it waits for it already. */
+function stepAtSignal({ state }: Order): { readonly stepIndex: number; readonly waits: boolean } | null {
+  const held = state.status === "paused" ? state.held : state;
+  if (held.status === "waiting") return { stepIndex: held.stepIndex, waits: true };
+  return held.status === "running" ? { stepIndex: held.call.stepIndex, waits: false } : null;
+}

@@ -1,0 +1,67 @@
+/** What a step can say about its failure, by what it throws. */
+
+/**
+ * Marks errors of this kind: a pipeline may come with a copy of the package of its own, so that the class can't tell. In
+ * the registry of all realms for the same reason.
+ */
+const MARK = Symbol.for("order-process.step-error");
+
+/** What a failure means for the attempts to come. */
+export interface FailureTraits {
+  /** Another attempt can't help. */
+  readonly permanent: boolean;
+  /** The work may have been done all the same. */
+  readonly unknown: boolean;
+  /** The next attempt must wait for so long; null: not said. */
+  readonly retryAfterMs: number | null;
+}
+
+/** An error with what it means. */
+export class StepError extends Error implements FailureTraits {
+  override readonly name = "StepError";
+  readonly permanent: boolean;
+  readonly unknown: boolean;
+  readonly retryAfterMs: number | null;
+  readonly [MARK] = true;
+
+  constructor(error: unknown, traits: Partial<FailureTraits>) {
+    super(textOf(error), { cause: error });
+    this.permanent = traits.permanent ?? false;
+    this.unknown = traits.unknown ?? false;
+    this.retryAfterMs = traits.retryAfterMs ?? null;
+  }
+}
+
+/** To be thrown by a step: another attempt can't help, the order is rolled back. Takes an error or a text. */
+export function permanent(error: unknown): StepError {
+  return new StepError(error, { permanent: true });
+}
+
+/** To be thrown by a step that can't know whether its work was done: its connection broke off before the answer came, say. */
+export function uncertain(error: unknown): StepError {
+  return new StepError(error, { unknown: true });
+}
+
+/**
+ * To be thrown by a step that was told to come again later: the next attempt waits so long at least.
+ * @param delayMs in milliseconds, an hour at the most
+ */
+export function retryAfter(error: unknown, delayMs: number): StepError {
+  return new StepError(error, { retryAfterMs: delayMs });
+}
+
+const NO_TRAITS: FailureTraits = Object.freeze({ permanent: false, unknown: false, retryAfterMs: null });
+
+/** What a thrown value says of the attempts to come. */
+export function failureTraits(thrown: unknown): FailureTraits {
+  return typeof thrown === "object" && thrown !== null && MARK in thrown ? (thrown as StepError) : NO_TRAITS;
+}
+
+/** A text for whatever was thrown, even for what can't be made one. */
+export function textOf(thrown: unknown): string {
+  try {
+    return String(thrown instanceof Error ? thrown.message || thrown.name : thrown);
+  } catch {
+    return "something was thrown that can't be shown";
+  }
+}
