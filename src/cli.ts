@@ -19,6 +19,10 @@ try {
   const invocation = readInvocation(process.argv.slice(2), process.env, programVersion());
   if (invocation.kind === "print") {
     process.stdout.write(invocation.text);
+  } else if (invocation.kind === "check") {
+    const { checkPipelines } = await import("./pipelines/check.ts");
+    const isSound = await checkPipelines(invocation.path, process.env, (line) => terminal().line(line));
+    process.exit(isSound ? 0 : EXIT_FAILURE);
   } else if (invocation.kind === "drill") {
     const stopped = abortOnSignals();
     const { startDrill } = await import("./drill/start-drill.ts");

@@ -25,6 +25,8 @@ export interface Config {
   readonly advertise: string | null;
   /** Silence after which a node counts as dead. */
   readonly nodeTtlMs: number;
+  /** The file or folder with pipelines, or null: the built-in one. */
+  readonly pipelines: string | null;
   readonly stepTimeMs: number;
   /** 0 to 1. */
   readonly failureRate: number;
@@ -55,6 +57,8 @@ export type Invocation =
       /** Of the environment, that look like options and are none. */
       readonly unknownVariables: readonly string[];
     }
+  /** Look whether pipelines are as they must be, without starting. */
+  | { readonly kind: "check"; readonly path: string }
   /** Show that orders survive their nodes. */
   | { readonly kind: "drill"; readonly config: DrillConfig }
   /** Help or version: to be printed, and that is all. */
@@ -126,6 +130,13 @@ const OPTIONS = {
     help: "silence after which a node counts as dead",
     parse: nodeTtl,
   },
+  pipelines: {
+    flags: "--pipelines <path>",
+    fallback: "",
+    fallbackHelp: "the built-in one",
+    help: "a file, or a folder of files, with pipelines in TypeScript or YAML",
+    parse: (text: string) => (text === "" ? null : text),
+  },
   stepTime: {
     flags: "--step-time <duration>",
     fallback: "5s",
@@ -168,6 +179,8 @@ Examples:
   order_process                               listen at 127.0.0.1:8080, keep everything in ./data
   order_process --port 8082 --data ./data-2 --join localhost:8080
                                               a second node, which shares the work of the first
+  order_process --pipelines ./pipelines       run pipelines of your own (docs/pipelines.md)
+  order_process check ./pipelines             see whether they are as they must be, without starting
   order_process drill                         see orders survive their nodes
   order_process --store redis://localhost:6379
                                               keep orders in Redis, for nodes on several machines
@@ -188,6 +201,7 @@ export function readInvocation(
   environment: Readonly<Record<string, string | undefined>>,
   version: string,
 ): Invocation {
+  if (args[0] === "check") return readCheck(args.slice(1));
   const isDrill = args[0] === "drill";
   let printed = "";
   const command = isDrill
@@ -221,7 +235,7 @@ export function readInvocation(
   }
   const [extra] = command.args;
   if (extra !== undefined) {
-    const commands = isDrill ? "" : "; the only command is drill, and comes first";
+    const commands = isDrill ? "" : "; the commands are check and drill, and come first";
     throw new UsageError(`"${extra}" is no option, and stands alone${commands}; see ${command.name()} --help`);
   }
   const options = command.opts<Options>();
@@ -239,6 +253,27 @@ export function readInvocation(
     );
   }
   return { kind: "drill", config: { ...config, store: config.store } };
+}
+
+function readCheck(args: readonly string[]): Invocation {
+  let printed = "";
+  const command = new Command("order_process check")
+    .description(
+      "Looks whether pipelines are as they must be, without starting the service. Exits with 0 if they are; or else says in which file, line and column what is wrong.",
+    )
+    .argument("<path>", "a file, or a folder of files, as for --pipelines")
+    .helpOption("-h, --help", "print this")
+    .exitOverride()
+    .configureOutput({ writeOut: (text) => (printed += text), writeErr: () => undefined })
+    .configureHelp({ helpWidth: 120 });
+  try {
+    command.parse(args, { from: "user" });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    if (error.exitCode === 0) return { kind: "print", text: printed };
+    throw new UsageError(`${error.message.replace(/^error: /, "")}; see order_process check --help`);
+  }
+  return { kind: "check", path: command.args[0] ?? "" };
 }
 
 const DRILL_DESCRIPTION =
@@ -296,6 +331,7 @@ function toConfig(options: Options, environment: Readonly<Record<string, string 
     join: value("join"),
     advertise: value("advertise"),
     nodeTtlMs: value("nodeTtl"),
+    pipelines: value("pipelines"),
     stepTimeMs: value("stepTime"),
     failureRate: value("failureRate"),
     graceMs: value("grace"),

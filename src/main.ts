@@ -13,10 +13,11 @@ import type { HeartbeatStatus } from "./http/schemas.ts";
 import { closeServer, createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "./http/server.ts";
 import type { Logger } from "./log.ts";
 import { StartError } from "./order/errors.ts";
-import type { Pipeline } from "./order/pipeline.ts";
+import { type Pipeline, pipelineLabel, pipelineShape } from "./order/pipeline.ts";
 import { PipelineSet } from "./order/pipeline-set.ts";
 import { RESULTS_CHARS_MAX } from "./order/result.ts";
 import { builtInPipeline } from "./pipelines/built-in.ts";
+import { loadPipelines, showProblem } from "./pipelines/load.ts";
 import { bootIdentity, ownProcess } from "./process-identity.ts";
 import type { ClusterIdentity } from "./store/cluster-store.ts";
 import { newOrderId } from "./store/order-id.ts";
@@ -74,6 +75,7 @@ export async function startNode(
     const now = parts.now ?? Date.now;
     const version = programVersion();
     log.info(`Service configuration loaded: {${config.host} ${config.port}}, data in ${path}`);
+    const pipelines = await loadAll(config, parts, log);
     const joined = await askForStore(config, folder, log);
     const location = storeLocation(config, folder, joined);
     const store = await openStore(location, joined !== null || folder.membership !== null);
@@ -92,7 +94,7 @@ export async function startNode(
     cleanUp.push(() => settings.stop());
     onStoreConnected = () => settings.doubt();
 
-    const pipelines = new PipelineSet([parts.pipeline ?? builtInPipeline({ ...config, random: Math.random })]);
+    await requireSameShapes(store, pipelines);
     const limits = engineLimits(config);
     log.info(`Orders in flight at most: ${limits.ordersMax}`);
     let node: ClusterNode | null = null;
@@ -246,6 +248,41 @@ export async function startNode(
       });
     }
   }
+}
+
+/** @throws StartError with the first of what is wrong */
+async function loadAll(config: Config, parts: NodeParts, log: Logger): Promise<PipelineSet> {
+  if (parts.pipeline !== undefined) return new PipelineSet([parts.pipeline]);
+  if (config.pipelines === null) return new PipelineSet([builtInPipeline({ ...config, random: Math.random })]);
+  const { pipelines, problems } = await loadPipelines(config.pipelines, process.env);
+  const [first] = problems;
+  if (first !== undefined) {
+    const more = problems.length > 1 ? ` (and ${problems.length - 1} more; see order_process check)` : "";
+    throw new StartError(`the pipelines can't be loaded: ${showProblem(first)}${more}`);
+  }
+  const labels = pipelines.map(({ pipeline }) => pipelineLabel(pipeline));
+  log.info(`Pipelines loaded: ${labels.join(", ")}`);
+  return new PipelineSet(pipelines.map(({ pipeline }) => pipeline));
+}
+
+/** @throws StartError when orders were made with other steps under the same name and version */
+async function requireSameShapes(store: Store, pipelines: PipelineSet): Promise<void> {
+  for (const pipeline of pipelines.all) {
+    const shape = pipelineShape(pipeline);
+    const onRecord = await store.cluster.pipelineShape(pipeline.name, pipeline.version, shape);
+    if (onRecord === shape) continue;
+    throw new StartError(
+      `the pipeline ${pipelineLabel(pipeline)} has changed: this cluster has run it with the steps ${shownShape(onRecord)}, and now it has ${shownShape(shape)}; ` +
+        "give it a higher version, and keep the former one for the orders that began with it",
+    );
+  }
+}
+
+function shownShape(shape: string): string {
+  const steps = JSON.parse(shape) as [string, ...string[]][];
+  return steps
+    .map(([name, ...traits]) => `"${name}"${traits.length === 0 ? "" : ` (${traits.join(", ")})`}`)
+    .join(", ");
 }
 
 /** The embedded store's name in a data folder. */

@@ -407,6 +407,10 @@ class Call implements RollbackContext {
     return { orderId: this.#order.orderId, user: this.#run.user };
   }
 
+  get stepName(): string {
+    return this.step.name;
+  }
+
   get body(): JsonObject {
     this.#body ??= JSON.parse(this.#run.bodyText) as JsonObject;
     return this.#body;

@@ -19,6 +19,8 @@ export interface StepLog {
 export interface StepContext<Body = JsonObject, Results = JsonObject> {
   /** The order this attempt belongs to. */
   readonly order: { readonly orderId: string; readonly user: string };
+  /** The step that is called. */
+  readonly stepName: string;
   /** The order's body, parsed anew for each attempt. */
   readonly body: Body;
   /** What the steps before this one have returned, by their names. */

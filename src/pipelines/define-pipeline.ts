@@ -50,15 +50,17 @@ export interface WaitOptions {
 /** What becomes of a value on its way through JSON: steps are given results, and bodies, as they are stored. */
 export type Jsonified<T> = T extends { toJSON(): infer Json }
   ? Jsonified<Json>
-  : T extends string | number | boolean | null | undefined
-    ? T
-    : T extends (...args: never[]) => unknown
-      ? never
-      : T extends object
-        ? { readonly [Key in keyof T]: Jsonified<T[Key]> }
-        : unknown extends T
-          ? unknown
-          : never;
+  : T extends undefined | void
+    ? undefined
+    : T extends string | number | boolean | null
+      ? T
+      : T extends (...args: never[]) => unknown
+        ? never
+        : T extends object
+          ? { readonly [Key in keyof T]: Jsonified<T[Key]> }
+          : unknown extends T
+            ? unknown
+            : never;
 
 /** One step of a pipeline as it is written. */
 export interface StepOptions<Body, Results, Name extends string, Result, Wait> {
@@ -211,12 +213,21 @@ export function buildPipeline(options: PipelineOptions): Pipeline {
     if (step.wait?.deadlineMs != null)
       fail(`step "${step.name}": it can't fail after the commit, so its wait can't have a deadline`);
   }
-  return Object.freeze({
+  const pipeline = Object.freeze({
     name,
     version,
     steps: Object.freeze(built),
     checkBody: body === undefined ? null : bodyCheckOf(body, fail),
   });
+  BUILT.add(pipeline);
+  return pipeline;
+}
+
+const BUILT = new WeakSet<object>();
+
+/** Whether something is what definePipeline has made. */
+export function isBuiltPipeline(value: unknown): value is Pipeline {
+  return typeof value === "object" && value !== null && BUILT.has(value);
 }
 
 type Fail = (what: string) => never;

@@ -74,6 +74,11 @@ export interface ClusterStore {
    * on, and lead nothing: the data folder's lock says that their process is gone (cluster rule 7).
    */
   register(node: NodeDescription, atMs: number): Promise<Incarnation>;
+  /**
+   * Records the shape of a version of a pipeline (order/pipeline.ts), unless there is one on record.
+   * @returns the shape that is on record
+   */
+  pipelineShape(name: string, version: number, shape: string): Promise<string>;
   /** Whether any incarnation of that service was ever recorded. */
   hasService(serviceId: string): Promise<boolean>;
   /**

@@ -291,6 +291,7 @@ export function passOnCluster(cluster: ClusterStore): ClusterStore {
   return {
     identity: () => cluster.identity(),
     register: (node, atMs) => cluster.register(node, atMs),
+    pipelineShape: (name, version, shape) => cluster.pipelineShape(name, version, shape),
     hasService: (serviceId) => cluster.hasService(serviceId),
     beat: (incarnation, ordersInFlight, atMs) => cluster.beat(incarnation, ordersInFlight, atMs),
     read: () => cluster.read(),

@@ -1,10 +1,12 @@
 /** The ways to start the service: the launcher in a checkout, npm start, and the bin of an installed package. */
 import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
-import { cpSync, mkdirSync, readdirSync, symlinkSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
+import { assertProblem } from "../support/checks.ts";
+import { acceptedOrderId, finalOrder, submitOrder } from "../support/client.ts";
 import { LAUNCHER, temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
 
@@ -67,7 +69,34 @@ test("a checkout in a folder with a space runs, through a symlink and from anoth
   assert.match(execFileSync(link, ["--version"], { cwd: temporaryFolder(t), encoding: "utf8" }), /^\d+\.\d+\.\d+\n$/);
 });
 
-test("the package that npm packs runs when it is installed", async (t) => {
+/** What a team writes that has installed the package. */
+const USER_PIPELINE = `import { definePipeline, permanent } from "order-process";
+import * as zod from "zod";
+
+export default definePipeline({
+  name: "greeting",
+  version: 1,
+  body: zod.object({ name: zod.string() }),
+  steps: [
+    { name: "Write", run: ({ body }) => ({ text: "Hello " + body.name }) },
+    {
+      name: "Send",
+      run: ({ results }) => {
+        const { length }: { length: number } = results.Write.text;
+        if (length > 20) throw permanent("too long");
+        return length;
+      },
+    },
+  ],
+});
+`;
+
+const USER_TSCONFIG = {
+  compilerOptions: { module: "nodenext", target: "esnext", strict: true, noEmit: true, types: [] },
+  include: ["pipelines"],
+};
+
+test("a project that has installed the packed package type-checks its pipeline and runs it", async (t) => {
   const project = temporaryFolder(t);
   const packed = temporaryFolder(t);
   execFileSync("npm", ["pack", "--pack-destination", packed], { cwd: ROOT, stdio: "pipe" });
@@ -82,13 +111,32 @@ test("the package that npm packs runs when it is installed", async (t) => {
     "--strip-components=1",
   ]);
   linkDependencies(project, () => true);
+  mkdirSync(join(project, "pipelines"));
+  writeFileSync(join(project, "package.json"), '{ "type": "module" }');
+  writeFileSync(join(project, "tsconfig.json"), JSON.stringify(USER_TSCONFIG));
+  writeFileSync(join(project, "pipelines", "greeting.ts"), USER_PIPELINE);
+
+  const checked = spawnSync(join(project, "node_modules", ".bin", "tsc"), ["-p", project], { encoding: "utf8" });
+  assert.equal(checked.status, 0, checked.stdout);
 
   const command = join(project, "node_modules", "order-process", "order_process");
-  const child = spawn(command, ["--port", "0", "--data", join(project, "data")], { stdio: ["ignore", "pipe", "pipe"] });
+  const args = ["--port", "0", "--data", join(project, "data"), "--pipelines", join(project, "pipelines")];
+  const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
   t.after(() => child.kill("SIGKILL"));
   let output = "";
   for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8").on("data", (text) => (output += text));
-  await waitFor(() => output.includes("Listening at"), { what: () => `it listens; it said: ${output}` });
+  const url = await waitFor(() => /Listening at: (http:\S+?)["\s]/.exec(output)?.[1], {
+    what: () => `it listens; it said: ${output}`,
+  });
+  const order = await finalOrder(url, await acceptedOrderId(url, '{"name":"Ann"}'));
+  assert.equal(order.status, "completed");
+  assert.deepEqual(
+    order.steps.map(({ result }) => result),
+    [{ text: "Hello Ann" }, 9, undefined],
+  );
+  const long = await finalOrder(url, await acceptedOrderId(url, '{"name":"a person whose name is long"}'));
+  assert.deepEqual([long.status, long.steps[1]?.error], ["failed", "too long"]);
+  assertProblem(await submitOrder(url, '{"name":7}'), 422, "body_refused");
   const exited = new Promise((resolve) => child.once("exit", resolve));
   child.kill("SIGTERM");
   assert.equal(await exited, 0);

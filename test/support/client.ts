@@ -1,23 +1,8 @@
 /** The few requests that most tests make. */
+import type { OrderView } from "../../src/http/schemas.ts";
 import { waitFor } from "./wait.ts";
 
-export interface OrderAnswer {
-  readonly order_id: string;
-  readonly start_time: string;
-  readonly complete_time?: string;
-  readonly current_step: string;
-  readonly curent_step: string;
-  readonly status: string;
-  readonly service_id: string;
-  readonly steps: readonly {
-    readonly step_name: string;
-    readonly step_start_time: string;
-    readonly step_complete_time?: string;
-    readonly step_rollback_time?: string;
-    readonly attempts?: number;
-    readonly error?: string;
-  }[];
-}
+export type OrderAnswer = OrderView;
 
 export interface Answer {
   readonly status: number;

@@ -20,6 +20,7 @@ import {
   BEAT,
   CLAIM_LEADERSHIP,
   CLAIM_STATE,
+  KEEP_SHAPE,
   LEAVE,
   MARK_DEAD,
   READ_ROWS,
@@ -62,6 +63,10 @@ export class ClusterRows implements ClusterStore {
     const incarnation = Number(await this.#run(REGISTER, serviceId, JSON.stringify(description), atMs));
     this.#remember(incarnation, serviceId);
     return incarnation;
+  }
+
+  async pipelineShape(name: string, version: number, shape: string): Promise<string> {
+    return String(await this.#run(KEEP_SHAPE, `${version} ${name}`, shape));
   }
 
   async hasService(serviceId: string): Promise<boolean> {

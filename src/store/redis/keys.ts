@@ -16,6 +16,7 @@
  *     {op:cluster}:alive         set     incarnations that are alive
  *     {op:cluster}:dead          zset    incarnations that are dead and listed; the score is the incarnation
  *     {op:cluster}:leader        hash    term, incarnation, renewal
+ *     {op:cluster}:pipelines     hash    "version name" -> shape, for good
  *     {op:cluster}:probe         string  of no meaning
  *
  * Nothing of this ever expires.
@@ -84,6 +85,7 @@ export const CLUSTER_KEYS = {
   alive: `${tag("cluster")}:alive`,
   dead: `${tag("cluster")}:dead`,
   leader: `${tag("cluster")}:leader`,
+  pipelines: `${tag("cluster")}:pipelines`,
 } as const;
 
 function tag(partition: number | "cluster"): string {

@@ -316,6 +316,12 @@ redis.call('SADD', alive, incarnation)
 return incarnation
 `);
 
+/** ARGV: version and name, shape. Reply: the shape that is on record. */
+export const KEEP_SHAPE = rowScript(`
+redis.call('HSETNX', pipelines, ARGV[2], ARGV[3])
+return redis.call('HGET', pipelines, ARGV[2])
+`);
+
 /** ARGV: incarnation, orders in flight, time. Reply: 1; 0: it is not alive. */
 export const BEAT = rowScript(`
 if redis.call('SISMEMBER', alive, ARGV[2]) == 0 then return 0 end

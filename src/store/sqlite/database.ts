@@ -91,6 +91,8 @@ const SQL = {
     WHERE incarnation IN (SELECT incarnation FROM incarnations WHERE service_id = ?)`,
   register: `INSERT INTO incarnations (service_id, start_time, state, heartbeat, heartbeat_time, description)
     VALUES (?, ?, 'alive', 1, ?, ?)`,
+  keepShape: "INSERT INTO pipelines (name, version, shape) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+  readShape: "SELECT shape FROM pipelines WHERE name = ? AND version = ?",
   hasService: "SELECT 1 FROM incarnations WHERE service_id = ? LIMIT 1",
   isAlive: "SELECT 1 FROM incarnations WHERE incarnation = ? AND state = 'alive'",
   beat: `UPDATE incarnations SET heartbeat = heartbeat + 1, heartbeat_time = ?, orders_in_flight = ?
@@ -211,6 +213,15 @@ export class SqliteDatabase {
       this.#statements.vacate.run(serviceId);
       return Number(this.#statements.register.run(serviceId, atMs, atMs, description).lastInsertRowid);
     });
+  }
+
+  pipelineShape(name: string, version: number, shape: string): string {
+    const read = (): string | undefined =>
+      (this.#statements.readShape.get(name, version) as unknown as { shape: string } | undefined)?.shape;
+    const found = read();
+    if (found !== undefined) return found;
+    this.#transaction(() => this.#statements.keepShape.run(name, version, shape));
+    return read() ?? shape;
   }
 
   hasService(serviceId: string): boolean {

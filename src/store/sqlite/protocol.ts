@@ -81,6 +81,7 @@ export interface Requests {
   probe: { args: { atMs: number }; result: null };
   identity: { args: ClusterIdentity; result: ClusterIdentity };
   register: { args: { serviceId: string; description: string; atMs: number }; result: Incarnation };
+  pipelineShape: { args: { name: string; version: number; shape: string }; result: string };
   hasService: { args: { serviceId: string }; result: boolean };
   beat: { args: { incarnation: Incarnation; ordersInFlight: number; atMs: number }; result: boolean };
   readCluster: { args: null; result: { nodes: NodeRecord[]; leader: LeaderRow } };

@@ -82,5 +82,12 @@ export const MIGRATIONS: readonly string[] = [
   DROP INDEX open_orders_by_owner;
   CREATE INDEX open_orders_by_owner ON orders (owner)
     WHERE status <> 'completed' AND status <> 'failed' AND status <> 'canceled';
+
+  CREATE TABLE pipelines (
+    name    TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    shape   TEXT NOT NULL,
+    PRIMARY KEY (name, version)
+  ) STRICT, WITHOUT ROWID;
   `,
 ];

@@ -94,6 +94,7 @@ class SqliteStore implements Store {
     identity: () => this.#ask("identity", { clusterId: randomUUID(), secret: randomBytes(32).toString("base64url") }),
     register: ({ serviceId, ...description }, atMs) =>
       this.#ask("register", { serviceId, description: JSON.stringify(description), atMs }),
+    pipelineShape: (name, version, shape) => this.#ask("pipelineShape", { name, version, shape }),
     hasService: (serviceId) => this.#ask("hasService", { serviceId }),
     beat: (incarnation, ordersInFlight, atMs) => this.#ask("beat", { incarnation, ordersInFlight, atMs }),
     read: async (): Promise<ClusterSnapshot> => {

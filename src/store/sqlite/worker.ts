@@ -34,6 +34,7 @@ const IN_ORDER: ReadonlySet<RequestKind> = new Set<RequestKind>([
   "probe",
   "identity",
   "register",
+  "pipelineShape",
   "beat",
   "markDead",
   "leave",
@@ -157,6 +158,8 @@ function perform(request: RequestMessage): unknown {
       return database.identity(request.args);
     case "register":
       return database.register(request.args.serviceId, request.args.description, request.args.atMs);
+    case "pipelineShape":
+      return database.pipelineShape(request.args.name, request.args.version, request.args.shape);
     case "hasService":
       return database.hasService(request.args.serviceId);
     case "beat":

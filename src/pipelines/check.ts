@@ -1,0 +1,47 @@
+/** `order_process check`: shows the pipelines of a path, or what is wrong with them. */
+import ms from "ms";
+import type { Pipeline, Step } from "../order/pipeline.ts";
+import { pipelineLabel } from "../order/pipeline.ts";
+import { loadPipelines, showProblem } from "./load.ts";
+
+/** @returns whether all is well */
+export async function checkPipelines(
+  path: string,
+  environment: Readonly<Record<string, string | undefined>>,
+  print: (line: string) => void,
+): Promise<boolean> {
+  const { pipelines, problems } = await loadPipelines(path, environment);
+  for (const { file, pipeline } of pipelines) {
+    print(`${pipelineLabel(pipeline)}  (${file})`);
+    for (const line of showSteps(pipeline)) print(`  ${line}`);
+  }
+  for (const problem of problems) print(showProblem(problem));
+  print(
+    problems.length === 0
+      ? `${count(pipelines.length, "pipeline")}, nothing wrong.`
+      : `${count(problems.length, "problem")}.`,
+  );
+  return problems.length === 0;
+}
+
+function showSteps({ steps }: Pipeline): string[] {
+  const width = Math.max(...steps.map(({ name }) => name.length));
+  return steps.map((step, index) => `${index + 1}. ${step.name.padEnd(width)}  ${traitsOf(step).join(", ")}`);
+}
+
+function traitsOf(step: Step): string[] {
+  const { retry, timeoutMs, concurrency, wait } = step;
+  return [
+    `timeout ${ms(timeoutMs)}`,
+    count(retry.attemptsMax, "attempt"),
+    step.rollback === undefined ? "no rollback" : "rolled back",
+    ...(concurrency === null ? [] : [`${concurrency.callsMax} at once on each node`]),
+    ...(step.verify === undefined ? [] : ["verified when unknown"]),
+    ...(step.isCommit ? ["point of no return"] : []),
+    ...(wait === null ? [] : [`waits for a signal${wait.deadlineMs === null ? "" : ` for ${ms(wait.deadlineMs)}`}`]),
+  ];
+}
+
+function count(number: number, what: string): string {
+  return `${number} ${what}${number === 1 ? "" : "s"}`;
+}

@@ -1,0 +1,279 @@
+/**
+ * A step's run, rollback or verification that is one HTTP call, as YAML describes it.
+ *
+ * 1. The host that is called is the file's author's choice, never the order's.
+ * 2. What comes back is bounded: in size here, in time by the step's timeout. Redirects are not followed.
+ * 3. Whether the receiver may have done something is told apart from whether it answered (`uncertain`).
+ */
+import { Agent, request } from "undici";
+import type { RollbackContext, StepContext } from "../order/pipeline.ts";
+import { RESULT_CHARS_MAX } from "../order/result.ts";
+import { permanent, StepError } from "../order/step-error.ts";
+import {
+  fillText,
+  parseTemplate,
+  parseText,
+  type TemplateScope,
+  TemplateError,
+  type TemplateValues,
+  variablesOf,
+} from "./template.ts";
+
+/** A call as it is written. */
+export interface CallOptions {
+  readonly method?: string;
+  readonly url: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: unknown;
+}
+
+/** A call that can be made. */
+export interface HttpCall {
+  /** The environment variables that it needs. */
+  readonly variables: readonly string[];
+  readonly make: (context: StepContext | RollbackContext, env: Readonly<Record<string, string>>) => Promise<HttpAnswer>;
+}
+
+export interface HttpAnswer {
+  readonly status: number;
+  /** Null where there was none. */
+  readonly json: unknown;
+  /** Why there is no JSON, although there is a body; null: there is nothing to complain about. */
+  readonly notJson: string | null;
+  readonly retryAfterMs: number | null;
+  /** Names the call in messages. */
+  readonly label: string;
+}
+
+/** Answers are results, or less: more is not read. In UTF-8 a character may take three bytes that is one in memory. */
+const ANSWER_BYTES_MAX = 3 * RESULT_CHARS_MAX;
+
+/** Connections to one receiver; more calls wait for one to be free. A step's `concurrency` is the way to have fewer. */
+const CONNECTIONS_MAX = 256;
+
+const agent = new Agent({
+  connections: CONNECTIONS_MAX,
+  pipelining: 1,
+  // The step's timeout is the limit for both.
+  headersTimeout: 0,
+  bodyTimeout: 0,
+  connectTimeout: 10_000,
+});
+
+/**
+ * Prepares a call.
+ * @throws TemplateError when an expression is wrong, or the url is none
+ */
+export function parseCall({ method, url, headers = {}, body }: CallOptions, scope: TemplateScope): HttpCall {
+  const verb = method ?? (body === undefined ? "GET" : "POST");
+  const urlParts = parseText(url, scope);
+  requireFixedOrigin(url, urlParts);
+  const headerTemplates = Object.entries(headers).map(([name, value]) => [name, parseText(value, scope)] as const);
+  const bodyTemplate = body === undefined ? null : parseTemplate(body, scope);
+  return {
+    variables: [
+      ...variablesOf(urlParts),
+      ...headerTemplates.flatMap(([, parts]) => variablesOf(parts)),
+      ...(bodyTemplate?.variables ?? []),
+    ],
+    make: async (context, env) => {
+      const filled = fillIn(context, env, (values) => ({
+        // What begins the url is the place itself; what stands further on is a part of it, and must not become several.
+        url: fillText(urlParts, values, (text, index) => (index === 0 ? text : encodeURIComponent(text))),
+        headers: headerTemplates.map(([name, parts]) => [name, fillText(parts, values)] as const),
+        body: bodyTemplate === null ? null : JSON.stringify(bodyTemplate.fill(values)),
+      }));
+      return send(verb, filled, `${verb} ${url}`, context);
+    },
+  };
+}
+
+/** A step's run: what was answered is its result. */
+export function runOutcome({ status, json, notJson, retryAfterMs, label }: HttpAnswer): unknown {
+  if (status >= 200 && status < 300) {
+    if (notJson === null) return json === null ? undefined : json;
+    throw new StepError(`${label} answered ${status} with ${notJson}`, { permanent: true, unknown: true });
+  }
+  throw failureOf(status, retryAfterMs, label);
+}
+
+/** A step's rollback. What is not there needs no undoing. */
+export function rollbackOutcome({ status, retryAfterMs, label }: HttpAnswer): void {
+  if ((status >= 200 && status < 300) || status === 404 || status === 410) return;
+  throw failureOf(status, retryAfterMs, label);
+}
+
+/** A step's verification: what is there has been done, what is not there has not. */
+export function verifyOutcome(answer: HttpAnswer): { done: true; result: unknown } | { done: false } {
+  if (answer.status === 404 || answer.status === 410) return { done: false };
+  return { done: true, result: runOutcome(answer) };
+}
+
+/** Statuses below 500 that another attempt may change. */
+const PASSING_STATUSES: ReadonlySet<number> = new Set([408, 425, 429]);
+
+function failureOf(status: number, retryAfterMs: number | null, label: string): StepError {
+  const message = `${label} answered ${status}`;
+  if (status >= 300 && status < 400) return permanent(`${message}: redirects are not followed`);
+  if (status >= 500) return new StepError(message, { unknown: true, retryAfterMs });
+  return PASSING_STATUSES.has(status) ? new StepError(message, { retryAfterMs }) : permanent(message);
+}
+
+interface FilledCall {
+  readonly url: string;
+  readonly headers: readonly (readonly [string, string])[];
+  readonly body: string | null;
+}
+
+function fillIn(
+  context: StepContext | RollbackContext,
+  env: Readonly<Record<string, string>>,
+  fill: (values: TemplateValues) => FilledCall,
+): FilledCall {
+  const { order, body, results, attempt } = context;
+  const values: TemplateValues = {
+    order: { id: order.orderId, user: order.user },
+    body,
+    results,
+    result: "result" in context ? (context.result ?? null) : null,
+    attempt,
+    env,
+  };
+  try {
+    return fill(values);
+  } catch (error) {
+    if (error instanceof TemplateError) throw permanent(error);
+    throw error;
+  }
+}
+
+/** @param label names the call in messages, without what was filled in: that may be secret */
+async function send(
+  method: string,
+  { url, headers, body }: FilledCall,
+  label: string,
+  context: StepContext,
+): Promise<HttpAnswer> {
+  let place: URL;
+  try {
+    place = new URL(url);
+  } catch {
+    throw permanent(`${label} has no url once it is filled in`);
+  }
+  const { idempotencyKey, order, fence, signal, stepName } = context;
+  let answer: Awaited<ReturnType<typeof request>>;
+  try {
+    answer = await request(place, {
+      method,
+      dispatcher: agent,
+      signal,
+      headers: {
+        accept: "application/json",
+        ...(body === null ? {} : { "content-type": "application/json" }),
+        ...Object.fromEntries(headers.map(([name, value]) => [name.toLowerCase(), value])),
+        "idempotency-key": idempotencyKey,
+        "order-id": order.orderId,
+        "order-step": stepName,
+        "order-fence": String(fence),
+      },
+      body,
+    });
+  } catch (error) {
+    throw connectionFailure(label, error, signal);
+  }
+  const { statusCode: status, headers: answered } = answer;
+  const retryAfterMs = parseRetryAfter(answered["retry-after"], Date.now());
+  let text: string;
+  try {
+    text = await readText(answer.body);
+  } catch (error) {
+    if (error instanceof StepError) throw error;
+    throw new StepError(`${label} answered ${status}, and its answer broke off: ${reasonOf(error, signal)}`, {
+      unknown: true,
+    });
+  }
+  return { status, retryAfterMs, label, ...parseAnswer(text, answered["content-type"]) };
+}
+
+async function readText(body: AsyncIterable<Buffer>): Promise<string> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of body) {
+    bytes += chunk.length;
+    // Leaving the loop closes the connection.
+    if (bytes > ANSWER_BYTES_MAX) {
+      throw new StepError(`the answer has more than ${ANSWER_BYTES_MAX} bytes`, { permanent: true, unknown: true });
+    }
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString("utf8");
+}
+
+function parseAnswer(text: string, type: string | string[] | undefined): Pick<HttpAnswer, "json" | "notJson"> {
+  if (text === "") return { json: null, notJson: null };
+  const mediaType =
+    String(type ?? "")
+      .split(";")[0]
+      ?.trim()
+      .toLowerCase() ?? "";
+  if (!/^application\/([\w.+-]+\+)?json$/.test(mediaType)) {
+    return { json: null, notJson: `${mediaType === "" ? "no content type" : mediaType}, and not with JSON` };
+  }
+  try {
+    return { json: JSON.parse(text) as unknown, notJson: null };
+  } catch {
+    return { json: null, notJson: "a body that is not the JSON that it says it is" };
+  }
+}
+
+/** Codes of errors at which no request has gone out. */
+const NOT_SENT: ReadonlySet<string> = new Set([
+  "ECONNREFUSED",
+  "ENOTFOUND",
+  "EAI_AGAIN",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "UND_ERR_CONNECT_TIMEOUT",
+]);
+
+function connectionFailure(label: string, error: unknown, signal: AbortSignal): StepError {
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  // What undici refuses to send, such as a header with a line break.
+  if (code === "UND_ERR_INVALID_ARG") return permanent(`${label} can't be sent: ${reasonOf(error, signal)}`);
+  return new StepError(`${label} failed: ${reasonOf(error, signal)}`, { unknown: !NOT_SENT.has(code) });
+}
+
+function reasonOf(error: unknown, signal: AbortSignal): string {
+  const said: unknown = signal.aborted ? signal.reason : error;
+  if (!(said instanceof Error)) return String(said);
+  // Of an address with several, connecting to all has failed.
+  if (said instanceof AggregateError) return said.errors.map((each) => (each as Error).message).join(", ");
+  return said.message || said.name;
+}
+
+/** A date, or seconds (RFC 9110, 10.2.3); null: nothing that can be understood. */
+export function parseRetryAfter(text: string | string[] | undefined, nowMs: number): number | null {
+  if (typeof text !== "string") return null;
+  if (/^\d+$/.test(text.trim())) return Number(text) * 1_000;
+  const dateMs = text.endsWith("GMT") ? Date.parse(text) : Number.NaN;
+  return Number.isNaN(dateMs) ? null : Math.max(0, dateMs - nowMs);
+}
+
+/** @throws TemplateError when the url's host can't be known, or is not the author's choice (invariant 1) */
+function requireFixedOrigin(url: string, parts: ReturnType<typeof parseText>): void {
+  const [first, second] = parts;
+  if (typeof first === "string") {
+    const origin = /^https?:\/\/[^/?#]+/i.exec(first)?.[0];
+    const isWhole = origin !== undefined && (origin.length < first.length || second === undefined);
+    if (isWhole && URL.canParse(origin)) return;
+  } else if (
+    first?.isConstant === true &&
+    first.variables.length > 0 &&
+    (second === undefined || (typeof second === "string" && /^[/?#]/.test(second)))
+  ) {
+    return;
+  }
+  throw new TemplateError(
+    `the url "${url.slice(0, 200)}" must begin with http:// or https:// and a host, or with \${env.NAME} and a slash; an order can't choose the host`,
+  );
+}

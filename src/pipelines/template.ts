@@ -1,0 +1,265 @@
+/**
+ * Templates: JSON whose texts may hold expressions, `"Order ${order.id}"`. The expressions are CEL (cel.dev): small, without loops
+ * that don't end, without side effects. A text that is one expression and nothing else becomes the expression's value, of any type.
+ *
+ * `$${` stands for `${` itself.
+ */
+import { type ASTNode, Environment, type ParseResult } from "@marcbachmann/cel-js";
+
+/** What expressions can name. */
+export interface TemplateValues {
+  readonly order: { readonly id: string; readonly user: string };
+  readonly body: unknown;
+  readonly results: unknown;
+  /** In a rollback: what the step's own run has returned, or null. */
+  readonly result: unknown;
+  readonly attempt: number;
+  /** Secrets: the environment variables that the file names. */
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/** What an expression may refer to where it stands. */
+export interface TemplateScope {
+  /** The steps whose results there are. */
+  readonly steps: readonly string[];
+  /** Whether `result` is there. */
+  readonly hasResult: boolean;
+}
+
+/** A text, taken apart. */
+export type TextTemplate = readonly (string | Expression)[];
+
+export interface Expression {
+  readonly source: string;
+  readonly evaluate: (values: TemplateValues) => unknown;
+  /** The environment variables that it names. */
+  readonly variables: readonly string[];
+  /** Whether it names nothing else. */
+  readonly isConstant: boolean;
+}
+
+/** Something with templates in it, to be filled in. */
+export interface Template {
+  readonly fill: (values: TemplateValues) => unknown;
+  /** The environment variables that it names. */
+  readonly variables: readonly string[];
+}
+
+/** An expression is wrong. `message` says which, and why, in one line. */
+export class TemplateError extends Error {
+  override readonly name = "TemplateError";
+}
+
+const VARIABLES = ["order", "body", "results", "result", "attempt", "env"] as const;
+
+const environment = new Environment({
+  enableOptionalTypes: true,
+  homogeneousAggregateLiterals: false,
+  limits: { maxAstNodes: 1_000, maxDepth: 50 },
+})
+  .registerVariable("order", "map")
+  .registerVariable("body", "dyn")
+  .registerVariable("results", "map")
+  .registerVariable("result", "dyn")
+  .registerVariable("attempt", "dyn")
+  .registerVariable("env", "map");
+
+// JSON has one kind of number, and CEL two that don't mix: `body.amount + 1` would be no sum.
+const ARITHMETIC: Readonly<Record<string, (one: number, other: number) => number>> = {
+  "+": (one, other) => one + other,
+  "-": (one, other) => one - other,
+  "*": (one, other) => one * other,
+  "/": (one, other) => one / other,
+  "%": (one, other) => one % other,
+};
+for (const [operator, calculate] of Object.entries(ARITHMETIC)) {
+  const handler = (one: number | bigint, other: number | bigint): number => calculate(Number(one), Number(other));
+  environment.registerOperator(`double ${operator} int`, handler).registerOperator(`int ${operator} double`, handler);
+}
+
+/**
+ * Takes a text apart.
+ * @throws TemplateError
+ */
+export function parseText(text: string, scope: TemplateScope): TextTemplate {
+  const parts: (string | Expression)[] = [];
+  let literal = "";
+  for (let at = 0; at < text.length;) {
+    if (text.startsWith("$${", at)) {
+      literal += "${";
+      at += 3;
+    } else if (text.startsWith("${", at)) {
+      const end = endOfExpression(text, at + 2);
+      if (end < 0) throw new TemplateError(`"${shorten(text.slice(at))}" has no closing brace`);
+      if (literal !== "") parts.push(literal);
+      literal = "";
+      parts.push(parseExpression(text.slice(at + 2, end).trim(), scope));
+      at = end + 1;
+    } else {
+      literal += text[at++];
+    }
+  }
+  if (literal !== "") parts.push(literal);
+  return parts;
+}
+
+/**
+ * Prepares JSON with templates in its texts, however deep.
+ * @throws TemplateError
+ */
+export function parseTemplate(json: unknown, scope: TemplateScope): Template {
+  if (typeof json === "string") {
+    const parts = parseText(json, scope);
+    const [only] = parts;
+    const fill =
+      parts.length === 1 && only !== undefined && typeof only !== "string"
+        ? (values: TemplateValues) => only.evaluate(values)
+        : (values: TemplateValues) => fillText(parts, values);
+    return { fill, variables: variablesOf(parts) };
+  }
+  if (Array.isArray(json)) {
+    const items = json.map((item) => parseTemplate(item, scope));
+    return {
+      fill: (values) => items.map(({ fill }) => fill(values)),
+      variables: items.flatMap((item) => item.variables),
+    };
+  }
+  if (typeof json === "object" && json !== null) {
+    const entries = Object.entries(json).map(([key, value]) => [key, parseTemplate(value, scope)] as const);
+    return {
+      fill: (values) => Object.fromEntries(entries.map(([key, { fill }]) => [key, fill(values)])),
+      variables: entries.flatMap(([, { variables }]) => variables),
+    };
+  }
+  return { fill: () => json, variables: [] };
+}
+
+/**
+ * A text with its expressions filled in.
+ * @param encode what is done with the value of each expression
+ * @throws TemplateError when an expression names what is not there, or what is no text
+ */
+export function fillText(
+  parts: TextTemplate,
+  values: TemplateValues,
+  encode: (text: string, index: number) => string = (text) => text,
+): string {
+  return parts
+    .map((part, index) => {
+      if (typeof part === "string") return part;
+      const value = part.evaluate(values);
+      if (typeof value === "object" || value === undefined) {
+        throw new TemplateError(`\${${part.source}} is ${value === null ? "null" : "no text"}, and stands in a text`);
+      }
+      return encode(`${value as string | number | boolean}`, index);
+    })
+    .join("");
+}
+
+/** The environment variables that a text names. */
+export function variablesOf(parts: TextTemplate): string[] {
+  return parts.flatMap((part) => (typeof part === "string" ? [] : part.variables));
+}
+
+function parseExpression(source: string, scope: TemplateScope): Expression {
+  let parsed: ParseResult;
+  try {
+    parsed = environment.parse(source);
+    const checked = parsed.check();
+    if (!checked.valid) throw checked.error ?? new Error("it is not valid");
+  } catch (error) {
+    throw new TemplateError(`\${${shorten(source)}}: ${firstLine(error)}`, { cause: error });
+  }
+  const names = new Set<string>();
+  const variables = new Set<string>();
+  visit(parsed.ast, new Set(), (variable, key) => {
+    names.add(variable);
+    if (variable === "env") {
+      if (key === null) throw new TemplateError(`\${${source}}: name one variable of the environment, as env.NAME`);
+      variables.add(key);
+    }
+    if (variable === "results" && key !== null && !scope.steps.includes(key)) {
+      throw new TemplateError(`\${${source}}: no step before this one is named "${key}"`);
+    }
+    if (variable === "result" && !scope.hasResult) {
+      throw new TemplateError(`\${${source}}: only a rollback has a result of its own step`);
+    }
+  });
+  return {
+    source,
+    variables: [...variables],
+    isConstant: [...names].every((name) => name === "env"),
+    evaluate: (values) => {
+      try {
+        return plainJson(parsed({ ...values }));
+      } catch (error) {
+        throw new TemplateError(`\${${source}}: ${firstLine(error)}`, { cause: error });
+      }
+    },
+  };
+}
+
+/** Tells of each variable that an expression names, and which key of it, if one is. */
+function visit(node: ASTNode, bound: ReadonlySet<string>, found: (variable: string, key: string | null) => void): void {
+  const { op, args } = node as { op: string; args: unknown };
+  if (op === "id") {
+    if (typeof args === "string" && !bound.has(args) && (VARIABLES as readonly string[]).includes(args))
+      found(args, null);
+    return;
+  }
+  if (op === "value" || !Array.isArray(args)) return;
+  const [target, key] = args as [unknown, unknown];
+  if ((op === "." || op === ".?" || op === "[]" || op === "[?]") && isNode(target) && target.op === "id") {
+    const name = target.args;
+    const literal = typeof key === "string" ? key : isNode(key) && key.op === "value" ? key.args : null;
+    if (typeof literal === "string" && !bound.has(name) && (VARIABLES as readonly string[]).includes(name)) {
+      found(name, literal);
+      return;
+    }
+  }
+  for (const each of (args as unknown[]).flat(2)) if (isNode(each)) visit(each, bound, found);
+}
+
+function isNode(value: unknown): value is ASTNode {
+  return typeof value === "object" && value !== null && "op" in value && "args" in value;
+}
+
+/** CEL's whole numbers are bigints; bytes and times have no JSON. */
+function plainJson(value: unknown): unknown {
+  if (typeof value === "bigint") return Number(value);
+  if (Array.isArray(value)) return value.map(plainJson);
+  if (value instanceof Map)
+    return Object.fromEntries(Array.from(value, ([key, each]) => [String(key), plainJson(each)]));
+  if (value instanceof Date) return value.toISOString();
+  if (typeof value === "object" && value !== null) {
+    const prototype: unknown = Object.getPrototypeOf(value);
+    if (prototype !== Object.prototype && prototype !== null) throw new Error("its value has no form in JSON");
+    return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, plainJson(each)]));
+  }
+  return value;
+}
+
+/** Where the brace is that closes an expression: not one in a text, or of a map in it. */
+function endOfExpression(text: string, start: number): number {
+  let depth = 0;
+  let quote: string | null = null;
+  for (let at = start; at < text.length; at++) {
+    const char = text[at] ?? "";
+    if (quote !== null) {
+      if (char === "\\") at++;
+      else if (char === quote) quote = null;
+    } else if (char === '"' || char === "'") quote = char;
+    else if (char === "{") depth++;
+    else if (char === "}" && depth-- === 0) return at;
+  }
+  return -1;
+}
+
+function firstLine(error: unknown): string {
+  const [line = ""] = (error instanceof Error ? error.message : String(error)).split("\n");
+  return line;
+}
+
+function shorten(text: string): string {
+  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
+}
