@@ -25,6 +25,8 @@ export interface Config {
   readonly advertise: string | null;
   /** Silence after which a node counts as dead. */
   readonly nodeTtlMs: number;
+  /** Users who may see and steer the orders of all. */
+  readonly operators: ReadonlySet<string>;
   /** The file or folder with pipelines, or null: the built-in one. */
   readonly pipelines: string | null;
   readonly stepTimeMs: number;
@@ -136,6 +138,19 @@ const OPTIONS = {
     fallbackHelp: "the built-in one",
     help: "a file, or a folder of files, with pipelines in TypeScript or YAML",
     parse: (text: string) => (text === "" ? null : text),
+  },
+  operators: {
+    flags: "--operators <users>",
+    fallback: "",
+    fallbackHelp: "none",
+    help: "users, parted by commas, who may see and steer the orders of all",
+    parse: (text: string) =>
+      new Set(
+        text
+          .split(",")
+          .map((user) => user.trim())
+          .filter((user) => user !== ""),
+      ),
   },
   stepTime: {
     flags: "--step-time <duration>",
@@ -331,6 +346,7 @@ function toConfig(options: Options, environment: Readonly<Record<string, string 
     join: value("join"),
     advertise: value("advertise"),
     nodeTtlMs: value("nodeTtl"),
+    operators: value("operators"),
     pipelines: value("pipelines"),
     stepTimeMs: value("stepTime"),
     failureRate: value("failureRate"),

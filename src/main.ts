@@ -126,6 +126,10 @@ export async function startNode(
       },
       pipelines,
       readOrder: (orderId) => store.readOrder(orderId),
+      readBody: (orderId) => store.readBody(orderId),
+      isOperator: (user) => config.operators.has(user),
+      act: (orderId, request, owner) => requireStarted(node).act(orderId, request, owner),
+      actHere: (orderId, request) => requireStarted(node).actHere(orderId, request),
       transfer: async (request) => {
         const outcome = (await node?.transfer(request)) ?? { kind: "not_ready" as const };
         if (outcome.kind === "transferred" && outcome.orders > 0)

@@ -16,7 +16,9 @@ import type { Incarnation } from "../order/order.ts";
 import type { Logger } from "../log.ts";
 import type { ClusterIdentity, NodeDescription, NodeRow } from "../store/cluster-store.ts";
 import { type Store, type StoreReport, StoreUnavailableError } from "../store/store.ts";
-import type { ClusterView, TransferOutcome, TransferRecord, TransferRequest } from "./cluster.ts";
+import type { ActionRequest } from "../order/actions.ts";
+import type { ActionOutcome } from "../engine/order-run.ts";
+import type { ActOutcome, ClusterView, TransferOutcome, TransferRecord, TransferRequest } from "./cluster.ts";
 import { Leadership } from "./leadership.ts";
 import { Membership } from "./membership.ts";
 import { Peers, refusesConnections } from "./peers.ts";
@@ -34,6 +36,7 @@ export interface RunningEngine {
   takeOver(from: Incarnation, ordersMax: number): Promise<TakenOver>;
   readonly room: number;
   adopt(orderIds: readonly string[]): Promise<void>;
+  act(orderId: string, request: ActionRequest): Promise<ActionOutcome | { readonly kind: "pipeline_missing" } | null>;
   goOn(): void;
   audit(): Promise<number>;
   drain(graceMs: number, successors: Successors): Promise<Drained>;
@@ -79,6 +82,16 @@ const REGISTER_AGAIN_MS = 250;
 const ASK_FOR_ROOM_AGAIN_MS = 250;
 
 const TRANSFERS_KEPT = 10;
+
+/** How long an action waits for an order that changes hands. A dead owner's takes longer: then the caller comes again. */
+const ACT_MS_MAX = 2_000;
+const ACT_AGAIN_MS = 100;
+
+const NOT_READY: ActOutcome = {
+  kind: "not_now",
+  reason: "this node is joining its cluster or leaving it",
+  mayBeDone: false,
+};
 
 export class ClusterNode {
   readonly #options: ClusterNodeOptions;
@@ -190,6 +203,63 @@ export class ClusterNode {
     if (orderIds.length > 0) this.#options.log.info(`Orders given by a node that stops: ${orderIds.length}`);
     this.#life.engine.adopt(orderIds).catch((error: unknown) => this.#break(error));
     return this.#life.engine.room;
+  }
+
+  /**
+   * Does what somebody asks of an order that is not final: here where the order is this node's, or else by asking the node that owns it.
+   * The order may change hands meanwhile: then it is asked again for a moment.
+   * @param owner reads the owner of the order; null: it is final, or gone
+   * @throws StoreUnavailableError
+   */
+  async act(orderId: string, request: ActionRequest, owner: () => Promise<Incarnation | null>): Promise<ActOutcome> {
+    const { clock } = this.#options;
+    const endMs = clock() + ACT_MS_MAX;
+    for (;;) {
+      const incarnation = await owner();
+      if (incarnation === null) return { kind: "refused", reason: "the order is final" };
+      const outcome = await this.#actAt(incarnation, orderId, request);
+      const isLasting = outcome.kind !== "not_now" || outcome.mayBeDone;
+      if (isLasting || this.#stopping || clock() >= endMs) return outcome;
+      await delay(ACT_AGAIN_MS);
+    }
+  }
+
+  /** Does what another node asks of an order that is this one's. */
+  async actHere(orderId: string, request: ActionRequest): Promise<ActOutcome> {
+    const life = this.#life;
+    if (life === null || this.#stopping) return NOT_READY;
+    const outcome = await life.engine.act(orderId, request);
+    switch (outcome?.kind) {
+      case "done":
+      case "refused":
+        return outcome;
+      case "unknown":
+        return { kind: "not_now", reason: "the order changed hands, or the store failed, meanwhile", mayBeDone: true };
+      case "pipeline_missing":
+        return { kind: "not_now", reason: "no node that has its pipeline owns the order", mayBeDone: false };
+      case undefined:
+        return { kind: "not_now", reason: "the order is on its way to another node", mayBeDone: false };
+    }
+  }
+
+  async #actAt(owner: Incarnation, orderId: string, request: ActionRequest): Promise<ActOutcome> {
+    const life = this.#life;
+    if (life === null) return NOT_READY;
+    if (owner === life.incarnation) return this.actHere(orderId, request);
+    const row = life.membership.snapshot?.nodes.find(({ incarnation, alive }) => alive && incarnation === owner);
+    if (row === undefined) {
+      return {
+        kind: "not_now",
+        reason: "the node that owned the order is gone, and another takes it over",
+        mayBeDone: false,
+      };
+    }
+    try {
+      return await this.#peers.act(row, orderId, request);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      return { kind: "not_now", reason: `the node that owns the order can't be asked: ${reason}`, mayBeDone: true };
+    }
   }
 
   /** Whether another node of this cluster has signed the request for this incarnation; `proof` as in the header. */

@@ -38,6 +38,13 @@ export interface TransferRequest {
   readonly ordersMax: number;
 }
 
+/** How something that was asked of an order ended. */
+export type ActOutcome =
+  | { readonly kind: "done" }
+  | { readonly kind: "refused"; readonly reason: string }
+  /** No node can do it now, and nothing was done; or (`mayBeDone`) whether it was done is not known. */
+  | { readonly kind: "not_now"; readonly reason: string; readonly mayBeDone: boolean };
+
 export type TransferOutcome =
   | { readonly kind: "transferred"; readonly orders: number }
   | { readonly kind: "service_alive" }

@@ -1,6 +1,8 @@
 /** What a node asks of other nodes, over HTTP. */
 import { connect } from "node:net";
+import type { ActionRequest } from "../order/actions.ts";
 import type { Incarnation } from "../order/order.ts";
+import type { ActOutcome } from "./cluster.ts";
 import { postJson } from "./post-json.ts";
 import { PROOF_HEADER, proofFor } from "./proof.ts";
 
@@ -59,6 +61,14 @@ export class Peers {
     };
     if (typeof room !== "number") throw new Error(`${peer.url} did not say how many orders it takes`);
     return room;
+  }
+
+  /**
+   * Has a node do what somebody asks of an order that it owns.
+   * @throws Error when it did not answer: it may have done it
+   */
+  async act(peer: Peer, orderId: string, request: ActionRequest): Promise<ActOutcome> {
+    return (await this.#post(peer, "/cluster/actions", { order_id: orderId, request })) as ActOutcome;
   }
 
   async #post(peer: Peer, path: string, content: object, timeoutMs = this.#timeoutMs): Promise<unknown> {

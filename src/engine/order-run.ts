@@ -20,7 +20,7 @@ import {
   type StepContext,
   type StepLog,
 } from "../order/pipeline.ts";
-import { encodeResult } from "../order/result.ts";
+import { encodeResult, RESULTS_CHARS_MAX } from "../order/result.ts";
 import { failureTraits, permanent, StepError, textOf } from "../order/step-error.ts";
 import type { AdvanceWrite, WriteOutcome } from "../store/store.ts";
 import type { WriteListener } from "./group-commit.ts";
@@ -126,6 +126,7 @@ export class OrderRun implements WriteListener {
       case "running":
       case "rolling_back": {
         if (asked === "cancel") return this.#write(decideStepCanceled(this.#order, this.pipeline, null));
+        if (asked === "pause") return this.#write({ kind: "paused", atMs: this.#host.now() });
         const { notBeforeMs } = state.call;
         // Never longer than the wait was meant to be, should the clock have been set back since.
         const waitMs = notBeforeMs === null ? 0 : notBeforeMs - Math.max(this.#host.now(), changeTimeMs);
@@ -219,7 +220,12 @@ export class OrderRun implements WriteListener {
       if (asked === undefined) return;
       const { request, answer } = asked;
       const atMs = this.#host.now();
-      const decision = decideAction(this.#order, this.pipeline, request, { atMs, callUnderWay: this.#call !== null });
+      const decision = this.#isTooMuch(request)
+        ? ({
+            kind: "refused",
+            reason: `all its results together would have more than ${RESULTS_CHARS_MAX} characters`,
+          } as const)
+        : decideAction(this.#order, this.pipeline, request, { atMs, callUnderWay: this.#call !== null });
       if (decision.kind === "event") {
         this.#waitNoLonger();
         this.#answered = answer;
@@ -228,6 +234,10 @@ export class OrderRun implements WriteListener {
         answer(decision.kind === "refused" ? decision : { kind: "done" });
       }
     }
+  }
+
+  #isTooMuch(request: ActionRequest): boolean {
+    return request.action === "complete" && this.#resultChars + request.result.length > RESULTS_CHARS_MAX;
   }
 
   /** Nobody is answered by this run any more. */

@@ -2,8 +2,11 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { JoinAnswer, PROTOCOL } from "../cluster/join.ts";
 import { PROOF_HEADER } from "../cluster/proof.ts";
+import type { ActOutcome } from "../cluster/cluster.ts";
+import type { ActionRequest } from "../order/actions.ts";
 import { CatalogueError } from "../order/errors.ts";
-import { GivenOrders, JoinRequest, named, problemResponses } from "./schemas.ts";
+import { RESULT_CHARS_MAX } from "../order/result.ts";
+import { ForwardedAction, GivenOrders, JoinRequest, named, problemResponses } from "./schemas.ts";
 
 export interface ProofCheck {
   /** Whether a node of this cluster has signed the request for this node as it is now. */
@@ -14,12 +17,17 @@ export interface ClusterResource extends ProofCheck {
   readonly serviceId: string;
   readonly version: string;
   readonly joinAnswer: () => JoinAnswer;
+  /** Does what another node was asked of an order that is this one's. */
+  readonly actHere: (orderId: string, request: ActionRequest) => Promise<ActOutcome>;
   /** How many more the node may be given; null: it takes none. */
   readonly adopt: (orderIds: readonly string[]) => number | null;
 }
 
 /** What nodes say to each other has a limit of its own, whatever that of orders is: 1,000 ids take 39 KB. */
 export const NODE_BODY_BYTES_MAX = 64 * 1024;
+
+/** An action may bring a result. */
+export const ACTION_BODY_BYTES_MAX = NODE_BODY_BYTES_MAX + 3 * RESULT_CHARS_MAX;
 
 /** @throws CatalogueError when the request does not carry a valid proof */
 export function requireProof(request: FastifyRequest, isProven: ProofCheck["isProven"]): void {
@@ -33,7 +41,7 @@ export function requireProof(request: FastifyRequest, isProven: ProofCheck["isPr
 
 export function clusterRoutes(
   app: FastifyInstance,
-  { serviceId, version, joinAnswer, adopt, isProven }: ClusterResource,
+  { serviceId, version, joinAnswer, actHere, adopt, isProven }: ClusterResource,
 ): void {
   app.route<{ Body: JoinRequest }>({
     method: "POST",
@@ -65,6 +73,35 @@ export function clusterRoutes(
         );
       }
       return joinAnswer();
+    },
+  });
+
+  app.route<{ Body: { order_id: string; request: ActionRequest } }>({
+    method: "POST",
+    url: "/cluster/actions",
+    bodyLimit: ACTION_BODY_BYTES_MAX,
+    schema: {
+      operationId: "forwardAction",
+      summary: "What another node was asked of an order of this one's; only nodes ask that",
+      security: [],
+      body: ForwardedAction,
+      response: {
+        200: { description: "How it ended.", type: "object", additionalProperties: true },
+        ...problemResponses(
+          "body_not_json",
+          "body_not_object",
+          "request_invalid",
+          "membership_unproven",
+          "body_too_large",
+          "media_type_unsupported",
+          "headers_too_large",
+          "store_unavailable",
+        ),
+      },
+    },
+    handler: (request) => {
+      requireProof(request, isProven);
+      return actHere(request.body.order_id, request.body.request);
     },
   });
 

@@ -15,6 +15,8 @@ export interface OrdersResource {
   readonly pipelines: PipelineSet;
   readonly submit: (submission: Submission) => Promise<SubmitOutcome>;
   readonly readOrder: (orderId: string) => Promise<StoredOrder | null>;
+  /** Whether a user may see and steer the orders of all. */
+  readonly isOperator: (user: string) => boolean;
   /** Milliseconds since the epoch. */
   readonly now: () => number;
 }
@@ -28,7 +30,30 @@ const START_LATER_MS_MAX = 366 * 24 * 3_600_000;
 /** Of what is wrong with a body, so much is told at once. */
 const SHOWN_ISSUES_MAX = 10;
 
-export function ordersRoutes(app: FastifyInstance, { pipelines, submit, readOrder, now }: OrdersResource): void {
+/** An order that the request's user may see. Throws CatalogueError order_not_found. */
+export type ReadVisible = (request: FastifyRequest, orderId: string) => Promise<StoredOrder>;
+
+/** Users see their own orders, operators those of all. */
+export function visibleOrders({
+  readOrder,
+  isOperator,
+}: Pick<OrdersResource, "readOrder" | "isOperator">): ReadVisible {
+  return async (request, id) => {
+    const orderId = id.toLowerCase();
+    const stored = isUuid(orderId) ? await readOrder(orderId) : null;
+    if (stored !== null && (stored.user === request.user || isOperator(request.user))) return stored;
+    throw new CatalogueError(
+      "order_not_found",
+      "You have no order with this id; check the id and the Authorization header.",
+    );
+  };
+}
+
+export function ordersRoutes(
+  app: FastifyInstance,
+  { pipelines, submit, now }: OrdersResource,
+  readVisible: ReadVisible,
+): void {
   app.route<{ Querystring: { pipeline?: string; start_at?: string } }>({
     method: "POST",
     url: "/orders",
@@ -105,7 +130,7 @@ export function ordersRoutes(app: FastifyInstance, { pipelines, submit, readOrde
         pipeline,
         ...(startAtMs === undefined ? {} : { options: { startAtMs } }),
       });
-      if (outcome.kind !== "accepted") throw refusal(outcome);
+      if (outcome.kind !== "accepted") throw submitRefusal(outcome);
       reply.code(201).header("location", `/orders/${outcome.orderId}`);
       return { order_id: outcome.orderId, start_time: rfc3339(outcome.startTimeMs) };
     },
@@ -117,7 +142,7 @@ export function ordersRoutes(app: FastifyInstance, { pipelines, submit, readOrde
     schema: {
       operationId: "getOrder",
       summary: "Look at an order",
-      description: "Only its user sees it; to all others it does not exist.",
+      description: "Only its user sees it, and operators; to all others it does not exist.",
       security: USER_SECURITY,
       params: { type: "object", required: ["order_id"], properties: { order_id: { type: "string" } } },
       response: {
@@ -133,14 +158,7 @@ export function ordersRoutes(app: FastifyInstance, { pipelines, submit, readOrde
     },
     onRequest: requireUser,
     handler: async (request) => {
-      const orderId = request.params.order_id.toLowerCase();
-      const stored = isUuid(orderId) ? await readOrder(orderId) : null;
-      if (stored === null || stored.user !== request.user) {
-        throw new CatalogueError(
-          "order_not_found",
-          "You have no order with this id; check the id and the Authorization header.",
-        );
-      }
+      const stored = await readVisible(request, request.params.order_id);
       return orderView(stored, pipelines.find(stored.pipelineName, stored.pipelineVersion));
     },
   });
@@ -208,7 +226,8 @@ function acceptedText(finding: BodyFinding, request: FastifyRequest): string {
   return text;
 }
 
-function refusal(outcome: Exclude<SubmitOutcome, { kind: "accepted" }>): CatalogueError {
+/** What a refused submission is answered with. */
+export function submitRefusal(outcome: Exclude<SubmitOutcome, { kind: "accepted" }>): CatalogueError {
   switch (outcome.kind) {
     case "idempotency_key_reused":
       return new CatalogueError(

@@ -168,6 +168,66 @@ export const GivenOrders = {
 } as const;
 export type GivenOrders = Shape<typeof GivenOrders>;
 
+export const ForwardedAction = {
+  type: "object",
+  required: ["order_id", "request"],
+  properties: { order_id: text, request: { type: "object", description: "As nodes of one version understand it." } },
+} as const;
+
+/** What may be said with an action on an order. */
+export const ActionBodies = {
+  cancel: {
+    type: "object",
+    additionalProperties: false,
+    properties: {
+      reason: { type: "string", maxLength: 1_000 },
+      dry_run: { type: "boolean", description: "Only say what would be rolled back, in that order." },
+    },
+  },
+  pause: { type: "object", additionalProperties: false },
+  resume: { type: "object", additionalProperties: false },
+  retry: {
+    type: "object",
+    additionalProperties: false,
+    properties: {
+      from: {
+        enum: ["failed_step", "start"],
+        description:
+          "Of a failed or canceled order: where the new one begins. From the failed step only if nothing before it was rolled back.",
+      },
+    },
+  },
+  skip: {
+    type: "object",
+    required: ["reason"],
+    additionalProperties: false,
+    properties: { reason: { type: "string", minLength: 1, maxLength: 1_000, description: "Is kept." } },
+  },
+  complete: {
+    type: "object",
+    required: ["step"],
+    additionalProperties: false,
+    properties: {
+      step: { type: "string", description: "The step that waits." },
+      result: { description: "What the step gives: any JSON, 64 KiB at the most." },
+    },
+  },
+} as const satisfies Record<Action, object>;
+
+const DryRun = {
+  $id: "DryRun",
+  type: "object",
+  required: ["order_id", "would_roll_back"],
+  properties: {
+    order_id: uuid("Of the order."),
+    would_roll_back: {
+      type: "array",
+      items: text,
+      description: "The names of steps, in the order of their rollbacks.",
+    },
+  },
+} as const;
+
 const GivenOrdersAnswer = {
   $id: "GivenOrdersAnswer",
   type: "object",
@@ -269,9 +329,18 @@ const ProblemSchema = {
 } as const;
 
 /** All schemas that the OpenAPI document lists by name. */
-export const NAMED_SCHEMAS = [AcceptedOrder, OrderView, Transfer, GivenOrdersAnswer, Heartbeat, Cluster, ProblemSchema];
+export const NAMED_SCHEMAS = [
+  AcceptedOrder,
+  OrderView,
+  DryRun,
+  Transfer,
+  GivenOrdersAnswer,
+  Heartbeat,
+  Cluster,
+  ProblemSchema,
+];
 
-type SchemaName = "AcceptedOrder" | "Order" | "Transfer" | "GivenOrdersAnswer" | "Heartbeat" | "Cluster";
+type SchemaName = "AcceptedOrder" | "Order" | "DryRun" | "Transfer" | "GivenOrdersAnswer" | "Heartbeat" | "Cluster";
 
 /** A successful response, by the name of its schema. Without `content`, which would cost a look-up at every answer. */
 export function named(name: SchemaName, description: string): object {

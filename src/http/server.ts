@@ -5,15 +5,20 @@ import swaggerUi from "@fastify/swagger-ui";
 import Fastify, { type FastifyInstance, type FastifyRequest } from "fastify";
 import type { Logger } from "../log.ts";
 import { CatalogueError, type ErrorCode, StartError } from "../order/errors.ts";
+import { type ActionsResource, actionsRoutes } from "./actions.ts";
 import { parseJsonBody } from "./body.ts";
 import { type ClusterResource, clusterRoutes } from "./cluster.ts";
 import { type DiagnosticResource, diagnosticRoutes } from "./diagnostic.ts";
-import { type OrdersResource, ordersRoutes } from "./orders.ts";
+import { type OrdersResource, ordersRoutes, visibleOrders } from "./orders.ts";
 import { errorHandler, PROBLEM_MEDIA_TYPE, problemHeaders, problemOf, sendProblem } from "./problem.ts";
 import { NAMED_SCHEMAS } from "./schemas.ts";
 import { type ServiceResource, serviceRoutes } from "./service.ts";
 
 declare module "fastify" {
+  interface FastifyContextConfig {
+    /** No body is as good as an empty object. */
+    emptyBody?: boolean;
+  }
   interface FastifyRequest {
     /** The user that the Authorization header names, on routes that need one. */
     user: string;
@@ -48,12 +53,15 @@ export const DEFAULT_HTTP_LIMITS: HttpLimits = {
 };
 
 export type HttpServerOptions = { readonly log: Logger; readonly limits: HttpLimits } & OrdersResource &
+  ActionsResource &
   ServiceResource &
   ClusterResource &
   DiagnosticResource;
 
 /** How long requests may still take when the server closes: all that wait for an order have been answered by then. */
 const CLOSE_MS = 1_000;
+
+const EMPTY_BODY = Buffer.from("{}");
 
 /** How often Node looks for connections that are over their time. */
 const TIMEOUT_CHECK_MS = 1_000;
@@ -98,7 +106,9 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
   app.addHook("preValidation", async (request) => {
     if (request.method !== "POST" || request.is404) return;
     requireJsonType(request);
-    const { text, value } = parseJsonBody(request.body instanceof Buffer ? request.body : Buffer.alloc(0));
+    const bytes = request.body instanceof Buffer ? request.body : Buffer.alloc(0);
+    const { emptyBody = false } = request.routeOptions.config;
+    const { text, value } = parseJsonBody(bytes.length === 0 && emptyBody ? EMPTY_BODY : bytes);
     request.bodyText = text;
     request.body = value;
   });
@@ -149,7 +159,9 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
     uiConfig: { tryItOutEnabled: true, persistAuthorization: true },
   });
 
-  ordersRoutes(app, options);
+  const readVisible = visibleOrders(options);
+  ordersRoutes(app, options, readVisible);
+  actionsRoutes(app, options, readVisible);
   serviceRoutes(app, options);
   clusterRoutes(app, options);
   diagnosticRoutes(app, options);

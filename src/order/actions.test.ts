@@ -158,6 +158,9 @@ test("a signal that says something else than the one before it is refused, and s
     { atMs, callUnderWay: true },
   );
   assert.equal(again.kind, "refused");
+  const early = decided(lived(reserved), { action: "complete", by, stepName: "Approve", result: "true" }, true);
+  const next = { action: "complete", by, stepName: "Approve", result: "false" } as const;
+  assert.equal(decideAction(early, pipeline, next, { atMs, callUnderWay: true }).kind, "refused");
   const other = decideAction(
     lived(reserved, waits),
     pipeline,
@@ -182,13 +185,11 @@ test("a paused order is resumed as it was, also when its owner has changed meanw
 test("a pause during a call happens when the call has ended, however it ends", () => {
   const asked = decided(created, { action: "pause", by }, true);
   assert.equal(asked.state.status, "running");
-  const ends: readonly LaterEvent[] = [
-    reserved,
-    failed,
-    { kind: "attempt_failed", atMs, error: "no", retryAtMs: 9 },
-    { kind: "owner_changed", atMs, owner: 2 },
-  ];
+  const ends: readonly LaterEvent[] = [reserved, failed, { kind: "attempt_failed", atMs, error: "no", retryAtMs: 9 }];
   for (const end of ends) assert.equal(evolve(asked, end).state.status, "paused", end.kind);
+  const taken = evolve(asked, { kind: "owner_changed", atMs, owner: 2 });
+  assert.deepEqual([taken.state.status, taken.asked], ["running", "pause"]);
+  assert.equal(evolve(taken, { kind: "paused", atMs }).state.status, "paused");
   // There is nothing to hold any more.
   const last = decided(lived(reserved, waits, approved, paid), { action: "pause", by }, true);
   assert.equal(evolve(last, completion(pipeline, 3, atMs, null)).state.status, "completed");

@@ -3,7 +3,7 @@
  * Pure, like decide.ts; this module is part of the client, too, and runs in browsers.
  */
 import { completion, isCommitted, lastToRollBack, stepAt } from "./decide.ts";
-import { isFinal, type JsonText, type LaterEvent, type Order, type OrderStatus } from "./order.ts";
+import { type CarriedStep, isFinal, type JsonText, type LaterEvent, type Order, type OrderStatus } from "./order.ts";
 import type { Pipeline } from "./pipeline.ts";
 
 /** Every action, with what it does. */
@@ -121,6 +121,7 @@ export function refusalOf(order: Order, pipeline: Pipeline, action: Action): str
       return status === "paused" || asked === "pause" ? null : "the order is not paused";
     case "complete": {
       if (asked === "cancel") return "the order is being canceled";
+      if (held.status === "running" && held.call.signal !== null) return "its signal has come already";
       const at = stepAtSignal(order);
       return at !== null && stepAt(pipeline, at.stepIndex).wait !== null ? null : "its step waits for no signal";
     }
@@ -133,6 +134,44 @@ export function refusalOf(order: Order, pipeline: Pipeline, action: Action): str
 /** The actions that an order allows now. */
 export function allowedActions(order: Order, pipeline: Pipeline): Action[] {
   return ACTIONS_BY_STATUS[order.state.status].filter((action) => refusalOf(order, pipeline, action) === null);
+}
+
+/** Where a failed or canceled order can be made again from. */
+export type RetryFrom = "start" | "failed_step";
+
+/**
+ * What a new order goes on from that is made again from a failed or canceled one. That one stays as it is: it is final, and the keys
+ * of its calls have been used.
+ * @param pipeline what the new order will go through
+ * @returns the steps that it need not do again; or, as a sentence's end, why it can't be made
+ */
+export function stepsToCarry(
+  order: Order,
+  pipeline: Pipeline,
+  from: RetryFrom,
+):
+  | { readonly kind: "carried"; readonly steps: readonly CarriedStep[] }
+  | { readonly kind: "refused"; readonly reason: string } {
+  const { status } = order.state;
+  if (status !== "failed" && status !== "canceled") return { kind: "refused", reason: `the order is ${status}` };
+  if (from === "start") return { kind: "carried", steps: [] };
+  const earlier = order.steps.slice(0, Math.max(0, order.steps.length - 1));
+  const undone = earlier.filter(
+    ({ completeTimeMs, rollbackTimeMs, skipReason }) =>
+      completeTimeMs === null || rollbackTimeMs !== null || skipReason !== null,
+  );
+  if (undone.length > 0) {
+    const names = undone.map(({ name }) => `"${name}"`).join(", ");
+    return {
+      kind: "refused",
+      reason: `what these steps did was rolled back: ${names}; it can be retried from the start`,
+    };
+  }
+  const changed = earlier.find(({ name }, index) => pipeline.steps[index]?.name !== name);
+  if (changed !== undefined || pipeline.steps.length <= earlier.length) {
+    return { kind: "refused", reason: "its pipeline has other steps by now; it can be retried from the start" };
+  }
+  return { kind: "carried", steps: earlier.map(({ name, result }) => ({ stepName: name, result })) };
 }
 
 /** The names of the steps that a cancellation would roll back, in that order. */

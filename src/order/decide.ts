@@ -45,7 +45,7 @@ export type CallOutcome =
 export interface CreationOptions {
   readonly startAtMs?: number;
   /** The order that this one is made again from, and the steps of it that it goes on from. */
-  readonly retry?: { readonly orderId: string; readonly carried: readonly CarriedStep[] };
+  readonly retry?: { readonly orderId: string; readonly by: string; readonly carried: readonly CarriedStep[] };
 }
 
 /** The event that begins an order's life: it exists, and its first step has started, unless it is to start later. */
@@ -62,7 +62,7 @@ export function decideCreation(
     owner,
     stepName: stepAt(pipeline, carried.length).name,
     ...(startAtMs === undefined || startAtMs <= atMs ? {} : { startAtMs }),
-    ...(retry === undefined ? {} : { retryOf: retry.orderId }),
+    ...(retry === undefined ? {} : { retryOf: retry.orderId, by: retry.by }),
     ...(carried.length === 0 ? {} : { carried }),
   };
 }

@@ -52,8 +52,9 @@ export type OrderEvent =
       readonly stepName: string;
       /** The step does not start before then. */
       readonly startAtMs?: number;
-      /** The failed order that this one is made again from. */
+      /** The failed or canceled order that this one is made again from, and who asked for that. */
       readonly retryOf?: string;
+      readonly by?: string;
       /** The steps before `stepName`. */
       readonly carried?: readonly CarriedStep[];
     }
@@ -129,7 +130,8 @@ export type OrderEvent =
     }
   /** The order is to be paused when the call that is under way has ended. */
   | { readonly kind: "pause_requested"; readonly atMs: number; readonly by: string }
-  | { readonly kind: "paused"; readonly atMs: number; readonly by: string }
+  /** `by` is absent where a pause that was asked for happens without the end of a call: its owner has changed meanwhile. */
+  | { readonly kind: "paused"; readonly atMs: number; readonly by?: string }
   | { readonly kind: "resumed"; readonly atMs: number; readonly by: string }
   /** Another incarnation owns the order now; a call that was under way is made again. */
   | {
@@ -369,8 +371,8 @@ export function evolve(order: Order, event: LaterEvent): Order {
       if ((state.status !== "running" && state.status !== "rolling_back") || order.asked !== null) break;
       return during(order, atMs, state, "pause");
     case "paused":
-      if (!isPausable(state) || order.asked !== null) break;
-      return after(order, atMs, { status: "paused", held: state });
+      if (!isPausable(state) || order.asked === "cancel") break;
+      return { ...after(order, atMs, { status: "paused", held: state }), asked: null };
     case "resumed":
       // One that was still to be paused goes on as if nothing had been asked.
       if (order.asked === "pause") return during(order, atMs, state, null);
@@ -413,8 +415,9 @@ export function interventionsOf(history: readonly OrderEvent[]): Intervention[] 
       case "canceled":
         return did("cancel", event.by, event.reason);
       case "pause_requested":
-      case "paused":
         return did("pause", event.by);
+      case "paused":
+        return event.by === undefined ? [] : did("pause", event.by);
       case "resumed":
         return did("resume", event.by);
       case "rollback_retried":
@@ -423,6 +426,8 @@ export function interventionsOf(history: readonly OrderEvent[]): Intervention[] 
         return did("skip", event.by, event.reason);
       case "signal_received":
         return did("complete", event.by);
+      case "created":
+        return event.by === undefined ? [] : did("retry", event.by);
       case "step_completed":
         return event.by === undefined ? [] : did("complete", event.by);
       default:
@@ -472,7 +477,8 @@ function heldAgain(before: OrderState, to: PausableState): OrderState {
 
 function ownerChanged(order: Order, event: Extract<OrderEvent, { kind: "owner_changed" }>, atMs: number): Order {
   const { state } = order;
-  const taken = { ...after(order, atMs, state), owner: event.owner, fence: order.revision + 1 };
+  // What was asked is left to the new owner: stores that change an owner by themselves don't know of it, nor change the status.
+  const taken = { ...during(order, atMs, state, order.asked), owner: event.owner, fence: order.revision + 1 };
   if (state.status !== "running" && state.status !== "rolling_back") return taken;
   // A call that may have been under way is made again, and that is another attempt. Whether one that was due later had begun, the
   // clocks of two nodes can't tell: it still waits for what is left, and counts as another attempt, too.
@@ -482,8 +488,7 @@ function ownerChanged(order: Order, event: Extract<OrderEvent, { kind: "owner_ch
   const again = { ...call, attempt: call.attempt + 1, notBeforeMs, isUnknown: true };
   const steps =
     state.status === "running" ? withStep(order.steps, call.stepIndex, { attempts: again.attempt }) : order.steps;
-  const to = { ...state, call: again };
-  return { ...taken, state: taken.state.status === "paused" ? { status: "paused", held: to } : to, steps };
+  return { ...taken, state: { ...state, call: again }, steps };
 }
 
 /** The steps after the present one was ended from outside: what a call that broke off has done isn't known. */

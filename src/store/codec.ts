@@ -44,9 +44,10 @@ export function encodeEvent(event: OrderEvent): string {
       return `["rollback_abandoned",${atMs},${quoted(event.error)}]`;
     case "rollback_retried":
     case "pause_requested":
-    case "paused":
     case "resumed":
       return `["${kind}",${atMs},${quoted(event.by)}]`;
+    case "paused":
+      return `["paused",${atMs}${optional(event.by)}]`;
     case "rollback_skipped":
       return `["rollback_skipped",${atMs},${event.rollbackIndex},${quoted(event.by)},${quoted(event.reason)}]`;
     case "cancel_requested":
@@ -73,10 +74,10 @@ function raw(json: JsonText | undefined): string {
 }
 
 /** What most orders don't have: when they start, which order they are made again from, and what they go on from. */
-function createdMore({ startAtMs, retryOf, carried }: Extract<OrderEvent, { kind: "created" }>): string {
+function createdMore({ startAtMs, retryOf, by, carried }: Extract<OrderEvent, { kind: "created" }>): string {
   if (startAtMs === undefined && retryOf === undefined && carried === undefined) return "";
   const steps = carried?.map(({ stepName, result }) => `[${quoted(stepName)}${raw(result ?? undefined)}]`).join(",");
-  return `,${startAtMs ?? null},${quoted(retryOf ?? null)}${steps === undefined ? "" : `,[${steps}]`}`;
+  return `,${startAtMs ?? null},${quoted(retryOf ?? null)},${quoted(by ?? null)}${steps === undefined ? "" : `,[${steps}]`}`;
 }
 
 /**
@@ -120,9 +121,10 @@ function decodeEvent(entry: unknown): OrderEvent {
       return { kind, atMs, error: asString(one) };
     case "rollback_retried":
     case "pause_requested":
-    case "paused":
     case "resumed":
       return { kind, atMs, by: asString(one) };
+    case "paused":
+      return { kind, atMs, ...(one === undefined ? {} : { by: asString(one) }) };
     case "rollback_skipped":
       return { kind, atMs, rollbackIndex: asIndex(one), by: asString(two), reason: asString(three) };
     case "cancel_requested":
@@ -146,7 +148,7 @@ function decodeEvent(entry: unknown): OrderEvent {
 }
 
 function decodeCreated(entry: readonly unknown[], atMs: number): OrderEvent {
-  const [, , owner, stepName, startAtMs = null, retryOf = null, carried] = entry;
+  const [, , owner, stepName, startAtMs = null, retryOf = null, by = null, carried] = entry;
   return {
     kind: "created",
     atMs,
@@ -154,6 +156,7 @@ function decodeCreated(entry: readonly unknown[], atMs: number): OrderEvent {
     stepName: asString(stepName),
     ...(startAtMs === null ? {} : { startAtMs: asNumber(startAtMs) }),
     ...(retryOf === null ? {} : { retryOf: asString(retryOf) }),
+    ...(by === null ? {} : { by: asString(by) }),
     ...(Array.isArray(carried) ? { carried: carried.map(decodeCarried) } : {}),
   };
 }

@@ -121,6 +121,8 @@ export interface Store {
   commit(writes: readonly Write[]): Promise<readonly WriteOutcome[]>;
   /** One order, or null. */
   readOrder(orderId: string): Promise<StoredOrder | null>;
+  /** The body of an order, or null: there is no such order. */
+  readBody(orderId: string): Promise<string | null>;
   /** Those of the orders that are this owner's and not final, whole. */
   readOwned(owner: Incarnation, orderIds: readonly string[]): Promise<OwnedOrders>;
   /** Every incarnation that owns orders which are not final. */

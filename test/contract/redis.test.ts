@@ -2,7 +2,18 @@ import { before, describe, test } from "node:test";
 import { openRedisStore } from "../../src/store/redis/redis-store.ts";
 import type { Store } from "../../src/store/store.ts";
 import { endingOfSuite, redisIsMissing, type RedisServer, startRedis, startRedisCluster } from "../support/redis.ts";
+import { steeringContract } from "./steering-contract.ts";
 import { type OpenStores, storeContract } from "./store-contract.ts";
+
+function openOn({ location }: RedisServer): Promise<Store> {
+  return openRedisStore({
+    location,
+    now: Date.now,
+    onBroken: (error) => {
+      throw error;
+    },
+  });
+}
 
 /** Stores on the first of the servers, which are emptied before each test. */
 function storesOn(servers: () => readonly RedisServer[]): OpenStores {
@@ -12,13 +23,7 @@ function storesOn(servers: () => readonly RedisServer[]): OpenStores {
     if (first === undefined) throw new Error("no server was started");
     const open = new Set<Store>();
     const openOne = async (): Promise<Store> => {
-      const store = await openRedisStore({
-        location: first.location,
-        now: Date.now,
-        onBroken: (error) => {
-          throw error;
-        },
-      });
+      const store = await openOn(first);
       const close = store.close.bind(store);
       store.close = async () => {
         if (open.delete(store)) await close();
@@ -42,6 +47,11 @@ if (redisIsMissing === false) {
       "redis",
       storesOn(() => servers),
     );
+    steeringContract("redis", () => {
+      const [server] = servers;
+      if (server === undefined) throw new Error("no server was started");
+      return openOn(server);
+    });
   });
 
   describe("on a Redis Cluster", () => {

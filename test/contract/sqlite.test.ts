@@ -1,24 +1,30 @@
 import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
-import { test } from "node:test";
+import { after, test } from "node:test";
 import { SqliteDatabase } from "../../src/store/sqlite/database.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import type { Store } from "../../src/store/store.ts";
 import { temporaryFolder } from "../support/service.ts";
+import { steeringContract } from "./steering-contract.ts";
 import { storeContract } from "./store-contract.ts";
+
+const openAt = (path: string): Promise<Store> =>
+  openSqliteStore({
+    path,
+    now: Date.now,
+    onBroken: (error) => {
+      throw error;
+    },
+  });
 
 storeContract("sqlite", async (t) => {
   const path = join(temporaryFolder(t), "orders.sqlite");
   const open = new Set<Store>();
   const openOne = async (): Promise<Store> => {
-    const store = await openSqliteStore({
-      path,
-      now: Date.now,
-      onBroken: (error) => {
-        throw error;
-      },
-    });
+    const store = await openAt(path);
     const close = store.close.bind(store);
     store.close = async () => {
       if (open.delete(store)) await close();
@@ -29,6 +35,10 @@ storeContract("sqlite", async (t) => {
   t.after(() => Promise.all(Array.from(open, (store) => store.close())));
   return { store: await openOne(), again: openOne };
 });
+
+const steeringFolder = mkdtempSync(join(tmpdir(), "order-process-test-"));
+after(() => rmSync(steeringFolder, { recursive: true }));
+steeringContract("sqlite", () => openAt(join(steeringFolder, "orders.sqlite")));
 
 test("the database is in WAL mode", (t) => {
   const path = join(temporaryFolder(t), "orders.sqlite");

@@ -54,6 +54,7 @@ export function witnessedStore(store: Store): { store: Store; witness: Witness }
       return outcomes;
     },
     // How a node learns what became of a write whose answer was lost ...
+    readBody: (orderId) => store.readBody(orderId),
     readOrder: async (orderId) => {
       const stored = await store.readOrder(orderId);
       if (stored?.owner === incarnation && !isFinal(stored.status)) noteRead(stored);
@@ -276,6 +277,7 @@ export function passOn(store: Store): Store {
     cluster: passOnCluster(store.cluster),
     report: () => store.report(),
     commit: (writes) => store.commit(writes),
+    readBody: (orderId) => store.readBody(orderId),
     readOrder: (orderId) => store.readOrder(orderId),
     readOwned: (owner, orderIds) => store.readOwned(owner, orderIds),
     listOwners: () => store.listOwners(),

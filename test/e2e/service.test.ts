@@ -146,12 +146,19 @@ test("the OpenAPI document is 3.1, lists every resource and error, marks the mis
   const { text, json } = await send(`${url}/openapi.json`);
   assert.match(String(json?.["openapi"]), /^3\.1\./);
   assert.deepEqual(Object.keys(json?.["paths"] ?? {}).toSorted(), [
+    "/cluster/actions",
     "/cluster/join",
     "/cluster/orders",
     "/diagnostic/cluster",
     "/diagnostic/heartbeat",
     "/orders",
     "/orders/{order_id}",
+    "/orders/{order_id}/cancel",
+    "/orders/{order_id}/complete",
+    "/orders/{order_id}/pause",
+    "/orders/{order_id}/resume",
+    "/orders/{order_id}/retry",
+    "/orders/{order_id}/skip",
     "/service/transfer",
   ]);
   for (const name of ["curent_step", "serive_id", "tranferred_service_id"]) {

@@ -169,6 +169,11 @@ class RedisStore implements Store {
     return this.#track(this.#readOrder(orderId));
   }
 
+  async readBody(orderId: string): Promise<string | null> {
+    const text = await this.#track(this.#readText(orderId));
+    return text === null ? null : decodeOrder(text).body;
+  }
+
   readOwned(owner: Incarnation, orderIds: readonly string[]): Promise<OwnedOrders> {
     return this.#track(this.#readOwned(owner, orderIds));
   }

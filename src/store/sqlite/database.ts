@@ -66,6 +66,7 @@ const SQL = {
     WHERE o.user = ? AND o.idempotency_key = ?`,
   readOrder: `SELECT o.order_id, o.user, o.pipeline_name, o.pipeline_version, o.status, o.owner, i.service_id, o.revision,
     o.history FROM orders o JOIN incarnations i ON i.incarnation = o.owner WHERE o.order_id = ?`,
+  readBody: "SELECT body FROM order_bodies WHERE order_id = ?",
   readOwned: `SELECT o.order_id, o.user, o.pipeline_name, o.pipeline_version, o.status, o.owner, i.service_id, o.revision,
     o.history, b.body FROM orders o JOIN incarnations i ON i.incarnation = o.owner JOIN order_bodies b USING (order_id)
     WHERE o.order_id IN (SELECT value FROM json_each(?)) AND o.owner = ? AND ${OPEN}`,
@@ -159,6 +160,10 @@ export class SqliteDatabase {
 
   readOrder(orderId: string): OrderRow | null {
     return (this.#statements.readOrder.get(orderId) as unknown as OrderRow | undefined) ?? null;
+  }
+
+  readBody(orderId: string): string | null {
+    return (this.#statements.readBody.get(orderId) as unknown as { body: string } | undefined)?.body ?? null;
   }
 
   readOwned(owner: Incarnation, orderIds: readonly string[]): OwnedRow[] {

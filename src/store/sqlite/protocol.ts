@@ -74,6 +74,7 @@ export interface Requests {
   open: { args: OpenArguments; result: null };
   commit: { args: { batch: FlatBatch }; result: BatchOutcomes };
   readOrder: { args: { orderId: string }; result: OrderRow | null };
+  readBody: { args: { orderId: string }; result: string | null };
   readOwned: { args: { owner: Incarnation; orderIds: readonly string[] }; result: OwnedRow[] };
   listOwners: { args: null; result: OwnerSummary[] };
   listOrderIds: { args: { owner: Incarnation; after: string; limit: number }; result: string[] };

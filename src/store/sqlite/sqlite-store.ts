@@ -151,6 +151,10 @@ class SqliteStore implements Store {
     return row === null ? null : storedOrder(row);
   }
 
+  readBody(orderId: string): Promise<string | null> {
+    return this.#ask("readBody", { orderId });
+  }
+
   async readOwned(owner: Incarnation, orderIds: readonly string[]): Promise<OwnedOrders> {
     return ownedOrders(await this.#ask("readOwned", { owner, orderIds }));
   }

@@ -141,6 +141,8 @@ function perform(request: RequestMessage): unknown {
       return database.commit(request.args.batch);
     case "readOrder":
       return database.readOrder(request.args.orderId);
+    case "readBody":
+      return database.readBody(request.args.orderId);
     case "readOwned":
       return database.readOwned(request.args.owner, request.args.orderIds);
     case "claimOrders": {

@@ -1,0 +1,191 @@
+/** `/orders/{order_id}/<action>`: what people do to an order. Which action each state allows is order/actions.ts's. */
+import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { ActOutcome } from "../cluster/cluster.ts";
+import type { SubmitOutcome, Submission } from "../engine/engine.ts";
+import {
+  type Action,
+  type ActionRequest,
+  ACTIONS,
+  refusalOf,
+  type RetryFrom,
+  stepsToCarry,
+  stepsToUndo,
+} from "../order/actions.ts";
+import { CatalogueError } from "../order/errors.ts";
+import { type Incarnation, isFinal, replay } from "../order/order.ts";
+import type { Pipeline } from "../order/pipeline.ts";
+import type { PipelineSet } from "../order/pipeline-set.ts";
+import { encodeResult } from "../order/result.ts";
+import { type StoredOrder, StoreUnavailableError } from "../store/store.ts";
+import { requireUser, USER_SECURITY } from "./authorization.ts";
+import { ACTION_BODY_BYTES_MAX } from "./cluster.ts";
+import { type ReadVisible, submitRefusal } from "./orders.ts";
+import { orderView } from "./order-view.ts";
+import { ActionBodies, named, problemResponses } from "./schemas.ts";
+
+export interface ActionsResource {
+  readonly pipelines: PipelineSet;
+  readonly submit: (submission: Submission) => Promise<SubmitOutcome>;
+  readonly readBody: (orderId: string) => Promise<string | null>;
+  /** Does what is asked, on whichever node owns the order. */
+  readonly act: (
+    orderId: string,
+    request: ActionRequest,
+    owner: () => Promise<Incarnation | null>,
+  ) => Promise<ActOutcome>;
+}
+
+/** What comes with an action, after its schema has been checked. */
+interface ActionBody {
+  readonly reason?: string;
+  readonly dry_run?: boolean;
+  readonly from?: RetryFrom;
+  readonly step?: string;
+  readonly result?: unknown;
+}
+
+type ActionCall = FastifyRequest<{ Params: { order_id: string }; Body: ActionBody }>;
+
+export function actionsRoutes(app: FastifyInstance, resource: ActionsResource, readVisible: ReadVisible): void {
+  for (const action of Object.keys(ACTIONS) as Action[]) actionRoute(app, action, resource, readVisible);
+}
+
+function actionRoute(app: FastifyInstance, action: Action, resource: ActionsResource, readVisible: ReadVisible): void {
+  app.route<{ Params: { order_id: string }; Body: ActionBody }>({
+    method: "POST",
+    url: `/orders/:order_id/${action}`,
+    bodyLimit: ACTION_BODY_BYTES_MAX,
+    config: { emptyBody: true },
+    schema: {
+      operationId: `${action}Order`,
+      summary: ACTIONS[action],
+      security: USER_SECURITY,
+      params: { type: "object", required: ["order_id"], properties: { order_id: { type: "string" } } },
+      body: ActionBodies[action],
+      response: {
+        200: named("Order", "The order after that. What was done before is not done again."),
+        ...(action === "retry" ? { 201: named("Order", "The new order that was made from the failed one.") } : {}),
+        ...problemResponses(
+          "body_not_json",
+          "body_not_object",
+          "body_too_deep",
+          "body_key_refused",
+          "request_invalid",
+          "authorization_required",
+          "order_not_found",
+          "action_not_allowed",
+          "body_too_large",
+          "media_type_unsupported",
+          "headers_too_large",
+          "too_many_in_flight",
+          "store_unavailable",
+          "shutting_down",
+        ),
+      },
+    },
+    onRequest: requireUser,
+    handler: async (request, reply) => {
+      const stored = await readVisible(request, request.params.order_id);
+      const pipeline = resource.pipelines.find(stored.pipelineName, stored.pipelineVersion);
+      if (request.body.dry_run === true) return dryRun(stored, pipeline);
+      if (action === "retry" && isFinal(stored.status)) {
+        const made = await retryAsNew(stored, request, resource, readVisible);
+        return reply.code(201).header("location", `/orders/${made.orderId}`).send(viewOf(made, resource));
+      }
+      const outcome = await resource.act(stored.orderId, requestOf(action, request), async () => {
+        const now = await readVisible(request, stored.orderId);
+        // One that is canceled already is nothing to be canceled, but no mistake either.
+        return isFinal(now.status) ? null : now.owner;
+      });
+      const after = await readVisible(request, stored.orderId);
+      requireDone(outcome, action, after);
+      return viewOf(after, resource);
+    },
+  });
+}
+
+function viewOf(stored: StoredOrder, { pipelines }: ActionsResource): ReturnType<typeof orderView> {
+  return orderView(stored, pipelines.find(stored.pipelineName, stored.pipelineVersion));
+}
+
+/** @throws CatalogueError action_not_allowed, store_unavailable */
+function requireDone(outcome: ActOutcome, action: Action, after: StoredOrder): void {
+  if (outcome.kind === "done") return;
+  if (outcome.kind === "refused") {
+    if (action === "cancel" && after.status === "canceled") return; // asked twice
+    const reason = isFinal(after.status) ? `the order is ${after.status}` : outcome.reason;
+    throw new CatalogueError("action_not_allowed", `The order does not allow ${action} now: ${reason}.`);
+  }
+  throw new CatalogueError(
+    "store_unavailable",
+    outcome.mayBeDone
+      ? `Whether it was done is not known: ${outcome.reason}. Look at the order, and ask again.`
+      : `It was not done: ${outcome.reason}. Ask again.`,
+  );
+}
+
+/** @throws CatalogueError request_invalid */
+function requestOf(action: Action, { user: by, body }: ActionCall): ActionRequest {
+  switch (action) {
+    case "cancel":
+      return { action, by, reason: body.reason ?? null };
+    case "skip":
+      return { action, by, reason: body.reason ?? "" };
+    case "complete": {
+      const encoded = encodeResult(body.result ?? null, 0);
+      if (!encoded.ok)
+        throw new CatalogueError(
+          "request_invalid",
+          `The result can't be kept: it ${encoded.error.replace("returned", "has")}.`,
+        );
+      return { action, by, stepName: body.step ?? "", result: encoded.text ?? "null" };
+    }
+    default:
+      return { action, by };
+  }
+}
+
+function dryRun(stored: StoredOrder, pipeline: Pipeline | null): { order_id: string; would_roll_back: string[] } {
+  if (pipeline === null) throw new StoreUnavailableError("this node does not have the order's pipeline; ask another");
+  const order = replay(stored.orderId, stored.history);
+  const reason = refusalOf(order, pipeline, "cancel");
+  if (reason !== null)
+    throw new CatalogueError("action_not_allowed", `The order does not allow cancel now: ${reason}.`);
+  return { order_id: stored.orderId, would_roll_back: stepsToUndo(order, pipeline) };
+}
+
+/** Begins the key of a retry, so that one asked twice makes one order. No header can carry such a key. */
+const RETRY_KEY = "\u0000retry";
+
+/**
+ * Makes a failed or canceled order again, as a new one.
+ * @throws CatalogueError action_not_allowed, too_many_in_flight, store_unavailable, shutting_down
+ */
+async function retryAsNew(
+  stored: StoredOrder,
+  request: ActionCall,
+  { pipelines, submit, readBody }: ActionsResource,
+  readVisible: ReadVisible,
+): Promise<StoredOrder> {
+  const { orderId, user } = stored;
+  const from = request.body.from ?? "start";
+  const choice = pipelines.choose(stored.pipelineName);
+  if (choice.kind !== "chosen")
+    throw new StoreUnavailableError("this node does not have the order's pipeline; ask another");
+  const { pipeline } = choice;
+  const found = stepsToCarry(replay(orderId, stored.history), pipeline, from);
+  if (found.kind === "refused") {
+    throw new CatalogueError("action_not_allowed", `The order does not allow retry now: ${found.reason}.`);
+  }
+  const body = await readBody(orderId);
+  if (body === null) throw new StoreUnavailableError(`the body of order ${orderId} is gone`);
+  const outcome = await submit({
+    user,
+    body,
+    idempotencyKey: `${RETRY_KEY} ${orderId} ${from}`,
+    pipeline,
+    options: { retry: { orderId, by: request.user, carried: found.steps } },
+  });
+  if (outcome.kind !== "accepted") throw submitRefusal(outcome);
+  return readVisible(request, outcome.orderId);
+}
