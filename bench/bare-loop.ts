@@ -28,9 +28,10 @@ while (created < ordersMax || open.length > 0) {
   for (const order of open) {
     const step = STEPS[order.revision - 1];
     if (step === undefined) {
-      batch.push(TAG_ADVANCE_STATUS, "completed", `,["step_completed",${nowMs}]`, order.id, owner, order.revision);
+      batch.push(TAG_ADVANCE_STATUS, "completed", "running", `,["step_completed",${nowMs}]`);
+      batch.push(order.id, owner, order.revision, "user");
     } else {
-      batch.push(TAG_ADVANCE, `,["step_completed",${nowMs},"${step}"]`, order.id, owner, order.revision);
+      batch.push(TAG_ADVANCE, `,["step_completed",${nowMs},"${step}"]`, order.id, owner, order.revision, "user");
       order.revision++;
       stillOpen.push(order);
     }

@@ -36,7 +36,11 @@ const hooks = {
 };
 const store = isRedisUrl(place)
   ? await openRedisStore({ ...parseRedisUrl(place), ...hooks })
-  : await openSqliteStore({ path: join(place, "orders.sqlite"), ...hooks });
+  : await openSqliteStore({
+      path: join(place, "orders.sqlite"),
+      ...hooks,
+      changesKept: Number(process.env["CHANGES_KEPT"] ?? 500_000),
+    });
 const engine = new Engine({
   store,
   incarnation: await store.cluster.register(

@@ -370,6 +370,8 @@ export class OrderRun implements WriteListener {
         expectedRevision: order.revision,
         event,
         newStatus: next.state.status === order.state.status ? null : next.state.status,
+        formerStatus: order.state.status,
+        user: this.user,
       },
       this,
     );

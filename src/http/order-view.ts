@@ -1,10 +1,18 @@
 /** An order as its user sees it. */
 import { allowedActions } from "../order/actions.ts";
-import { type Intervention, interventionsOf, type Order, type OrderState, replay } from "../order/order.ts";
+import {
+  currentStepName,
+  endOf,
+  type Intervention,
+  interventionsOf,
+  type Order,
+  type OrderState,
+  replay,
+} from "../order/order.ts";
 import type { Pipeline } from "../order/pipeline.ts";
 import type { StoredOrder } from "../store/store.ts";
 import { rfc3339 } from "./rfc3339.ts";
-import type { OrderView, StepView } from "./schemas.ts";
+import type { OrderSummary, OrderView, StepView } from "./schemas.ts";
 
 /**
  * What `GET /orders/{order_id}` answers.
@@ -12,15 +20,25 @@ import type { OrderView, StepView } from "./schemas.ts";
  */
 export function orderView(stored: StoredOrder, pipeline: Pipeline | null): OrderView {
   const order = replay(stored.orderId, stored.history);
+  const summary = orderSummary(stored, order);
+  return {
+    ...summary,
+    curent_step: summary.current_step,
+    allowed_actions: pipeline === null ? [] : allowedActions(order, pipeline),
+    steps: [...order.steps.map(stepView), ...endView(order.state)],
+    ...interventionsView(interventionsOf(stored.history)),
+  };
+}
+
+/** What is told of each order in a list. */
+export function orderSummary(stored: StoredOrder, order: Order): OrderSummary {
   const { state, asked } = order;
   const held = state.status === "paused" ? state.held : state;
-  const currentStep = currentStepName(order);
   return {
     order_id: order.orderId,
     start_time: rfc3339(order.startTimeMs),
     ...("completeTimeMs" in state ? { complete_time: rfc3339(state.completeTimeMs) } : {}),
-    current_step: currentStep,
-    curent_step: currentStep,
+    current_step: currentStepName(order),
     status: state.status,
     ...(asked === null ? {} : { pending_action: asked }),
     ...(held.status === "scheduled" ? { start_at: rfc3339(held.startAtMs) } : {}),
@@ -29,9 +47,6 @@ export function orderView(stored: StoredOrder, pipeline: Pipeline | null): Order
     pipeline_version: stored.pipelineVersion,
     service_id: stored.ownerServiceId,
     ...(order.retryOf === null ? {} : { retry_of: order.retryOf }),
-    allowed_actions: pipeline === null ? [] : allowedActions(order, pipeline),
-    steps: [...order.steps.map(stepView), ...endView(state)],
-    ...interventionsView(interventionsOf(stored.history)),
   };
 }
 
@@ -70,18 +85,4 @@ function endView(state: OrderState): StepView[] {
   if (end === null) return [];
   const time = rfc3339(end.atMs);
   return [{ step_name: end.name, step_start_time: time, step_complete_time: time }];
-}
-
-function currentStepName({ state, steps }: Order): string {
-  const held = state.status === "paused" ? state.held : state;
-  if (held.status === "scheduled") return held.stepName;
-  return endOf(state)?.name ?? steps.at(-1)?.name ?? "";
-}
-
-/** The end that the order has reached or is going to, and since when; null: it goes forward. */
-function endOf(state: OrderState): { readonly name: string; readonly atMs: number } | null {
-  const held = state.status === "paused" ? state.held : state;
-  if (held.status === "completed") return { name: "Completed", atMs: held.completeTimeMs };
-  if (!("ending" in held)) return null;
-  return { name: held.ending.status === "failed" ? "Failed" : "Canceled", atMs: held.ending.sinceMs };
 }

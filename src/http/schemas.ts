@@ -2,7 +2,7 @@
 import type { FromSchema } from "json-schema-to-ts";
 import { type Action, ACTIONS } from "../order/actions.ts";
 import { catalogueEntry, type ErrorCode } from "../order/errors.ts";
-import { ORDER_STATUSES } from "../order/order.ts";
+import { ORDER_STATUSES, type OrderStatus } from "../order/order.ts";
 import { PROBLEM_MEDIA_TYPE } from "./problem.ts";
 
 /** The type of what a schema lets through, without what it does not name. */
@@ -58,41 +58,97 @@ const StepView = {
 } as const;
 export type StepView = Shape<typeof StepView>;
 
+/** What is told of an order in a list, too. */
+const summaryProperties = {
+  order_id: uuid("Of the order."),
+  start_time: time("When the order was created."),
+  complete_time: time("When the order became final; absent until then."),
+  current_step: {
+    type: "string",
+    description: "The step it is at; `Failed` or `Canceled` from then on, `Completed` at the end.",
+  },
+  status: { enum: ORDER_STATUSES },
+  pending_action: {
+    enum: ["pause", "cancel"],
+    description: "Asked for, and to happen when the call that is under way has ended.",
+  },
+  start_at: time("When its first step starts; absent once it has."),
+  wait_deadline: time("Until when its step waits for a signal; absent where it waits for none, or for good."),
+  pipeline: text,
+  pipeline_version: integer,
+  service_id: uuid("Of the service that owns the order."),
+  retry_of: uuid("Of the failed or canceled order that this one was made again from."),
+} as const;
+const SUMMARY_REQUIRED = [
+  "order_id",
+  "start_time",
+  "current_step",
+  "status",
+  "pipeline",
+  "pipeline_version",
+  "service_id",
+] as const;
+
+const OrderSummary = {
+  type: "object",
+  required: SUMMARY_REQUIRED,
+  properties: { ...summaryProperties, user: { type: "string", description: "For operators: whose order it is." } },
+} as const;
+export type OrderSummary = Shape<typeof OrderSummary>;
+
+const OrderList = {
+  $id: "OrderList",
+  type: "object",
+  required: ["orders", "counts"],
+  properties: {
+    orders: { type: "array", items: OrderSummary, description: "Newest first." },
+    next_cursor: { type: "string", description: "Where the next page begins; absent on the last." },
+    counts: {
+      type: "object",
+      description: "How many orders have each status: of all that one may see, whatever else was asked for.",
+      additionalProperties: integer,
+    },
+  },
+} as const;
+export type OrderList = Omit<Shape<typeof OrderList>, "orders" | "counts"> & {
+  readonly orders: OrderSummary[];
+  readonly counts: Readonly<Partial<Record<OrderStatus, number>>>;
+};
+
+const HistoryEntry = {
+  $id: "HistoryEntry",
+  type: "object",
+  required: ["order_id", "revision", "time", "event", "status", "current_step", "service_id"],
+  properties: {
+    order_id: uuid("Of the order."),
+    revision: { type: "integer", description: "Counts what has happened to the order, from 1, without gaps." },
+    time: time("When it happened."),
+    event: { type: "string", description: "What happened, such as `step_completed` or `owner_changed`." },
+    status: { enum: ORDER_STATUSES },
+    current_step: { type: "string", description: "As in the order, after that." },
+    attempt: { type: "integer", description: "The attempt that the order is at after that, if it is at one." },
+    service_id: uuid("Of the service that owned the order after that."),
+    error: { type: "string", description: "What the attempt said that failed." },
+    by: { type: "string", description: "The user who asked for it." },
+    reason: { type: "string", description: "That the user gave." },
+  },
+} as const;
+export type HistoryEntry = Shape<typeof HistoryEntry>;
+
+const History = {
+  $id: "History",
+  type: "object",
+  required: ["order_id", "events"],
+  properties: { order_id: uuid("Of the order."), events: { type: "array", items: { $ref: "HistoryEntry#" } } },
+} as const;
+
 const OrderView = {
   $id: "Order",
   type: "object",
-  required: [
-    "order_id",
-    "start_time",
-    "current_step",
-    "curent_step",
-    "status",
-    "pipeline",
-    "pipeline_version",
-    "service_id",
-    "allowed_actions",
-    "steps",
-  ],
+  required: [...SUMMARY_REQUIRED, "curent_step", "allowed_actions", "steps"],
   properties: {
-    order_id: uuid("Of the order."),
-    start_time: time("When the order was created."),
-    complete_time: time("When the order became final; absent until then."),
-    current_step: {
-      type: "string",
-      description: "The step it is at; `Failed` or `Canceled` from then on, `Completed` at the end.",
-    },
+    ...summaryProperties,
     curent_step: misspelt("current_step"),
-    status: { enum: ORDER_STATUSES },
-    pending_action: {
-      enum: ["pause", "cancel"],
-      description: "Asked for, and to happen when the call that is under way has ended.",
-    },
-    start_at: time("When its first step starts; absent once it has."),
-    wait_deadline: time("Until when its step waits for a signal; absent where it waits for none, or for good."),
-    pipeline: text,
-    pipeline_version: integer,
-    service_id: uuid("Of the service that owns the order."),
-    retry_of: uuid("Of the failed or canceled order that this one was made again from."),
     allowed_actions: {
       type: "array",
       items: { enum: Object.keys(ACTIONS) as Action[] },
@@ -332,6 +388,9 @@ const ProblemSchema = {
 export const NAMED_SCHEMAS = [
   AcceptedOrder,
   OrderView,
+  OrderList,
+  HistoryEntry,
+  History,
   DryRun,
   Transfer,
   GivenOrdersAnswer,
@@ -340,7 +399,16 @@ export const NAMED_SCHEMAS = [
   ProblemSchema,
 ];
 
-type SchemaName = "AcceptedOrder" | "Order" | "DryRun" | "Transfer" | "GivenOrdersAnswer" | "Heartbeat" | "Cluster";
+type SchemaName =
+  | "AcceptedOrder"
+  | "Order"
+  | "OrderList"
+  | "History"
+  | "DryRun"
+  | "Transfer"
+  | "GivenOrdersAnswer"
+  | "Heartbeat"
+  | "Cluster";
 
 /** A successful response, by the name of its schema. Without `content`, which would cost a look-up at every answer. */
 export function named(name: SchemaName, description: string): object {

@@ -6,6 +6,8 @@ import Fastify, { type FastifyInstance, type FastifyRequest } from "fastify";
 import type { Logger } from "../log.ts";
 import { CatalogueError, type ErrorCode, StartError } from "../order/errors.ts";
 import { type ActionsResource, actionsRoutes } from "./actions.ts";
+import { type EventsResource, eventsRoutes } from "./events.ts";
+import { type OrderListResource, orderListRoute } from "./order-list.ts";
 import { parseJsonBody } from "./body.ts";
 import { type ClusterResource, clusterRoutes } from "./cluster.ts";
 import { type DiagnosticResource, diagnosticRoutes } from "./diagnostic.ts";
@@ -53,7 +55,9 @@ export const DEFAULT_HTTP_LIMITS: HttpLimits = {
 };
 
 export type HttpServerOptions = { readonly log: Logger; readonly limits: HttpLimits } & OrdersResource &
+  OrderListResource &
   ActionsResource &
+  EventsResource &
   ServiceResource &
   ClusterResource &
   DiagnosticResource;
@@ -161,7 +165,9 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
 
   const readVisible = visibleOrders(options);
   ordersRoutes(app, options, readVisible);
+  orderListRoute(app, options);
   actionsRoutes(app, options, readVisible);
+  eventsRoutes(app, options, readVisible);
   serviceRoutes(app, options);
   clusterRoutes(app, options);
   diagnosticRoutes(app, options);

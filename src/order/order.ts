@@ -404,6 +404,21 @@ export function replay(orderId: string, history: readonly OrderEvent[]): Order {
   return order;
 }
 
+/** The step that an order is at; from the end of the run forward on, the name of its end: Completed, Failed or Canceled. */
+export function currentStepName({ state, steps }: Order): string {
+  const held = state.status === "paused" ? state.held : state;
+  if (held.status === "scheduled") return held.stepName;
+  return endOf(state)?.name ?? steps.at(-1)?.name ?? "";
+}
+
+/** The end that an order has reached or is going to, and since when; null: it goes forward. */
+export function endOf(state: OrderState): { readonly name: string; readonly atMs: number } | null {
+  const held = state.status === "paused" ? state.held : state;
+  if (held.status === "completed") return { name: "Completed", atMs: held.completeTimeMs };
+  if (!("ending" in held)) return null;
+  return { name: held.ending.status === "failed" ? "Failed" : "Canceled", atMs: held.ending.sinceMs };
+}
+
 /** What people did to an order. */
 export function interventionsOf(history: readonly OrderEvent[]): Intervention[] {
   return history.flatMap((event): Intervention[] => {

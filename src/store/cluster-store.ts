@@ -79,6 +79,11 @@ export interface ClusterStore {
    * @returns the shape that is on record
    */
   pipelineShape(name: string, version: number, shape: string): Promise<string>;
+  /**
+   * The service whose incarnation it is, or was.
+   * @throws Error when there never was such an incarnation
+   */
+  serviceOf(incarnation: Incarnation): Promise<string>;
   /** Whether any incarnation of that service was ever recorded. */
   hasService(serviceId: string): Promise<boolean>;
   /**

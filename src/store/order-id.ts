@@ -15,6 +15,12 @@ export function newOrderId(user: string, idempotencyKey: string | null): string 
   return id.slice(0, -PART_DIGITS) + keyDigest(user, idempotencyKey).slice(-PART_DIGITS);
 }
 
+/** The lowest id that an order of that time, or later, can have. */
+export function lowestIdAt(timeMs: number): string {
+  const digits = Math.min(Math.max(0, timeMs), 0xffff_ffff_ffff).toString(16).padStart(12, "0");
+  return `${digits.slice(0, 8)}-${digits.slice(8)}-0000-0000-000000000000`;
+}
+
 /** Stands for a user's idempotency key: a fixed length, whatever the two hold. */
 export function keyDigest(user: string, idempotencyKey: string): string {
   return createHash("sha256")

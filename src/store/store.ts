@@ -12,7 +12,7 @@
  * 6. Orders are claimed from dead incarnations only. Once a claim has found nothing left, no write of that incarnation is
  *    applied any more, to whatever order: what it still sends is `fenced`.
  */
-import type { Incarnation, OrderEvent, OrderStatus } from "../order/order.ts";
+import type { Incarnation, LaterEvent, OrderEvent, OrderStatus } from "../order/order.ts";
 import type { ClusterStore } from "./cluster-store.ts";
 
 /** Makes an order at revision 1, unless its id exists or the user has used the idempotency key. */
@@ -37,9 +37,13 @@ export interface AdvanceWrite {
   readonly owner: Incarnation;
   /** The revision that the event follows. */
   readonly expectedRevision: number;
-  readonly event: Exclude<OrderEvent, { kind: "created" }>;
+  readonly event: LaterEvent;
   /** The status after the event, or null when it stays. */
   readonly newStatus: OrderStatus | null;
+  /** The status before it: that of the expected revision. */
+  readonly formerStatus: OrderStatus;
+  /** The order's. */
+  readonly user: string;
 }
 
 export type Write = CreateWrite | AdvanceWrite;
@@ -103,6 +107,52 @@ export interface OrderIdPage {
   readonly next: string | null;
 }
 
+/** Which orders are looked for: those for which all holds that is said. */
+export interface OrderFilter {
+  /** Null: those of all users. */
+  readonly user: string | null;
+  readonly status: OrderStatus | null;
+  readonly pipelineName: string | null;
+  /** The step that they are at, or their end (currentStepName in order.ts). */
+  readonly stepName: string | null;
+  /** The service that owns them. */
+  readonly ownerServiceId: string | null;
+  /** Created then or later. */
+  readonly fromMs: number | null;
+  /** Created before then. */
+  readonly toMs: number | null;
+}
+
+/** Some of the orders that were looked for, newest first. */
+export interface OrderPage {
+  readonly orders: readonly StoredOrder[];
+  /**
+   * Where the next page begins: the id of the last order that was looked at; null: there is no more. A page may have fewer orders than
+   * wanted, or none, and yet not be the last: only so many are looked at for one.
+   */
+  readonly next: string | null;
+}
+
+/** That an order has changed. What has changed, its history tells. */
+export interface Change {
+  readonly orderId: string;
+  readonly revision: number;
+  readonly user: string;
+  /** Where to read on behind this change. */
+  readonly cursor: string;
+}
+
+/** What has changed behind a cursor, in the order of the commits. */
+export type ChangePage =
+  | {
+      readonly kind: "changes";
+      readonly changes: readonly Change[];
+      /** Where to read on. */
+      readonly next: string;
+    }
+  /** It was so long ago that what came next is forgotten; or the cursor is none. */
+  | { readonly kind: "gone" };
+
 /** What a write outlives, as far as the store's settings tell. */
 export type Durability = "fsync-always" | "fsync-every-second" | "none" | "unknown";
 
@@ -113,6 +163,9 @@ export interface StoreReport {
   readonly advice: readonly string[];
 }
 
+/** How many changes are remembered unless said otherwise: about half an hour of 300 a second, in some 30 MB. */
+export const CHANGES_KEPT = 500_000;
+
 export interface Store {
   readonly cluster: ClusterStore;
   /** Reads the store's settings. */
@@ -121,6 +174,20 @@ export interface Store {
   commit(writes: readonly Write[]): Promise<readonly WriteOutcome[]>;
   /** One order, or null. */
   readOrder(orderId: string): Promise<StoredOrder | null>;
+  /** Those of the orders that there are, in no particular order. */
+  readOrders(orderIds: readonly string[]): Promise<readonly StoredOrder[]>;
+  /**
+   * Orders, newest first. Pages stay right while orders change: each order is on one page at the most.
+   * @param before the `next` of the page before; null: from the newest on
+   */
+  listOrders(filter: OrderFilter, before: string | null, limit: number): Promise<OrderPage>;
+  /** How many orders of a user, or (null) of all, have each status; a status that none has may be left out. Kept, not counted. */
+  countOrders(user: string | null): Promise<Partial<Record<OrderStatus, number>>>;
+  /**
+   * What has changed behind a cursor, without gaps or repeats.
+   * @param cursor null: from now on
+   */
+  readChanges(cursor: string | null, limit: number): Promise<ChangePage>;
   /** The body of an order, or null: there is no such order. */
   readBody(orderId: string): Promise<string | null>;
   /** Those of the orders that are this owner's and not final, whole. */

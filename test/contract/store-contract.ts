@@ -7,12 +7,17 @@ import { type LeaderRow, type NodeDescription } from "../../src/store/cluster-st
 import { newOrderId } from "../../src/store/order-id.ts";
 import {
   type AdvanceWrite,
+  type ChangePage,
   type CreateWrite,
+  type OrderFilter,
+  type OrderPage,
   type OwnedOrder,
   type Store,
   StoreUnavailableError,
   type WriteOutcome,
 } from "../../src/store/store.ts";
+
+import { waitFor } from "../support/wait.ts";
 
 /** Gives a store with nothing in it; a second one on the same data with `again`. Both end with the test. */
 export type OpenStores = (t: TestContext) => Promise<{ readonly store: Store; readonly again: () => Promise<Store> }>;
@@ -85,7 +90,17 @@ function advance(
     atMs: AT_MS + expectedRevision,
     nextStepName: `S${expectedRevision}`,
   } as const;
-  return { kind: "advance", orderId, owner, expectedRevision, event, newStatus: null, ...change };
+  return {
+    kind: "advance",
+    orderId,
+    owner,
+    expectedRevision,
+    event,
+    newStatus: null,
+    formerStatus: "running",
+    user: "user",
+    ...change,
+  };
 }
 
 const completion = {
@@ -549,10 +564,208 @@ export function storeContract(name: string, open: OpenStores): void {
       await assert.rejects(store.readOrder(orderId), StoreUnavailableError);
     },
   );
+
+  contract("orders are listed newest first, page by page, each once, also while others are made", async (store) => {
+    const owner = await register(store);
+    const ids: string[] = [];
+    for (let count = 0; count < 7; count++) ids.push((await created(store, owner)).orderId);
+    ids.sort(); // those of one millisecond have no sequence
+    const nowMs = Date.now();
+    await waitFor(() => Date.now() > nowMs, { what: "the next millisecond" });
+    const first = await store.listOrders(ALL, null, 3);
+    assert.deepEqual(idsOf(first), ids.toReversed().slice(0, 3));
+    const later = (await created(store, owner)).orderId;
+    const second = await store.listOrders(ALL, first.next, 3);
+    const third = await store.listOrders(ALL, second.next, 3);
+    assert.deepEqual([...idsOf(second), ...idsOf(third)], ids.toReversed().slice(3));
+    assert.equal(third.next, null);
+    assert.deepEqual(idsOf(await store.listOrders(ALL, null, 1)), [later]);
+    const [order] = first.orders;
+    assert.deepEqual(order, await store.readOrder(ids.at(-1) ?? ""));
+  });
+
+  contract("orders are found by user, status, pipeline, step, node and time, alone and together", async (store) => {
+    const [owner, other] = [await register(store), await register(store, OTHER_SERVICE_ID)];
+    const make = async (change: Partial<CreateWrite> = {}, by = owner): Promise<string> => {
+      const write = creation(by, change);
+      assert.deepEqual(kinds(await store.commit([write])), ["applied"]);
+      return write.orderId;
+    };
+    const plain = await make();
+    const anns = await make({ user: "ann" });
+    const elsewhere = await make({}, other);
+    const shop = await make({
+      pipelineName: "shop",
+      event: { kind: "created", atMs: AT_MS, owner, stepName: 'B "x"' },
+    });
+    const late = await make({ event: { kind: "created", atMs: AT_MS + 5, owner, stepName: "A" } });
+    const done = await make();
+    const failed = await make({ user: "ann" });
+    await store.commit([
+      advance(done, owner, 1, completion),
+      advance(failed, owner, 1, { event: { ...failure.event, rollbackIndex: null }, newStatus: "failed", user: "ann" }),
+    ]);
+    const found = async (change: Partial<OrderFilter>): Promise<string[]> =>
+      idsOf(await store.listOrders({ ...ALL, ...change }, null, 50));
+    const newestFirst = (...orderIds: string[]): string[] => orderIds.toSorted().toReversed();
+    assert.deepEqual(await found({ user: "ann" }), newestFirst(anns, failed));
+    assert.deepEqual(await found({ user: "nobody" }), []);
+    assert.deepEqual(await found({ status: "failed" }), [failed]);
+    assert.deepEqual(await found({ status: "failed", user: "user" }), []);
+    assert.deepEqual(await found({ status: "completed" }), [done]);
+    assert.deepEqual(await found({ status: "running" }), newestFirst(plain, anns, elsewhere, shop, late));
+    assert.deepEqual(await found({ pipelineName: "shop" }), [shop]);
+    assert.deepEqual(await found({ ownerServiceId: OTHER_SERVICE_ID }), [elsewhere]);
+    assert.deepEqual(await found({ stepName: 'B "x"' }), [shop]);
+    assert.deepEqual(await found({ stepName: "Failed" }), [failed]);
+    assert.deepEqual(await found({ stepName: "Completed" }), [done]);
+    assert.deepEqual(await found({ fromMs: AT_MS + 1, toMs: AT_MS + 6 }), []);
+  });
+
+  contract("orders are found by the time of their creation, to the millisecond", async (store) => {
+    const owner = await register(store);
+    const nowMs = Date.now();
+    const ids: string[] = [];
+    for (let count = 0; count < 4; count++) {
+      const write = creation(owner, { event: { kind: "created", atMs: nowMs + count, owner, stepName: "A" } });
+      await store.commit([write]);
+      ids.push(write.orderId);
+    }
+    const page = await store.listOrders({ ...ALL, fromMs: nowMs + 1, toMs: nowMs + 3 }, null, 50);
+    assert.deepEqual(idsOf(page), ids.slice(1, 3).toReversed());
+  });
+
+  contract("a page looks at so many orders only, and says where to go on", async (store) => {
+    const owner = await register(store);
+    const wanted = creation(owner, { pipelineName: "wanted" });
+    await store.commit([wanted, ...Array.from({ length: 2_500 }, () => creation(owner))]);
+    const filter = { ...ALL, pipelineName: "wanted" };
+    let pages = 0;
+    const found: string[] = [];
+    for (let next: string | null = null, first = true; first || next !== null; first = false) {
+      const page: OrderPage = await store.listOrders(filter, next, 10);
+      found.push(...idsOf(page));
+      next = page.next;
+      pages++;
+    }
+    assert.deepEqual(found, [wanted.orderId]);
+    assert.ok(pages > 1 && pages < 10, `${pages} pages`);
+  });
+
+  contract("orders are counted by status, for each user and for all, as their writes are applied", async (store) => {
+    const owner = await register(store);
+    const orders = Array.from({ length: 5 }, () => creation(owner));
+    const anns = creation(owner, {
+      user: "ann",
+      event: { kind: "created", atMs: AT_MS, owner, stepName: "A", startAtMs: AT_MS + 9 },
+    });
+    await store.commit([...orders, anns]);
+    assert.deepEqual(await store.countOrders(null), { running: 5, scheduled: 1 });
+    const [one, two, three] = orders.map(({ orderId }) => orderId);
+    await store.commit([
+      advance(one ?? "", owner, 1, completion),
+      advance(one ?? "", owner, 1, completion), // refused
+      advance(two ?? "", owner, 1, failure),
+      advance(two ?? "", owner, 2, { ...ending, formerStatus: "rolling_back" }),
+      advance(three ?? "", owner, 1),
+    ]);
+    assert.deepEqual(await store.countOrders("user"), { running: 3, completed: 1, failed: 1 });
+    assert.deepEqual(await store.countOrders("ann"), { scheduled: 1 });
+    assert.deepEqual(await store.countOrders("nobody"), {});
+  });
+
+  contract(
+    "changes are read in the order of the commits, without gaps or repeats, from wherever one was",
+    async (store, again) => {
+      const owner = await register(store);
+      const start = await changes(store, null);
+      assert.deepEqual(start.changes, []);
+      const orders = Array.from({ length: 4 }, () => creation(owner));
+      await store.commit(orders);
+      const [one = "", two = ""] = orders.map(({ orderId }) => orderId);
+      await store.commit([advance(one, owner, 1), advance(two, owner, 7), advance(two, owner, 1, completion)]);
+      const all = await changes(store, start.next);
+      const told = all.changes.map(({ orderId, revision, user }) => [orderId, revision, user]);
+      const made = orders.map(({ orderId }) => `${orderId} 1`);
+      // On a Redis Cluster only the changes of one partition have an order.
+      assert.deepEqual(
+        told.map(([id, revision]) => `${id} ${revision}`).toSorted(),
+        [...made, `${one} 2`, `${two} 2`].toSorted(),
+      );
+      for (const id of [one, two])
+        assert.deepEqual(
+          told.filter(([each]) => each === id).map(([, revision]) => revision),
+          [1, 2],
+        );
+      assert.ok(told.every(([, , user]) => user === "user"));
+      const other = await again();
+      for (const [at, { cursor }] of all.changes.entries()) {
+        assert.deepEqual((await changes(other, cursor)).changes, all.changes.slice(at + 1), "from each change on");
+      }
+      const bit = await store.readChanges(start.next, 2);
+      assert.ok(bit.kind === "changes");
+      assert.deepEqual(bit.changes, all.changes.slice(0, 2));
+      assert.deepEqual((await changes(store, bit.next)).changes, all.changes.slice(2));
+      assert.deepEqual((await changes(store, all.next)).changes, []);
+    },
+  );
+
+  contract("an order that is claimed has changed, as any other that changes hands", async (store) => {
+    const owner = await register(store);
+    const write = creation(owner, { user: 'ann "x" \n é', body: '{\n"item":\n"bök"}' });
+    await store.commit([write]);
+    const { next } = await changes(store, null);
+    const heir = await register(store, OTHER_SERVICE_ID);
+    await kill(store, owner);
+    await claim(store, owner, heir, 10);
+    const { changes: seen } = await changes(store, next);
+    assert.deepEqual(
+      seen.map(({ orderId, revision, user }) => [orderId, revision, user]),
+      [[write.orderId, 2, write.user]],
+    );
+  });
+
+  contract("a cursor that is none, or was never given out, is gone", async (store) => {
+    const owner = await register(store);
+    await created(store, owner);
+    for (const cursor of ["", "x", "-1", "1.5", "999999999", "9999999999999-0.1", "1-1.1", "0-0", "\u0000"]) {
+      assert.deepEqual(await store.readChanges(cursor, 10), { kind: "gone" }, JSON.stringify(cursor));
+    }
+  });
 }
 
 async function created(store: Store, owner: number): Promise<CreateWrite> {
   const write = creation(owner);
   assert.deepEqual(kinds(await store.commit([write])), ["applied"]);
   return write;
+}
+
+const ALL: OrderFilter = {
+  user: null,
+  status: null,
+  pipelineName: null,
+  stepName: null,
+  ownerServiceId: null,
+  fromMs: null,
+  toMs: null,
+};
+
+const failure = {
+  event: { kind: "step_failed", atMs: AT_MS, error: "no", rollbackIndex: 0 },
+  newStatus: "rolling_back",
+} as const satisfies Partial<AdvanceWrite>;
+
+const ending = {
+  event: { kind: "step_rolled_back", atMs: AT_MS, rollbackIndex: null },
+  newStatus: "failed",
+} as const satisfies Partial<AdvanceWrite>;
+
+function idsOf({ orders }: OrderPage): string[] {
+  return orders.map(({ orderId }) => orderId);
+}
+
+async function changes(store: Store, cursor: string | null): Promise<Extract<ChangePage, { kind: "changes" }>> {
+  const page = await store.readChanges(cursor, 100);
+  assert.ok(page.kind === "changes");
+  return page;
 }

@@ -54,6 +54,10 @@ export function witnessedStore(store: Store): { store: Store; witness: Witness }
       return outcomes;
     },
     // How a node learns what became of a write whose answer was lost ...
+    readOrders: (orderIds) => store.readOrders(orderIds),
+    listOrders: (filter, before, limit) => store.listOrders(filter, before, limit),
+    countOrders: (user) => store.countOrders(user),
+    readChanges: (cursor, limit) => store.readChanges(cursor, limit),
     readBody: (orderId) => store.readBody(orderId),
     readOrder: async (orderId) => {
       const stored = await store.readOrder(orderId);
@@ -207,6 +211,8 @@ function claimsFromLivingStore(store: Store): Store {
           expectedRevision,
           event,
           newStatus: null,
+          formerStatus: "running",
+          user: "user",
         };
         const [outcome] = await store.commit([write]);
         if (outcome?.kind !== "applied") continue;
@@ -277,6 +283,10 @@ export function passOn(store: Store): Store {
     cluster: passOnCluster(store.cluster),
     report: () => store.report(),
     commit: (writes) => store.commit(writes),
+    readOrders: (orderIds) => store.readOrders(orderIds),
+    listOrders: (filter, before, limit) => store.listOrders(filter, before, limit),
+    countOrders: (user) => store.countOrders(user),
+    readChanges: (cursor, limit) => store.readChanges(cursor, limit),
     readBody: (orderId) => store.readBody(orderId),
     readOrder: (orderId) => store.readOrder(orderId),
     readOwned: (owner, orderIds) => store.readOwned(owner, orderIds),
@@ -294,6 +304,7 @@ export function passOnCluster(cluster: ClusterStore): ClusterStore {
     identity: () => cluster.identity(),
     register: (node, atMs) => cluster.register(node, atMs),
     pipelineShape: (name, version, shape) => cluster.pipelineShape(name, version, shape),
+    serviceOf: (incarnation) => cluster.serviceOf(incarnation),
     hasService: (serviceId) => cluster.hasService(serviceId),
     beat: (incarnation, ordersInFlight, atMs) => cluster.beat(incarnation, ordersInFlight, atMs),
     read: () => cluster.read(),

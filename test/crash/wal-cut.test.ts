@@ -77,7 +77,7 @@ for (const [what, leftover] of Object.entries(LEFTOVERS)) {
 function expectRecovery(scene: Scene, wal: Buffer, what: string, { again = true } = {}): void {
   writeFileSync(scene.path, scene.database);
   writeFileSync(`${scene.path}-wal`, wal);
-  const database = new SqliteDatabase(scene.path);
+  const database = new SqliteDatabase(scene.path, 0);
   try {
     const isWhole = wal.equals(scene.wal);
     assert.equal(contentOf(scene.path), isWhole ? scene.after : scene.before, what);
@@ -93,7 +93,8 @@ function expectRecovery(scene: Scene, wal: Buffer, what: string, { again = true 
 function makeScene(t: TestContext, last: CreateWrite | AdvanceWrite): Scene {
   const folder = memoryFolder(t);
   const source = join(folder, "source.sqlite");
-  const database = new SqliteDatabase(source);
+  // A commit's own pages only, not those by which its changes are followed.
+  const database = new SqliteDatabase(source, 0);
   database.register("service", "{}", 1);
   for (let order = 1; order <= 3; order++) database.commit(flattenBatch([create(`order-${order}`)]));
   database.commit(flattenBatch([advance("order-2"), advance("order-3")]));
@@ -164,5 +165,7 @@ function advance(orderId: string): AdvanceWrite {
     expectedRevision: 1,
     event: { kind: "step_completed", atMs: 2, nextStepName: "B" },
     newStatus: null,
+    formerStatus: "running",
+    user: "user",
   };
 }

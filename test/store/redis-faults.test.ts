@@ -77,7 +77,16 @@ function creation(owner: Incarnation, idempotencyKey: string | null = null, body
 
 function advance(orderId: string, owner: Incarnation, expectedRevision: number): AdvanceWrite {
   const event = { kind: "step_completed", atMs: AT_MS + expectedRevision, nextStepName: "B" } as const;
-  return { kind: "advance", orderId, owner, expectedRevision, event, newStatus: null };
+  return {
+    kind: "advance",
+    orderId,
+    owner,
+    expectedRevision,
+    event,
+    newStatus: null,
+    formerStatus: "running",
+    user: "user",
+  };
 }
 
 async function committed(store: Store, ...writes: readonly (CreateWrite | AdvanceWrite)[]): Promise<void> {
@@ -444,7 +453,7 @@ fault("a store whose list of open orders is gone is not opened, and stops the no
 fault("a store of another format is not opened, nor a database that another program uses", async (t) => {
   const server = await startRedis(t);
   await openStore(t, server.location);
-  await server.command("HSET", "{op:cluster}:identity", "format", "2");
+  await server.command("HSET", "{op:cluster}:identity", "format", "1");
   await openingFails(server.location, /another version of order_process/);
   await server.command("FLUSHALL");
   await server.command("SET", "{op:cluster}:identity", "something else");

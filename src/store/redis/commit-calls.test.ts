@@ -3,8 +3,8 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { keyDigest, newOrderId } from "../order-id.ts";
 import type { AdvanceWrite, CreateWrite, Write } from "../store.ts";
-import { type CommitCall, commitCalls } from "./commit-calls.ts";
-import { idempotencyKeysKey, openKey, orderKey, partitionKey, partitionOf } from "./keys.ts";
+import { type CommitCall, commitCalls, userDigest } from "./commit-calls.ts";
+import { changesKey, idempotencyKeysKey, indexKeys, openKey, orderKey, partitionKey, partitionOf } from "./keys.ts";
 import { OrderLengths, planWrites } from "./order-lengths.ts";
 import { encodeNextEvent, encodeOrder } from "./order-text.ts";
 
@@ -25,7 +25,16 @@ function creation(idempotencyKey: string | null = null): CreateWrite {
 
 function advance(orderId: string, owner: number, expectedRevision = 1): AdvanceWrite {
   const event = { kind: "step_completed", atMs: AT_MS, nextStepName: null } as const;
-  return { kind: "advance", orderId, owner, expectedRevision, event, newStatus: "completed" };
+  return {
+    kind: "advance",
+    orderId,
+    owner,
+    expectedRevision,
+    event,
+    newStatus: "completed",
+    formerStatus: "running",
+    user: "alice",
+  };
 }
 
 /** The calls for writes of which some states are known, by order id: owner, revision, length. */
@@ -36,7 +45,7 @@ function callsFor(
 ): CommitCall[] {
   const lengths = new OrderLengths();
   for (const [id, [owner, revision, length]] of Object.entries(known)) lengths.note(id, { owner, revision, length });
-  return commitCalls(planWrites(writes, lengths), "cluster", perPartition);
+  return commitCalls(planWrites(writes, lengths), { clusterId: "cluster", perPartition, entriesKept: 50 });
 }
 
 const ID = "01a20555-a213-7a8a-bcda-8ef5fa480007";
@@ -64,15 +73,18 @@ test("writes become the keys and arguments that the script describes", () => {
     {
       keys: [
         [partitionKey(7), partitionKey(there), partitionKey(7)],
-        [openKey(7), idempotencyKeysKey(7), orderKey(7, ID), orderKey(7, ID), orderKey(7, ID)],
-        [openKey(there), idempotencyKeysKey(there), orderKey(there, keyed.orderId)],
-        [openKey(7), idempotencyKeysKey(7), orderKey(7, ID)],
+        [openKey(7), idempotencyKeysKey(7), ...indexKeys(7), orderKey(7, ID), orderKey(7, ID), orderKey(7, ID)],
+        [openKey(there), idempotencyKeysKey(there), ...indexKeys(there), orderKey(there, keyed.orderId)],
+        [openKey(7), idempotencyKeysKey(7), ...indexKeys(7), orderKey(7, ID)],
+        [changesKey(0)],
       ].flat(),
       args: [
-        ["cluster", "3", "3", "3", "9"],
-        ["3", "c", encodeOrder(create), "a", String(lengths[0]), `,["step_completed",${AT_MS},"B"]`],
-        ["o", String(lengths[1]), `,["owner_changed",${AT_MS},9]`, "9"],
-        ["1", "k", encodeOrder(keyed), keyDigest("alice", "key")],
+        ["cluster", "3", "50", "3", "3", "9"],
+        ["3", "c", encodeOrder(create), "running", userDigest("alice"), `"${ID}",1,"alice"`],
+        ["a", String(lengths[0]), `,["step_completed",${AT_MS},"B"]`, `"${ID}",2,"alice"`],
+        ["o", String(lengths[1]), `,["owner_changed",${AT_MS},9]`, `"${ID}",3,"alice"`, "9"],
+        ["1", "k", encodeOrder(keyed), "running", userDigest("alice"), `"${keyed.orderId}",1,"alice"`],
+        [keyDigest("alice", "key")],
         ["1", "n"],
       ].flat(),
       places: [0, 2, 3, 1, 4],
@@ -82,15 +94,16 @@ test("writes become the keys and arguments that the script describes", () => {
 
 test("an advance names the length that its order had at its owner and revision, in bytes, or none where it is in no such state", () => {
   const known = { [ID]: [3, 1, 100] } as const;
-  const argsOf = (write: Write): readonly string[] => callsFor([write], false, known)[0]?.args.slice(4) ?? [];
+  const argsOf = (write: Write): readonly string[] => callsFor([write], false, known)[0]?.args.slice(5) ?? [];
   const event = { kind: "step_completed", atMs: AT_MS, nextStepName: "Ünïcode" } as const;
-  assert.deepEqual(argsOf(advance(ID, 3)), ["f", "100", `,["step_completed",${AT_MS}]`]);
+  assert.deepEqual(argsOf(advance(ID, 3)).slice(0, 3), ["f", "100", `,["step_completed",${AT_MS}]`]);
+  assert.deepEqual(argsOf(advance(ID, 3)).slice(4), ["running", "completed", userDigest("alice")]);
   assert.deepEqual(argsOf(advance(ID, 3, 2)), ["n"]);
   assert.deepEqual(argsOf(advance(ID, 4)), ["n"]);
   const text = `,["step_completed",${AT_MS},"Ünïcode"]`;
   const [call] = callsFor([{ ...advance(ID, 3), event, newStatus: null }, advance(ID, 3, 2)], false, known);
-  assert.deepEqual(call?.args.slice(4, 7), ["a", "100", text]);
-  assert.equal(call?.args[8], String(100 + Buffer.byteLength(text)));
+  assert.deepEqual(call?.args.slice(5, 8), ["a", "100", text]);
+  assert.equal(call?.args[10], String(100 + Buffer.byteLength(text)));
 });
 
 test("every write has one place, writes to one partition keep their order, and a call of a cluster has one partition", () => {

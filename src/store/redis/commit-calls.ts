@@ -1,7 +1,8 @@
 /** A batch of writes as calls of the script COMMIT. */
+import { createHash } from "node:crypto";
 import { type Incarnation, isFinal } from "../../order/order.ts";
 import { keyDigest } from "../order-id.ts";
-import { idempotencyKeysKey, openKey, orderKey, partitionKey, partitionOf } from "./keys.ts";
+import { changesKey, idempotencyKeysKey, indexKeys, openKey, orderKey, partitionKey, partitionOf } from "./keys.ts";
 import type { PlannedWrite } from "./order-lengths.ts";
 
 /** One call of the script. */
@@ -10,6 +11,14 @@ export interface CommitCall {
   readonly args: readonly string[];
   /** In the order in which the call has them. */
   readonly writes: readonly PlannedWrite[];
+}
+
+export interface CommitOptions {
+  readonly clusterId: string;
+  /** Whether partitions may be on different servers, and can't be in one call. */
+  readonly perPartition: boolean;
+  /** How many entries a stream of changes keeps, about; 0: nothing is written to it. */
+  readonly entriesKept: number;
 }
 
 /** Writes of one owner to one partition, with nothing of another owner to that partition between them. */
@@ -21,15 +30,19 @@ interface Group {
 
 /**
  * Writes to one partition keep their order; writes to several have none, as no order is in two partitions.
- * @param perPartition whether partitions may be on different servers, and can't be in one call
  * @throws Error when a write's ids can't be right: a mistake of the caller
  */
-export function commitCalls(writes: readonly PlannedWrite[], clusterId: string, perPartition: boolean): CommitCall[] {
+export function commitCalls(
+  writes: readonly PlannedWrite[],
+  { clusterId, perPartition, entriesKept }: CommitOptions,
+): CommitCall[] {
   const groups = groupWrites(writes);
   if (groups.length === 0) return [];
-  if (!perPartition) return [callOf(groups, clusterId)];
+  if (!perPartition) return [callOf(groups, { clusterId, entriesKept, changes: changesKey(0) })];
   const byPartition = Map.groupBy(groups, ({ partition }) => partition);
-  return Array.from(byPartition.values(), (each) => callOf(each, clusterId));
+  return Array.from(byPartition, ([partition, each]) =>
+    callOf(each, { clusterId, entriesKept, changes: changesKey(partition) }),
+  );
 }
 
 function groupWrites(writes: readonly PlannedWrite[]): Group[] {
@@ -52,12 +65,15 @@ function groupWrites(writes: readonly PlannedWrite[]): Group[] {
   return groups;
 }
 
-function callOf(groups: readonly Group[], clusterId: string): CommitCall {
+function callOf(
+  groups: readonly Group[],
+  { clusterId, entriesKept, changes }: { clusterId: string; entriesKept: number; changes: string },
+): CommitCall {
   const keys = groups.map(({ partition }) => partitionKey(partition));
-  const args = [clusterId, String(groups.length), ...groups.map(({ owner }) => String(owner))];
+  const args = [clusterId, String(groups.length), String(entriesKept), ...groups.map(({ owner }) => String(owner))];
   const writes: PlannedWrite[] = [];
   for (const { partition, writes: members } of groups) {
-    keys.push(openKey(partition), idempotencyKeysKey(partition));
+    keys.push(openKey(partition), idempotencyKeysKey(partition), ...indexKeys(partition));
     args.push(String(members.length));
     for (const planned of members) {
       writes.push(planned);
@@ -65,28 +81,53 @@ function callOf(groups: readonly Group[], clusterId: string): CommitCall {
       pushWrite(args, planned, partition);
     }
   }
+  keys.push(changes);
   return { keys, args, writes };
 }
 
 function pushWrite(args: string[], { write, text, length }: PlannedWrite, partition: number): void {
   if (write.kind === "create") {
     const { orderId, user, idempotencyKey } = write;
+    const status = write.event.startAtMs === undefined ? "running" : "scheduled";
+    const found = [status, userDigest(user), changeOf(orderId, 1, user)] as const;
     if (idempotencyKey === null) {
-      args.push("c", text);
+      args.push("c", text, ...found);
       return;
     }
     const digest = keyDigest(user, idempotencyKey);
     if (partitionOf(digest) !== partition) {
       throw new Error(`order id ${orderId} was not made for its user and idempotency key (newOrderId)`);
     }
-    args.push("k", text, digest);
+    args.push("k", text, ...found, digest);
     return;
   }
-  const { event, newStatus } = write;
+  const { orderId, event, newStatus, formerStatus, user } = write;
   if (length === null) {
     args.push("n");
     return;
   }
-  if (event.kind === "owner_changed") args.push("o", String(length), text, String(event.owner));
-  else args.push(newStatus !== null && isFinal(newStatus) ? "f" : "a", String(length), text);
+  const change = changeOf(orderId, write.expectedRevision + 1, user);
+  if (event.kind === "owner_changed") args.push("o", String(length), text, change, String(event.owner));
+  else if (newStatus === null) args.push("a", String(length), text, change);
+  else
+    args.push(isFinal(newStatus) ? "f" : "s", String(length), text, change, formerStatus, newStatus, userDigest(user));
+}
+
+/** As it stands in the stream of changes. */
+function changeOf(orderId: string, revision: number, user: string): string {
+  return `"${orderId}",${revision},${JSON.stringify(user)}`;
+}
+
+/** Users whose digests are remembered: more than are busy at once. */
+const DIGESTS_MAX = 10_000;
+const digests = new Map<string, string>();
+
+/** Stands for a user in indexes: a fixed length, whatever the name holds. */
+export function userDigest(user: string): string {
+  const known = digests.get(user);
+  if (known !== undefined) return known;
+  if (digests.size >= DIGESTS_MAX) digests.clear();
+  const digest = createHash("sha256").update(user).digest("base64url").slice(0, 22);
+  digests.set(user, digest);
+  return digest;
 }

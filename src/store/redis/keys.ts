@@ -6,6 +6,12 @@
  *     {op:7}:partition     hash    cluster -> cluster id; fenced:<incarnation> -> 1: nothing that it writes is applied here
  *     {op:7}:open          zset    orders that are not final; the score is the owner; and NO_ORDER with 0
  *     {op:7}:keys          hash    digest of user and idempotency key -> order id
+ *     {op:7}:orders        zset    ids of all orders; all scores are 0, so that they are in the sequence of the ids, and so of time
+ *     {op:7}:by_user       zset    "<digest of user> <id>" of all orders, all scores 0
+ *     {op:7}:rare          zset    "<status> <id>" of orders that are neither running nor completed, all scores 0
+ *     {op:7}:counts        hash    "<status>" and "<status> <digest of user>" -> how many orders
+ *     {op:7}:changes       stream  one entry a commit: c -> JSON of order id, revision and user, one after another (on a single server
+ *                                  in partition 0 only)
  *     {op:7}:order:<id>    string  one order (order-text.ts)
  *     {op:7}:probe         string  of no meaning
  *
@@ -27,7 +33,7 @@ import { partOf } from "../order-id.ts";
 const KEY_PREFIX = "op";
 
 /** Grows when the form of what is stored changes; a store of another format is refused. */
-export const FORMAT = 1;
+export const FORMAT = 2;
 
 /** How many; for good, as orders are found by it. Enough to spread over any cluster of Redis that one would run for this. */
 export const PARTITIONS = 32;
@@ -55,6 +61,9 @@ const ORDER_KEY_STARTS = ALL_PARTITIONS.map((partition) => `${tag(partition)}:or
 const PARTITION_KEYS = ALL_PARTITIONS.map((partition) => `${tag(partition)}:partition`);
 const OPEN_KEYS = ALL_PARTITIONS.map((partition) => `${tag(partition)}:open`);
 const IDEMPOTENCY_KEYS = ALL_PARTITIONS.map((partition) => `${tag(partition)}:keys`);
+const INDEX_KEYS = ALL_PARTITIONS.map((partition) =>
+  ["counts", "orders", "by_user", "rare"].map((name) => `${tag(partition)}:${name}`),
+);
 
 export function orderKey(partition: number, orderId: string): string {
   return `${ORDER_KEY_STARTS[partition]}${orderId}`;
@@ -70,6 +79,26 @@ export function openKey(partition: number): string {
 
 export function idempotencyKeysKey(partition: number): string {
   return IDEMPOTENCY_KEYS[partition] ?? noPartition(partition);
+}
+
+/** The keys by which orders are found and counted: counts, orders, by_user, rare. */
+export function indexKeys(partition: number): readonly string[] {
+  return INDEX_KEYS[partition] ?? noPartition(partition);
+}
+
+/** The name of an index of orders. */
+export type OrderIndex = "orders" | "by_user" | "rare";
+
+export function indexKey(partition: number, index: OrderIndex): string {
+  return `${tag(partition)}:${index}`;
+}
+
+export function countsKey(partition: number): string {
+  return `${tag(partition)}:counts`;
+}
+
+export function changesKey(partition: number): string {
+  return `${tag(partition)}:changes`;
 }
 
 export function probeKey(partition: number | "cluster"): string {

@@ -13,13 +13,17 @@
  */
 import { randomBytes, randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
-import { type Incarnation, isFinal } from "../../order/order.ts";
+import { type Incarnation, isFinal, ORDER_STATUSES, type OrderStatus } from "../../order/order.ts";
 import type { ClusterIdentity } from "../cluster-store.ts";
 import {
   type OwnedOrder,
   type OwnedOrders,
+  type ChangePage,
+  CHANGES_KEPT,
   type ClaimOutcome,
+  type OrderFilter,
   type OrderIdPage,
+  type OrderPage,
   type OwnerSummary,
   type Store,
   type StoredOrder,
@@ -31,13 +35,19 @@ import {
 } from "../store.ts";
 import { ClusterRows } from "./cluster-rows.ts";
 import { connectCluster } from "./cluster-servers.ts";
-import { commitCalls } from "./commit-calls.ts";
+import { ID_TIME_MS, matchesFilter } from "../order-filter.ts";
+import { lowestIdAt } from "../order-id.ts";
+import { ChangeStreams } from "./change-streams.ts";
+import { commitCalls, userDigest } from "./commit-calls.ts";
 import { OrderLengths, type PlannedWrite, planWrites } from "./order-lengths.ts";
 import { RedisConnection } from "./connection.ts";
 import {
   ALL_PARTITIONS,
+  changesKey,
   CLUSTER_KEYS,
+  countsKey,
   FORMAT,
+  indexKey,
   openKey,
   orderKey,
   partitionKey,
@@ -83,6 +93,8 @@ export interface RedisStoreOptions {
   readonly onNotice?: (line: string) => void;
   /** A connection is about to be used; the server may be another than before, or have other settings. */
   readonly onConnected?: () => void;
+  /** How many changes are remembered, about, for those who follow them (readChanges); 0: none. */
+  readonly changesKept?: number;
   /** Refuse a store in which no cluster was ever, and leave it as it is. */
   readonly mustExist?: boolean;
 }
@@ -97,6 +109,14 @@ const VERSION_MIN = 7;
 
 /** Reads beyond this many requests under way are refused: each keeps its caller, some kilobytes of HTTP request, in memory. */
 const PENDING_MAX = 2_000;
+
+/** So many orders are read at once for a page, and looked at for one at the most. */
+const LIST_PAGE_ORDERS = 100;
+const LOOKED_AT_MAX = 500;
+
+/** Over so many commits it is averaged how many writes one has. */
+const COMMITS_AVERAGED = 100;
+const ENTRIES_KEPT_MIN = 1_000;
 
 /** A claim lists at least so many orders of each server at once, where it can't know which server has them. */
 const LIST_LIMIT_MIN = 16;
@@ -142,13 +162,18 @@ class RedisStore implements Store {
   readonly #identity: ClusterIdentity;
   readonly #underWay = new Set<Promise<unknown>>();
   readonly #lengths = new OrderLengths();
+  readonly #changes: ChangeStreams;
   #reads = 0;
+  #writesPerCommit = 1;
   #broken = false;
 
   constructor(options: RedisStoreOptions, servers: Servers, identity: ClusterIdentity) {
     this.#options = options;
     this.#servers = servers;
     this.#identity = identity;
+    this.#changes = new ChangeStreams(servers.isCluster ? ALL_PARTITIONS : [0], (key, args) =>
+      this.#command(key, args),
+    );
     this.cluster = new ClusterRows({
       identity,
       script: (script, keys, args) => this.#ask(servers.script(script, keys, args)),
@@ -167,6 +192,22 @@ class RedisStore implements Store {
 
   readOrder(orderId: string): Promise<StoredOrder | null> {
     return this.#track(this.#readOrder(orderId));
+  }
+
+  readOrders(orderIds: readonly string[]): Promise<readonly StoredOrder[]> {
+    return this.#track(this.#readOrders(orderIds));
+  }
+
+  listOrders(filter: OrderFilter, before: string | null, limit: number): Promise<OrderPage> {
+    return this.#track(this.#listOrders(filter, before, limit));
+  }
+
+  countOrders(user: string | null): Promise<Partial<Record<OrderStatus, number>>> {
+    return this.#track(this.#countOrders(user));
+  }
+
+  readChanges(cursor: string | null, limit: number): Promise<ChangePage> {
+    return this.#track(this.#changes.read(cursor, limit));
   }
 
   async readBody(orderId: string): Promise<string | null> {
@@ -226,7 +267,11 @@ class RedisStore implements Store {
     const outcomes = writes.map((): WriteOutcome => CONFLICT);
     await this.#learnLengths(writes);
     const planned = planWrites(writes, this.#lengths);
-    const calls = commitCalls(planned, this.#identity.clusterId, this.#servers.isCluster);
+    const calls = commitCalls(planned, {
+      clusterId: this.#identity.clusterId,
+      perPartition: this.#servers.isCluster,
+      entriesKept: this.#entriesKept(planned.length),
+    });
     await allEnded(
       calls.map(async ({ keys, args, writes: sent }) => {
         const [letters = "", ...holders] = (await this.#script(COMMIT, keys, args)) as string[];
@@ -251,6 +296,14 @@ class RedisStore implements Store {
       }),
     );
     return outcomes;
+  }
+
+  /** Streams are bounded by entries, and changes are to be: entries have as many changes as commits have writes, lately. */
+  #entriesKept(writes: number): number {
+    const { changesKept = CHANGES_KEPT } = this.#options;
+    if (changesKept === 0) return 0;
+    this.#writesPerCommit += (writes - this.#writesPerCommit) / COMMITS_AVERAGED;
+    return Math.max(ENTRIES_KEPT_MIN, Math.ceil(changesKept / this.#writesPerCommit));
   }
 
   /** Reads the orders that are to be advanced from a state whose length isn't known: those that came to this node by other ways. */
@@ -297,6 +350,90 @@ class RedisStore implements Store {
       }),
     );
     return this.#ownedOrders(owner, found);
+  }
+
+  async #readOrders(orderIds: readonly string[]): Promise<StoredOrder[]> {
+    const idsOf = Map.groupBy(orderIds, partitionOf);
+    idsOf.delete(null);
+    const found = await allEnded(
+      this.#reachable(Array.from(idsOf.keys()).filter((partition) => partition !== null)).map(async (partitions) => {
+        const asked = partitions.flatMap((partition) => idsOf.get(partition) ?? []);
+        const keys = asked.map((orderId) => orderKey(partitionOf(orderId) ?? 0, orderId));
+        const [first] = keys;
+        if (first === undefined) return [];
+        const texts = (await this.#command(first, ["MGET", ...keys])) as (string | null)[];
+        return asked.map((orderId, at) => ({ orderId, text: texts[at] ?? null }));
+      }),
+    );
+    const orders: StoredOrder[] = [];
+    for (const { orderId, text } of found.flat()) {
+      if (text === null) continue;
+      const { body: _body, ...order } = decodeOrder(text);
+      orders.push({ orderId, ...order, ownerServiceId: await this.cluster.serviceOf(order.owner) });
+    }
+    return orders;
+  }
+
+  async #listOrders(filter: OrderFilter, before: string | null, limit: number): Promise<OrderPage> {
+    if (this.#reads >= PENDING_MAX) throw new StoreUnavailableError("too many requests wait for the store");
+    this.#reads++;
+    try {
+      const orders: StoredOrder[] = [];
+      let upper = before;
+      for (let lookedAt = 0; lookedAt < LOOKED_AT_MAX;) {
+        const ids = await this.#newestIds(filter, upper, LIST_PAGE_ORDERS);
+        const found = new Map((await this.#readOrders(ids)).map((order) => [order.orderId, order]));
+        for (const id of ids) {
+          const order = found.get(id);
+          upper = id;
+          if (order !== undefined && matchesFilter(order, filter)) orders.push(order);
+          if (orders.length === limit) return { orders, next: id };
+        }
+        if (ids.length < LIST_PAGE_ORDERS) return { orders, next: null };
+        lookedAt += ids.length;
+      }
+      return { orders, next: upper };
+    } finally {
+      this.#reads--;
+    }
+  }
+
+  /** Ids of orders that may match, newest first, from the index that leaves the fewest to look at. */
+  async #newestIds(
+    { user, status, fromMs, toMs }: OrderFilter,
+    before: string | null,
+    limit: number,
+  ): Promise<string[]> {
+    const isRare = status !== null && status !== "running" && status !== "completed";
+    const index = isRare ? "rare" : user === null ? "orders" : "by_user";
+    const prefix = isRare ? `${status} ` : user === null ? "" : `${userDigest(user)} `;
+    const byTime = toMs === null ? null : lowestIdAt(toMs + ID_TIME_MS);
+    const upper = [before, byTime].reduce<string>((least, each) => (each !== null && each < least ? each : least), "g");
+    const lower = fromMs === null ? "" : lowestIdAt(fromMs - ID_TIME_MS);
+    const range = [`(${prefix}${upper}`, `[${prefix}${lower}`, "LIMIT", "0", String(limit)];
+    const pages = (await allEnded(
+      ALL_PARTITIONS.map((partition) => {
+        const key = indexKey(partition, index);
+        return this.#command(key, ["ZREVRANGEBYLEX", key, ...range]);
+      }),
+    )) as string[][];
+    const ids = pages.flat().map((member) => member.slice(prefix.length));
+    return ids.toSorted((one, other) => (one < other ? 1 : -1)).slice(0, limit);
+  }
+
+  async #countOrders(user: string | null): Promise<Partial<Record<OrderStatus, number>>> {
+    const fields = ORDER_STATUSES.map((status) => (user === null ? status : `${status} ${userDigest(user)}`));
+    const replies = (await allEnded(
+      ALL_PARTITIONS.map((partition) =>
+        this.#command(countsKey(partition), ["HMGET", countsKey(partition), ...fields]),
+      ),
+    )) as (string | null)[][];
+    const counts: Partial<Record<OrderStatus, number>> = {};
+    for (const [at, status] of ORDER_STATUSES.entries()) {
+      const count = replies.reduce((sum, reply) => sum + Number(reply[at] ?? 0), 0);
+      if (count > 0) counts[status] = count;
+    }
+    return counts;
   }
 
   /** Those that are the owner's and not final; what can't be read may be. */
@@ -434,6 +571,7 @@ class RedisStore implements Store {
     listed: ReadonlyMap<number, readonly string[]>,
   ): Promise<{ orderId: string; text: string }[] | null> {
     const event = encodeNextEvent({ kind: "owner_changed", atMs, owner: to });
+    const kept = String(this.#entriesKept(listed.size));
     const head = [this.#identity.clusterId, String(from), String(to), event];
     const idsOf = (partition: number): readonly string[] => listed.get(partition) ?? [];
     const calls = this.#reachable(Array.from(listed.keys())).map(async (partitions) => {
@@ -441,8 +579,9 @@ class RedisStore implements Store {
       for (const partition of partitions) {
         keys.push(openKey(partition), ...idsOf(partition).map((orderId) => orderKey(partition, orderId)));
       }
+      keys.push(changesKey(this.#servers.isCluster ? (partitions[0] ?? 0) : 0));
       const counts = partitions.map((partition) => String(idsOf(partition).length));
-      const reply = await this.#script(TAKE, keys, [...head, String(partitions.length), ...counts]);
+      const reply = await this.#script(TAKE, keys, [...head, String(partitions.length), kept, ...counts]);
       if (!Array.isArray(reply)) return null;
       return partitions
         .flatMap(idsOf)

@@ -44,15 +44,18 @@ export const COMMIT_MISSING = "M";
  * Applies writes, in groups: writes of one owner to one partition, in their order.
  *
  *     KEYS  a partition key for each group
- *           for each group: open key, key of the idempotency keys, an order key for each write
- *     ARGV  cluster id, number of groups, an owner for each group
+ *           for each group: open, keys (of idempotency keys), counts, orders, by_user and rare key, an order key for each write
+ *           the key of the stream of changes
+ *     ARGV  cluster id, number of groups, entries that the stream keeps (0: none is added), an owner for each group
  *           for each group: number of writes, then for each write
- *             c <text>                     make the order
- *             k <text> <digest>            make the order, unless the digest is taken
- *             a <length> <event>           append the event to the order's text of that length
- *             f <length> <event>           the same; the order is final then
- *             o <length> <event> <owner>   the same; the order is the new owner's then
+ *             c <text> <status> <user> <change>            make the order
+ *             k <text> <status> <user> <change> <digest>   make the order, unless the digest is taken
+ *             a <length> <event> <change>                  append the event to the order's text of that length
+ *             s <length> <event> <change> <from> <to> <user>   the same; the order has another status then
+ *             f <length> <event> <change> <from> <to> <user>   the same; it is final then
+ *             o <length> <event> <change> <owner>          the same as a; the order is the new owner's then
  *             n                            nothing: the order is not in the state that the write names
+ *           <user> is the digest of the order's user, <change> what the stream tells of the write
  *     reply the outcomes as one string, a letter a write (COMMIT_*); then for each K, in their order: the id of the order that
  *           has the idempotency key
  *
@@ -69,26 +72,45 @@ local call = redis.call
 local groups = tonumber(ARGV[2])
 local fenced = {}
 for group = 1, groups do
-  local found = call('HMGET', KEYS[group], 'cluster', 'fenced:' .. ARGV[2 + group])
+  local found = call('HMGET', KEYS[group], 'cluster', 'fenced:' .. ARGV[3 + group])
   if found[1] ~= ARGV[1] then
     return redis.error_reply('${STORE_GONE} ' .. KEYS[group] .. ' is of another cluster, or gone')
   end
   fenced[group] = found[2]
 end
 
-local function create(order, open, owner, digests, text, digest)
-  local holder = digest and call('HGET', digests, digest)
+local counted, changes = {}, {}
+local function count(status, user, by)
+  counted[status] = (counted[status] or 0) + by
+  local ofUser = status .. ' ' .. user
+  counted[ofUser] = (counted[ofUser] or 0) + by
+end
+
+local function isRare(status)
+  return status ~= 'running' and status ~= 'completed'
+end
+
+local function create(order, open, owner, key, text, status, user, change, digest)
+  local holder = digest and call('HGET', KEYS[key], digest)
   if holder then return '${COMMIT_KEY_TAKEN}', holder end
   if not call('SET', order, text, 'NX') then return '${COMMIT_CONFLICT}' end
   local id = string.sub(order, -36)
   call('ZADD', open, owner, id)
-  if digest then call('HSET', digests, digest, id) end
+  if digest then call('HSET', KEYS[key], digest, id) end
+  call('ZADD', KEYS[key + 2], 0, id)
+  call('ZADD', KEYS[key + 3], 0, user .. ' ' .. id)
+  if isRare(status) then call('ZADD', KEYS[key + 4], 0, status .. ' ' .. id) end
+  count(status, user, 1)
+  changes[#changes + 1] = change
   return '${COMMIT_APPLIED}'
 end
 
-local function append(order, length, event)
+local function append(order, length, event, change)
   local now = call('APPEND', order, event)
-  if now == length + #event then return '${COMMIT_APPLIED}' end
+  if now == length + #event then
+    changes[#changes + 1] = change
+    return '${COMMIT_APPLIED}'
+  end
   if now == #event then
     call('DEL', order)
     return '${COMMIT_MISSING}'
@@ -98,13 +120,14 @@ local function append(order, length, event)
 end
 
 local outcomes, reply = {}, { '' }
-local key, arg = groups, 2 + groups
+local key, arg = groups, 3 + groups
 for group = 1, groups do
-  local owner, isFenced = ARGV[2 + group], fenced[group]
-  local open, digests = KEYS[key + 1], KEYS[key + 2]
+  local owner, isFenced = ARGV[3 + group], fenced[group]
+  local open, digests, counts, rare = KEYS[key + 1], key + 2, KEYS[key + 3], KEYS[key + 6]
   local writes = tonumber(ARGV[arg + 1])
-  key = key + 2
+  key = key + 6
   arg = arg + 1
+  counted = {}
   for _ = 1, writes do
     key = key + 1
     local order, kind, given = KEYS[key], ARGV[arg + 1], ARGV[arg + 2]
@@ -112,36 +135,56 @@ for group = 1, groups do
     if kind == 'n' then
       arg = arg + 1
       if not isFenced then outcome = '${COMMIT_CONFLICT}' end
-    elseif kind == 'c' then
-      arg = arg + 2
-      if not isFenced then outcome = create(order, open, owner, digests, given) end
-    elseif kind == 'k' then
-      arg = arg + 3
-      if not isFenced then outcome, reply[#reply + 1] = create(order, open, owner, digests, given, ARGV[arg]) end
-    else
-      local event, receiver = ARGV[arg + 3], nil
-      arg = arg + 3
-      if kind == 'o' then
+    elseif kind == 'c' or kind == 'k' then
+      local status, user, change, digest = ARGV[arg + 3], ARGV[arg + 4], ARGV[arg + 5], nil
+      arg = arg + 5
+      if kind == 'k' then
         arg = arg + 1
-        receiver = ARGV[arg]
+        digest = ARGV[arg]
+      end
+      if not isFenced then
+        outcome, reply[#reply + 1] = create(order, open, owner, digests, given, status, user, change, digest)
+      end
+    else
+      local event, change, receiver, from, to, user = ARGV[arg + 3], ARGV[arg + 4], nil, nil, nil, nil
+      arg = arg + 4
+      if kind == 'o' then
+        receiver = ARGV[arg + 1]
+        arg = arg + 1
+      elseif kind ~= 'a' then
+        from, to, user = ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
+        arg = arg + 3
       end
       if isFenced then
         outcome = '${COMMIT_FENCED}'
       elseif receiver and call('HEXISTS', KEYS[group], 'fenced:' .. receiver) == 1 then
         outcome = '${COMMIT_CONFLICT}'
       else
-        outcome = append(order, tonumber(given), event)
-        if outcome == '${COMMIT_APPLIED}' then
+        outcome = append(order, tonumber(given), event, change)
+        if outcome == '${COMMIT_APPLIED}' and kind ~= 'a' then
+          local id = string.sub(order, -36)
           if kind == 'f' then
-            call('ZREM', open, string.sub(order, -36))
+            call('ZREM', open, id)
           elseif receiver then
-            call('ZADD', open, receiver, string.sub(order, -36))
+            call('ZADD', open, receiver, id)
+          end
+          if to then
+            if isRare(from) then call('ZREM', rare, from .. ' ' .. id) end
+            if isRare(to) then call('ZADD', rare, 0, to .. ' ' .. id) end
+            count(from, user, -1)
+            count(to, user, 1)
           end
         end
       end
     end
     outcomes[#outcomes + 1] = outcome
   end
+  for field, by in pairs(counted) do
+    if by ~= 0 then call('HINCRBY', counts, field, by) end
+  end
+end
+if #changes > 0 and ARGV[3] ~= '0' then
+  call('XADD', KEYS[#KEYS], 'MAXLEN', '~', ARGV[3], '*', 'c', table.concat(changes, ','))
 end
 reply[1] = table.concat(outcomes)
 return reply
@@ -184,8 +227,9 @@ return reply
 /**
  * Gives listed orders to the claiming owner, as far as the dead one still has them.
  *
- *     KEYS  a partition key for each partition; for each: open key, then an order key for each order
- *     ARGV  cluster id, the dead owner, the claiming one, the event, number of partitions; number of orders for each partition
+ *     KEYS  a partition key for each partition; for each: open key, then an order key for each order; the key of the stream of changes
+ *     ARGV  cluster id, the dead owner, the claiming one, the event, number of partitions, entries that the stream keeps; number of
+ *           orders for each partition
  *     reply for each order: its text after the event; "" where the text is gone (the order is given all the same); or 0:
  *           another has claimed it. Or FENCED: the claiming one is fenced itself
  */
@@ -198,11 +242,18 @@ for partition = 1, partitions do
   end
   if found[2] then return redis.status_reply('FENCED') end
 end
-local reply, key = {}, partitions
+local reply, changes, key = {}, {}, partitions
+local function note(id, text)
+  local header, history = string.match(text, '^([^\\n]*)\\n.*\\n([^\\n]*)$')
+  local isHeader, fields = pcall(cjson.decode, header)
+  local isHistory, events = pcall(cjson.decode, '[' .. (history or '') .. ']')
+  -- What is damaged can't be told of, and the claimer says so in the log.
+  if isHeader and isHistory then changes[#changes + 1] = '"' .. id .. '",' .. #events .. ',' .. cjson.encode(fields[1]) end
+end
 for partition = 1, partitions do
   key = key + 1
   local open = KEYS[key]
-  for _ = 1, tonumber(ARGV[5 + partition]) do
+  for _ = 1, tonumber(ARGV[6 + partition]) do
     key = key + 1
     local order = KEYS[key]
     local id = string.sub(order, -36)
@@ -214,11 +265,15 @@ for partition = 1, partitions do
       if text then
         redis.call('APPEND', order, event)
         text = text .. event
+        note(id, text)
       end
       redis.call('ZADD', open, ARGV[3], id)
       reply[#reply + 1] = text or ''
     end
   end
+end
+if #changes > 0 and ARGV[6] ~= '0' then
+  redis.call('XADD', KEYS[#KEYS], 'MAXLEN', '~', ARGV[6], '*', 'c', table.concat(changes, ','))
 end
 return reply
 `);

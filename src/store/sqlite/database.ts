@@ -10,11 +10,16 @@ import { closeSync, fsyncSync, openSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
 import type { Incarnation } from "../../order/order.ts";
-import { encodeEvent } from "../codec.ts";
+import { RESERVED_STEP_NAMES } from "../../order/pipeline.ts";
+import { decodeHistory, encodeEvent } from "../codec.ts";
+import { ID_TIME_MS, matchesFilter } from "../order-filter.ts";
+import { lowestIdAt } from "../order-id.ts";
 import { type ClusterIdentity, DEAD_ROWS_MAX, type LeaderRow } from "../cluster-store.ts";
-import type { OwnerSummary } from "../store.ts";
+import { CHANGES_KEPT, type OrderFilter, type OwnerSummary } from "../store.ts";
 import {
   type BatchOutcomes,
+  type ChangeRows,
+  type OrderRows,
   type OwnedRow,
   type ClaimResult,
   type FlatBatch,
@@ -53,6 +58,16 @@ const CACHE_KIB = 64 * 1024;
 /** Orders that are not final. Word for word the condition of the index open_orders_by_owner, or SQLite won't use it. */
 const OPEN = "status <> 'completed' AND status <> 'failed' AND status <> 'canceled'";
 
+/** Statuses that few orders have. Word for word the condition of the index orders_by_rare_status. */
+const RARE = "o.status <> 'running' AND o.status <> 'completed'";
+
+/** What is read of an order that may be listed. */
+const LISTED = `o.order_id, o.user, o.pipeline_name, o.pipeline_version, o.start_time, o.status, o.owner, i.service_id, o.revision,
+    o.history`;
+
+/** So many orders are looked at for one page: a few milliseconds, in which nobody else is served. */
+const LOOKED_AT_MAX = 2_000;
+
 const SQL = {
   create: `INSERT INTO orders
     (order_id, user, idempotency_key, pipeline_name, pipeline_version, start_time, status, owner, revision, history)
@@ -66,6 +81,26 @@ const SQL = {
     WHERE o.user = ? AND o.idempotency_key = ?`,
   readOrder: `SELECT o.order_id, o.user, o.pipeline_name, o.pipeline_version, o.status, o.owner, i.service_id, o.revision,
     o.history FROM orders o JOIN incarnations i ON i.incarnation = o.owner WHERE o.order_id = ?`,
+  readOrders: `SELECT o.order_id, o.user, o.pipeline_name, o.pipeline_version, o.status, o.owner, i.service_id, o.revision,
+    o.history FROM orders o JOIN incarnations i ON i.incarnation = o.owner
+    WHERE o.order_id IN (SELECT value FROM json_each(?))`,
+  listAll: `SELECT ${LISTED} FROM orders o CROSS JOIN incarnations i ON i.incarnation = o.owner
+    WHERE o.order_id < ? AND o.order_id >= ? ORDER BY o.order_id DESC`,
+  listByUser: `SELECT ${LISTED} FROM orders o INDEXED BY orders_by_user CROSS JOIN incarnations i ON i.incarnation = o.owner
+    WHERE o.order_id < ? AND o.order_id >= ? AND o.user = ? ORDER BY o.order_id DESC`,
+  listByStatus: `SELECT ${LISTED} FROM orders o INDEXED BY orders_by_rare_status
+    CROSS JOIN incarnations i ON i.incarnation = o.owner
+    WHERE o.order_id < ? AND o.order_id >= ? AND o.status = ? AND ${RARE} ORDER BY o.order_id DESC`,
+  countOrders: "SELECT status, count FROM order_counts WHERE user = ? AND count > 0",
+  addCount: `INSERT INTO order_counts (user, status, count) VALUES (?, ?, ?)
+    ON CONFLICT (user, status) DO UPDATE SET count = count + excluded.count`,
+  lastChange: "SELECT first + count - 1 AS last FROM changes ORDER BY first DESC LIMIT 1",
+  firstChange: "SELECT first FROM changes ORDER BY first LIMIT 1",
+  addChanges: "INSERT INTO changes (first, count, changes) VALUES (?, ?, ?)",
+  forgetChanges:
+    "DELETE FROM changes WHERE first IN (SELECT first FROM changes WHERE first + count <= ? ORDER BY first LIMIT 4)",
+  readChanges: `SELECT first, count, changes FROM changes
+    WHERE first >= (SELECT coalesce(max(first), 0) FROM changes WHERE first <= ?) ORDER BY first`,
   readBody: "SELECT body FROM order_bodies WHERE order_id = ?",
   readOwned: `SELECT o.order_id, o.user, o.pipeline_name, o.pipeline_version, o.status, o.owner, i.service_id, o.revision,
     o.history, b.body FROM orders o JOIN incarnations i ON i.incarnation = o.owner JOIN order_bodies b USING (order_id)
@@ -115,6 +150,7 @@ const SQL = {
 type Statements = { readonly [K in keyof typeof SQL]: StatementSync };
 
 export class SqliteDatabase {
+  readonly #changesKept: number;
   readonly #db: DatabaseSync;
   readonly #statements: Statements;
   readonly #begin: StatementSync;
@@ -124,9 +160,11 @@ export class SqliteDatabase {
 
   /**
    * Opens the database, making it if it isn't there, checks it and brings its tables up to date.
+   * @param changesKept how many changes are remembered; 0: none
    * @throws SqliteStoreError with one line for an operator
    */
-  constructor(path: string) {
+  constructor(path: string, changesKept = CHANGES_KEPT) {
+    this.#changesKept = changesKept;
     requireVersion(process.versions.sqlite);
     let db: DatabaseSync | null = null;
     try {
@@ -162,6 +200,69 @@ export class SqliteDatabase {
     return (this.#statements.readOrder.get(orderId) as unknown as OrderRow | undefined) ?? null;
   }
 
+  readOrders(orderIds: readonly string[]): OrderRow[] {
+    return this.#statements.readOrders.all(JSON.stringify(orderIds)) as unknown as OrderRow[];
+  }
+
+  listOrders(filter: OrderFilter, before: string | null, limit: number): OrderRows {
+    const { user, status, fromMs, toMs } = filter;
+    // Ids are of the time at which they were made, a moment before or after that of the order.
+    const lower = fromMs === null ? "" : lowestIdAt(fromMs - ID_TIME_MS);
+    const byTime = toMs === null ? null : lowestIdAt(toMs + ID_TIME_MS);
+    const upper = [before, byTime].reduce<string>((least, each) => (each !== null && each < least ? each : least), "g");
+    const { listAll, listByUser, listByStatus } = this.#statements;
+    const isRare = status !== null && status !== "running" && status !== "completed";
+    const found = isRare
+      ? listByStatus.iterate(upper, lower, status)
+      : user === null
+        ? listAll.iterate(upper, lower)
+        : listByUser.iterate(upper, lower, user);
+    const rows: OrderRow[] = [];
+    let lookedAt = 0;
+    for (const each of found) {
+      const row = each as unknown as ListedRow;
+      if (matches(row, filter)) rows.push(row);
+      if (rows.length === limit || ++lookedAt === LOOKED_AT_MAX) return { rows, next: row.order_id };
+    }
+    return { rows, next: null };
+  }
+
+  /** @param user '': all users together */
+  countOrders(user: string): { status: string; count: number }[] {
+    return this.#statements.countOrders.all(user) as unknown as { status: string; count: number }[];
+  }
+
+  /** @param after the number of the last change that is known; null: all that there are are known */
+  readChanges(after: number | null, limit: number): ChangeRows {
+    const last = this.#lastChange();
+    if (after === null) return { kind: "rows", rows: [], last };
+    const first = (this.#statements.firstChange.get() as unknown as { first: number } | undefined)?.first ?? 1;
+    if (after > last || after + 1 < first) return { kind: "gone" };
+    const rows: { first: number; changes: string }[] = [];
+    let read = 0;
+    for (const each of this.#statements.readChanges.iterate(after + 1)) {
+      const row = each as unknown as { first: number; count: number; changes: string };
+      rows.push({ first: row.first, changes: row.changes });
+      read += row.first + row.count - 1 - Math.max(after, row.first - 1);
+      if (read >= limit) break;
+    }
+    return { kind: "rows", rows, last };
+  }
+
+  #lastChange(): number {
+    return (this.#statements.lastChange.get() as unknown as { last: number } | undefined)?.last ?? 0;
+  }
+
+  #note(changes: Changes): void {
+    for (const [user, counts] of changes.counts) {
+      for (const [status, delta] of counts) if (delta !== 0) this.#statements.addCount.run(user, status, delta);
+    }
+    if (this.#changesKept === 0 || changes.texts.length === 0) return;
+    const last = this.#lastChange();
+    this.#statements.addChanges.run(last + 1, changes.texts.length, changes.texts.join(","));
+    this.#statements.forgetChanges.run(last + changes.texts.length - this.#changesKept);
+  }
+
   readBody(orderId: string): string | null {
     return (this.#statements.readBody.get(orderId) as unknown as { body: string } | undefined)?.body ?? null;
   }
@@ -191,8 +292,11 @@ export class SqliteDatabase {
       if (!isKnown || this.#isAlive(from)) return { kind: "owner_alive" };
       if (!this.#isAlive(to)) return { kind: "fenced" };
       const { service_id } = this.#statements.serviceOf.get(to) as unknown as { service_id: string };
-      const rows = this.#statements.claim.all(to, event, from, limit);
-      return { kind: "claimed", rows: rows.map((row) => ({ ...(row as unknown as OwnedRow), service_id })) };
+      const claimed = this.#statements.claim.all(to, event, from, limit) as unknown as OwnedRow[];
+      const changes = new Changes();
+      for (const { order_id: orderId, revision, user } of claimed) changes.add(orderId, revision, user);
+      this.#note(changes);
+      return { kind: "claimed", rows: claimed.map((row) => ({ ...row, service_id })) };
     });
   }
 
@@ -227,6 +331,11 @@ export class SqliteDatabase {
     if (found !== undefined) return found;
     this.#transaction(() => this.#statements.keepShape.run(name, version, shape));
     return read() ?? shape;
+  }
+
+  serviceOf(incarnation: Incarnation): string | null {
+    const row = this.#statements.serviceOf.get(incarnation) as unknown as { service_id: string } | undefined;
+    return row?.service_id ?? null;
   }
 
   hasService(serviceId: string): boolean {
@@ -291,6 +400,7 @@ export class SqliteDatabase {
     };
     const outcomes: number[] = [];
     const takenKeys: TakenKey[] = [];
+    const noted = new Changes();
     let at = 0;
     const next = (): SQLInputValue => batch[at++] ?? null;
     while (at < batch.length) {
@@ -317,6 +427,8 @@ export class SqliteDatabase {
         ).changes;
         if (changes === 1) {
           createBody.run(orderId, body);
+          noted.add(orderId, 1, user);
+          noted.count(user, status, 1);
         } else if (key !== null) {
           const taken = this.#findKey(user, key, outcomes.length);
           if (taken !== null) {
@@ -327,7 +439,8 @@ export class SqliteDatabase {
         }
       } else {
         const change = tag === TAG_ADVANCE ? null : next(); // the new status or owner
-        const [event, orderId, owner, revision] = [next(), next(), next(), next()];
+        const formerStatus = tag === TAG_ADVANCE_STATUS ? next() : null;
+        const [event, orderId, owner, revision, user] = [next(), next(), next(), next(), next()];
         if (!isAlive(owner)) {
           outcomes.push(OUTCOME_FENCED);
           continue;
@@ -337,9 +450,17 @@ export class SqliteDatabase {
           changes = advanceStatus.run(change, event, orderId, owner, revision).changes;
         else if (tag === TAG_ADVANCE_OWNER && isAlive(change))
           changes = advanceOwner.run(change, event, orderId, owner, revision).changes;
+        if (changes === 1) {
+          noted.add(orderId, Number(revision) + 1, user);
+          if (tag === TAG_ADVANCE_STATUS) {
+            noted.count(user, formerStatus, -1);
+            noted.count(user, change, 1);
+          }
+        }
       }
       outcomes.push(changes === 1 ? OUTCOME_APPLIED : OUTCOME_CONFLICT);
     }
+    this.#note(noted);
     return { outcomes: Uint8Array.from(outcomes), takenKeys };
   }
 
@@ -365,6 +486,62 @@ export class SqliteDatabase {
       this.#rollBackWhatIsLeft();
       throw error;
     }
+  }
+}
+
+/** What a batch has changed, gathered to be written at its end. */
+class Changes {
+  /** JSON of order id, revision and user. */
+  readonly texts: string[] = [];
+  /** By user, and by status. The user '' is all users together. */
+  readonly counts = new Map<string, Map<string, number>>();
+  #user = "";
+  #userText = '""';
+
+  add(orderId: SQLInputValue, revision: number, user: SQLInputValue): void {
+    if (user !== this.#user) {
+      this.#user = user as string;
+      this.#userText = JSON.stringify(user);
+    }
+    this.texts.push(`"${orderId as string}",${revision},${this.#userText}`);
+  }
+
+  count(user: SQLInputValue, status: SQLInputValue, delta: number): void {
+    this.#count(user as string, status as string, delta);
+    this.#count("", status as string, delta);
+  }
+
+  #count(user: string, status: string, delta: number): void {
+    const counts = this.counts.get(user) ?? new Map<string, number>();
+    counts.set(status, (counts.get(status) ?? 0) + delta);
+    this.counts.set(user, counts);
+  }
+}
+
+interface ListedRow extends OrderRow {
+  readonly start_time: number;
+}
+
+/** Whether all holds that the filter says; most orders are told apart without reading their history. */
+function matches(row: ListedRow, filter: OrderFilter): boolean {
+  const { fromMs, toMs, stepName } = filter;
+  if ((fromMs !== null && row.start_time < fromMs) || (toMs !== null && row.start_time >= toMs)) return false;
+  const isNamed = stepName !== null && !RESERVED_STEP_NAMES.has(stepName);
+  if (isNamed && !row.history.includes(JSON.stringify(stepName))) return false;
+  const order = {
+    orderId: row.order_id,
+    user: row.user,
+    status: row.status,
+    pipelineName: row.pipeline_name,
+    ownerServiceId: row.service_id,
+  };
+  const byRow = { ...filter, fromMs: null, toMs: null, stepName: null };
+  if (!matchesFilter({ ...order, history: [] }, byRow)) return false;
+  if (stepName === null) return true;
+  try {
+    return matchesFilter({ ...order, history: decodeHistory(row.history) }, { ...byRow, stepName });
+  } catch {
+    return false; // damaged, and nowhere
   }
 }
 

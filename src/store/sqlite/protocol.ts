@@ -4,7 +4,7 @@
  */
 import type { Incarnation } from "../../order/order.ts";
 import type { ClusterIdentity, LeaderRow } from "../cluster-store.ts";
-import type { AdvanceWrite, CreateWrite, OwnerSummary, Write } from "../store.ts";
+import type { AdvanceWrite, CreateWrite, OrderFilter, OwnerSummary, Write } from "../store.ts";
 import { encodeEvent } from "../codec.ts";
 
 /** The first value of a write in the flat list; says which follow. */
@@ -48,6 +48,21 @@ export interface OrderRow {
   readonly history: string;
 }
 
+/** A page of rows as they are found. */
+export interface OrderRows {
+  readonly rows: readonly OrderRow[];
+  readonly next: string | null;
+}
+
+/** A page of changes: rows of `changes`, from the one that has the next change on. */
+export type ChangeRows =
+  | {
+      readonly kind: "rows";
+      readonly rows: readonly { readonly first: number; readonly changes: string }[];
+      readonly last: number;
+    }
+  | { readonly kind: "gone" };
+
 export interface OwnedRow extends OrderRow {
   readonly body: string;
 }
@@ -74,6 +89,10 @@ export interface Requests {
   open: { args: OpenArguments; result: null };
   commit: { args: { batch: FlatBatch }; result: BatchOutcomes };
   readOrder: { args: { orderId: string }; result: OrderRow | null };
+  readOrders: { args: { orderIds: readonly string[] }; result: OrderRow[] };
+  listOrders: { args: { filter: OrderFilter; before: string | null; limit: number }; result: OrderRows };
+  countOrders: { args: { user: string }; result: { status: string; count: number }[] };
+  readChanges: { args: { after: number | null; limit: number }; result: ChangeRows };
   readBody: { args: { orderId: string }; result: string | null };
   readOwned: { args: { owner: Incarnation; orderIds: readonly string[] }; result: OwnedRow[] };
   listOwners: { args: null; result: OwnerSummary[] };
@@ -83,6 +102,7 @@ export interface Requests {
   identity: { args: ClusterIdentity; result: ClusterIdentity };
   register: { args: { serviceId: string; description: string; atMs: number }; result: Incarnation };
   pipelineShape: { args: { name: string; version: number; shape: string }; result: string };
+  serviceOf: { args: { incarnation: Incarnation }; result: string | null };
   hasService: { args: { serviceId: string }; result: boolean };
   beat: { args: { incarnation: Incarnation; ordersInFlight: number; atMs: number }; result: boolean };
   readCluster: { args: null; result: { nodes: NodeRecord[]; leader: LeaderRow } };
@@ -95,6 +115,8 @@ export interface Requests {
 
 export interface OpenArguments {
   readonly path: string;
+  /** How many changes are remembered; 0: none. */
+  readonly changesKept: number;
   /** A write waits as long for a process that holds the lock and is frozen, before that process is ended. */
   readonly frozenWriterMs: number;
 }
@@ -144,6 +166,6 @@ function flattenAdvance(batch: FlatBatch, write: AdvanceWrite): void {
   const { event, newStatus } = write;
   if (event.kind === "owner_changed") batch.push(TAG_ADVANCE_OWNER, event.owner);
   else if (newStatus === null) batch.push(TAG_ADVANCE);
-  else batch.push(TAG_ADVANCE_STATUS, newStatus);
-  batch.push(`,${encodeEvent(event)}`, write.orderId, write.owner, write.expectedRevision);
+  else batch.push(TAG_ADVANCE_STATUS, newStatus, write.formerStatus);
+  batch.push(`,${encodeEvent(event)}`, write.orderId, write.owner, write.expectedRevision, write.user);
 }

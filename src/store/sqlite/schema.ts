@@ -83,6 +83,27 @@ export const MIGRATIONS: readonly string[] = [
   CREATE INDEX open_orders_by_owner ON orders (owner)
     WHERE status <> 'completed' AND status <> 'failed' AND status <> 'canceled';
 
+  CREATE INDEX orders_by_user ON orders (user);
+  -- Of the statuses that few orders have, so that most transitions leave it alone.
+  CREATE INDEX orders_by_rare_status ON orders (status, order_id) WHERE status <> 'running' AND status <> 'completed';
+
+  -- The user '' is all users together.
+  CREATE TABLE order_counts (
+    user   TEXT NOT NULL,
+    status TEXT NOT NULL,
+    count  INTEGER NOT NULL,
+    PRIMARY KEY (user, status)
+  ) STRICT, WITHOUT ROWID;
+  INSERT INTO order_counts SELECT user, status, count(*) FROM orders GROUP BY user, status;
+  INSERT INTO order_counts SELECT '', status, count(*) FROM orders GROUP BY status;
+
+  -- Which orders have changed, one row a commit: JSON of order id, revision and user, one after another. Changes are numbered from 1 on.
+  CREATE TABLE changes (
+    first   INTEGER PRIMARY KEY,
+    count   INTEGER NOT NULL,
+    changes TEXT NOT NULL
+  ) STRICT;
+
   CREATE TABLE pipelines (
     name    TEXT NOT NULL,
     version INTEGER NOT NULL,

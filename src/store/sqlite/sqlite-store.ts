@@ -7,14 +7,19 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import { extname } from "node:path";
 import { Worker } from "node:worker_threads";
-import type { Incarnation } from "../../order/order.ts";
+import type { Incarnation, OrderStatus } from "../../order/order.ts";
 import type { ClusterSnapshot, ClusterStore, NodeDescription, NodeRow } from "../cluster-store.ts";
 import { decodeHistory, decodeStatus } from "../codec.ts";
 import {
   type OwnedOrder,
   type OwnedOrders,
+  type Change,
+  type ChangePage,
+  CHANGES_KEPT,
   type ClaimOutcome,
+  type OrderFilter,
   type OrderIdPage,
+  type OrderPage,
   type OwnerSummary,
   type Store,
   type StoredOrder,
@@ -49,6 +54,8 @@ export interface SqliteStoreOptions {
   readonly onNotice?: (line: string) => void;
   /** Writes wait as long for a node that was frozen while it held the lock, before it is ended. */
   readonly frozenWriterMs?: number;
+  /** How many changes are remembered, for those who follow them (readChanges); 0: none. */
+  readonly changesKept?: number;
   /** Refuse a store that isn't there, and leave it so. */
   readonly mustExist?: boolean;
 }
@@ -95,6 +102,11 @@ class SqliteStore implements Store {
     register: ({ serviceId, ...description }, atMs) =>
       this.#ask("register", { serviceId, description: JSON.stringify(description), atMs }),
     pipelineShape: (name, version, shape) => this.#ask("pipelineShape", { name, version, shape }),
+    serviceOf: async (incarnation) => {
+      const serviceId = await this.#ask("serviceOf", { incarnation });
+      if (serviceId === null) throw new Error(`the store has no incarnation ${incarnation}`);
+      return serviceId;
+    },
     hasService: (serviceId) => this.#ask("hasService", { serviceId }),
     beat: (incarnation, ordersInFlight, atMs) => this.#ask("beat", { incarnation, ordersInFlight, atMs }),
     read: async (): Promise<ClusterSnapshot> => {
@@ -128,8 +140,8 @@ class SqliteStore implements Store {
   }
 
   async open(): Promise<void> {
-    const { path, frozenWriterMs = FROZEN_WRITER_MS } = this.#options;
-    await this.#ask("open", { path, frozenWriterMs });
+    const { path, frozenWriterMs = FROZEN_WRITER_MS, changesKept = CHANGES_KEPT } = this.#options;
+    await this.#ask("open", { path, frozenWriterMs, changesKept });
   }
 
   async terminate(): Promise<void> {
@@ -149,6 +161,32 @@ class SqliteStore implements Store {
     if (this.#pending.size >= PENDING_MAX) throw new StoreUnavailableError("too many requests wait for the store");
     const row = await this.#ask("readOrder", { orderId });
     return row === null ? null : storedOrder(row);
+  }
+
+  async readOrders(orderIds: readonly string[]): Promise<readonly StoredOrder[]> {
+    return (await this.#ask("readOrders", { orderIds })).map(storedOrder);
+  }
+
+  async listOrders(filter: OrderFilter, before: string | null, limit: number): Promise<OrderPage> {
+    if (this.#pending.size >= PENDING_MAX) throw new StoreUnavailableError("too many requests wait for the store");
+    const { rows, next } = await this.#ask("listOrders", { filter, before, limit });
+    return { orders: rows.map(storedOrder), next };
+  }
+
+  async countOrders(user: string | null): Promise<Partial<Record<OrderStatus, number>>> {
+    const rows = await this.#ask("countOrders", { user: user ?? "" });
+    return Object.fromEntries(rows.map(({ status, count }) => [decodeStatus(status), count]));
+  }
+
+  /** A cursor is the number of the last change that was read. */
+  async readChanges(cursor: string | null, limit: number): Promise<ChangePage> {
+    const after = cursor === null ? null : Number(/^\d{1,15}$/.exec(cursor)?.[0] ?? Number.NaN);
+    if (Number.isNaN(after)) return { kind: "gone" };
+    const page = await this.#ask("readChanges", { after, limit });
+    if (page.kind === "gone") return page;
+    const changes = page.rows.flatMap(({ first, changes: text }) => decodeChanges(first, text));
+    const wanted = changes.filter((change) => Number(change.cursor) > (after ?? page.last)).slice(0, limit);
+    return { kind: "changes", changes: wanted, next: wanted.at(-1)?.cursor ?? String(after ?? page.last) };
   }
 
   readBody(orderId: string): Promise<string | null> {
@@ -246,6 +284,21 @@ function storedOrder(row: OrderRow): StoredOrder {
     revision: row.revision,
     history: decodeHistory(row.history),
   };
+}
+
+function decodeChanges(first: number, text: string): Change[] {
+  const flat = JSON.parse(`[${text}]`) as (string | number)[];
+  const changes: Change[] = [];
+  for (let at = 0; at + 2 < flat.length; at += 3) {
+    const [orderId, revision, user] = [flat[at], flat[at + 1], flat[at + 2]];
+    changes.push({
+      orderId: String(orderId),
+      revision: Number(revision),
+      user: String(user),
+      cursor: String(first + at / 3),
+    });
+  }
+  return changes;
 }
 
 function nodeRow(record: NodeRecord): NodeRow {

@@ -130,7 +130,7 @@ function answer(request: RequestMessage, isLastTry: boolean): boolean {
 
 function perform(request: RequestMessage): unknown {
   if (request.kind === "open") {
-    database = new SqliteDatabase(request.args.path);
+    database = new SqliteDatabase(request.args.path, request.args.changesKept);
     opened = request.args;
     lastDataVersion = database.dataVersion;
     return null;
@@ -141,6 +141,16 @@ function perform(request: RequestMessage): unknown {
       return database.commit(request.args.batch);
     case "readOrder":
       return database.readOrder(request.args.orderId);
+    case "readOrders":
+      return database.readOrders(request.args.orderIds);
+    case "listOrders": {
+      const { filter, before, limit } = request.args;
+      return database.listOrders(filter, before, limit);
+    }
+    case "countOrders":
+      return database.countOrders(request.args.user);
+    case "readChanges":
+      return database.readChanges(request.args.after, request.args.limit);
     case "readBody":
       return database.readBody(request.args.orderId);
     case "readOwned":
@@ -162,6 +172,8 @@ function perform(request: RequestMessage): unknown {
       return database.register(request.args.serviceId, request.args.description, request.args.atMs);
     case "pipelineShape":
       return database.pipelineShape(request.args.name, request.args.version, request.args.shape);
+    case "serviceOf":
+      return database.serviceOf(request.args.incarnation);
     case "hasService":
       return database.hasService(request.args.serviceId);
     case "beat":

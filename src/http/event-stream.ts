@@ -1,0 +1,104 @@
+/**
+ * One answer of server-sent events (the WHATWG's HTML standard, 9.2), to a client that may be slow or gone.
+ *
+ * 1. What waits to be sent is bounded: who does not read is cut off, and can go on from the last event that it has got.
+ */
+import type { FastifyReply } from "fastify";
+
+/** A comment now and then keeps what is between the two from taking the connection for dead. */
+const KEEP_ALIVE_MS = 15_000;
+
+/** How long a client waits before it connects again. */
+const RECONNECT_MS = 1_000;
+
+/** More than waits for a client that reads. */
+const BACKLOG_BYTES_MAX = 1024 * 1024;
+
+/** A client that reads takes something within it. */
+const STUCK_MS_MAX = 60_000;
+
+export class EventStream {
+  readonly #reply: FastifyReply;
+  readonly #stuckMsMax: number;
+  readonly #keepAlive: NodeJS.Timeout;
+  readonly #onEnd: (() => void)[] = [];
+  #ended = false;
+
+  /**
+   * Sends the answer's head.
+   * @param stuckMsMax how long the client may take nothing while something waits for it
+   */
+  constructor(reply: FastifyReply, stuckMsMax = STUCK_MS_MAX) {
+    this.#reply = reply;
+    this.#stuckMsMax = stuckMsMax;
+    reply.hijack();
+    const { raw } = reply;
+    raw.writeHead(200, {
+      "content-type": "text/event-stream",
+      "cache-control": "no-store",
+      "x-accel-buffering": "no",
+    });
+    raw.write(`retry: ${RECONNECT_MS}\n\n`);
+    raw.on("close", () => this.end());
+    raw.on("error", () => this.end());
+    this.#keepAlive = setInterval(() => this.#write(":\n\n"), KEEP_ALIVE_MS);
+    this.#keepAlive.unref();
+  }
+
+  get hasEnded(): boolean {
+    return this.#ended;
+  }
+
+  /** To be called once, when it has ended for whatever reason. */
+  onEnd(action: () => void): void {
+    if (this.#ended) action();
+    else this.#onEnd.push(action);
+  }
+
+  /** Sends events, as eventText makes them. */
+  send(events: string): void {
+    this.#write(events);
+  }
+
+  /** Resolves when the client has taken what was sent, or it has ended. */
+  async drained(): Promise<void> {
+    const { raw } = this.#reply;
+    if (this.#ended || !raw.writableNeedDrain) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(() => this.#cut(), this.#stuckMsMax);
+      const done = (): void => {
+        clearTimeout(timer);
+        raw.off("drain", done);
+        raw.off("close", done);
+        resolve();
+      };
+      raw.on("drain", done);
+      raw.on("close", done);
+    });
+  }
+
+  end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    clearInterval(this.#keepAlive);
+    this.#reply.raw.end();
+    for (const action of this.#onEnd) action();
+  }
+
+  #write(text: string): void {
+    if (this.#ended) return;
+    const { raw } = this.#reply;
+    raw.write(text);
+    if (raw.writableLength > BACKLOG_BYTES_MAX) this.#cut();
+  }
+
+  #cut(): void {
+    this.#reply.raw.destroy();
+    this.end();
+  }
+}
+
+/** An event as it is sent. */
+export function eventText(id: string, data: object): string {
+  return `id: ${id}\ndata: ${JSON.stringify(data)}\n\n`;
+}

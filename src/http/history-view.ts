@@ -1,0 +1,47 @@
+/** What happened to an order, one entry a revision, as its user sees it. */
+import {
+  createdOrder,
+  currentCall,
+  currentStepName,
+  evolve,
+  type Incarnation,
+  type Order,
+  type OrderEvent,
+} from "../order/order.ts";
+import type { StoredOrder } from "../store/store.ts";
+import { rfc3339 } from "./rfc3339.ts";
+import type { HistoryEntry } from "./schemas.ts";
+
+/** Names the service of an incarnation that has owned an order. */
+export type ServiceOf = (incarnation: Incarnation) => Promise<string>;
+
+/** The entries of the revisions from `after` (exclusive) on. */
+export async function historyView(stored: StoredOrder, after: number, serviceOf: ServiceOf): Promise<HistoryEntry[]> {
+  const { orderId } = stored;
+  const entries: HistoryEntry[] = [];
+  let order: Order | null = null;
+  for (const event of stored.history) {
+    if (event.kind === "created") order = createdOrder(orderId, event);
+    else if (order !== null) order = evolve(order, event);
+    if (order === null || order.revision <= after) continue;
+    entries.push(entryOf(order, event, await serviceOf(order.owner)));
+  }
+  return entries;
+}
+
+function entryOf(order: Order, event: OrderEvent, serviceId: string): HistoryEntry {
+  const attempt = currentCall(order)?.attempt;
+  return {
+    order_id: order.orderId,
+    revision: order.revision,
+    time: rfc3339(order.changeTimeMs),
+    event: event.kind,
+    status: order.state.status,
+    current_step: currentStepName(order),
+    ...(attempt === undefined ? {} : { attempt }),
+    service_id: serviceId,
+    ...("error" in event && event.error !== undefined ? { error: event.error } : {}),
+    ...("by" in event && event.by !== undefined ? { by: event.by } : {}),
+    ...("reason" in event && event.reason !== null ? { reason: event.reason } : {}),
+  };
+}

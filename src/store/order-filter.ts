@@ -1,0 +1,44 @@
+/** Which orders are those that were looked for: what no index decides. */
+import { currentStepName, type OrderEvent, replay } from "../order/order.ts";
+import { RESERVED_STEP_NAMES } from "../order/pipeline.ts";
+import type { OrderFilter } from "./store.ts";
+
+/** An order's id is made within this time of its creation, whatever the machine has to do meanwhile. */
+export const ID_TIME_MS = 60_000;
+
+/** What the filter looks at. */
+export interface Filtered {
+  readonly orderId: string;
+  readonly user: string;
+  readonly status: string;
+  readonly pipelineName: string;
+  readonly ownerServiceId: string;
+  readonly history: readonly OrderEvent[];
+}
+
+/** Whether all holds that the filter says. An order whose history is damaged is at no step. */
+export function matchesFilter(order: Filtered, filter: OrderFilter): boolean {
+  const { fromMs, toMs, stepName } = filter;
+  if (
+    (filter.user !== null && order.user !== filter.user) ||
+    (filter.status !== null && order.status !== filter.status) ||
+    (filter.pipelineName !== null && order.pipelineName !== filter.pipelineName) ||
+    (filter.ownerServiceId !== null && order.ownerServiceId !== filter.ownerServiceId)
+  ) {
+    return false;
+  }
+  const startMs = fromMs === null && toMs === null ? 0 : (order.history[0]?.atMs ?? 0);
+  if ((fromMs !== null && startMs < fromMs) || (toMs !== null && startMs >= toMs)) return false;
+  return stepName === null || isAtStep(order, stepName);
+}
+
+function isAtStep({ orderId, status, history }: Filtered, stepName: string): boolean {
+  // Most are told apart without going through their history.
+  if (stepName === "Completed" || status === "completed") return stepName === "Completed" && status === "completed";
+  if ((status === "failed" || status === "canceled") && !RESERVED_STEP_NAMES.has(stepName)) return false;
+  try {
+    return currentStepName(replay(orderId, history)) === stepName;
+  } catch {
+    return false;
+  }
+}
