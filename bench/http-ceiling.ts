@@ -19,6 +19,7 @@ const app = await createHttpServer({
   submit: () => Promise.resolve({ kind: "accepted", orderId: randomUUIDv7(), startTimeMs: Date.now() }),
   pipelines: new PipelineSet([builtInPipeline({ stepTimeMs: 0, failureRate: 0, random: Math.random })]),
   readOrder: () => Promise.resolve(null),
+  livePipelines: () => new Set(),
   readBody: () => Promise.resolve(null),
   listOrders: () => Promise.resolve({ orders: [], next: null }),
   countOrders: () => Promise.resolve({}),

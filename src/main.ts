@@ -126,6 +126,8 @@ export async function startNode(
       },
       pipelines,
       readOrder: (orderId) => store.readOrder(orderId),
+      livePipelines: () =>
+        new Set(node?.view().nodes.flatMap(({ connected, pipelines: labels }) => (connected ? labels : []))),
       listOrders: (filter, before, limit) => store.listOrders(filter, before, limit),
       countOrders: (user) => store.countOrders(user),
       follow: store,
@@ -167,6 +169,7 @@ export async function startNode(
         url: advertised,
         version,
         ttlMs: config.nodeTtlMs,
+        pipelines: pipelines.all.map(pipelineLabel),
         process: ownProcess(),
       },
       timing: timingOf(config.nodeTtlMs),

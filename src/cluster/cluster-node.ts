@@ -10,7 +10,7 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
-import type { Drained, SubmitOutcome, Submission, Successors, TakenOver } from "../engine/engine.ts";
+import type { Drained, Receivers, SubmitOutcome, Submission, Successors, TakenOver } from "../engine/engine.ts";
 import { StartError } from "../order/errors.ts";
 import type { Incarnation } from "../order/order.ts";
 import type { Logger } from "../log.ts";
@@ -38,6 +38,7 @@ export interface RunningEngine {
   adopt(orderIds: readonly string[]): Promise<void>;
   act(orderId: string, request: ActionRequest): Promise<ActionOutcome | { readonly kind: "pipeline_missing" } | null>;
   goOn(): void;
+  passOn(receivers: Receivers): Promise<void>;
   audit(): Promise<number>;
   drain(graceMs: number, successors: Successors): Promise<Drained>;
   abandon(): void;
@@ -153,6 +154,7 @@ export class ClusterNode {
         connected: row.alive && !(life?.membership.isDead(row) ?? false),
         ordersInFlight: isSelf ? this.ordersInFlight : row.alive ? row.ordersInFlight : 0,
         lastActivityMs: row.alive ? now() - Math.round(silentMs) : row.lastHeartbeatMs,
+        pipelines: row.pipelines ?? [],
       };
     });
     const self = {
@@ -162,6 +164,7 @@ export class ClusterNode {
       connected: false,
       ordersInFlight: 0,
       lastActivityMs: now(),
+      pipelines: node.pipelines ?? [],
     };
     const leader = snapshot?.nodes.find(({ incarnation }) => incarnation === snapshot.leader.incarnation);
     return {
@@ -308,6 +311,7 @@ export class ClusterNode {
         refusesConnections: (url) => refusesConnections(url, timing.heartbeatMs),
         onHeartbeat: () => {
           engine.goOn();
+          this.#passOn(engine, membership);
           if (clock() - lastAuditMs < AUDIT_MS) return;
           lastAuditMs = clock();
           engine.audit().catch((error: unknown) => this.#break(error));
@@ -419,6 +423,26 @@ export class ClusterNode {
     if (nodes.some((row) => row.alive && row.serviceId === serviceId)) return { kind: "service_alive" };
     if (owners.length === 0 && !(await store.cluster.hasService(serviceId))) return { kind: "service_not_found" };
     return owners.map((owner) => owner.incarnation);
+  }
+
+  /** Gives orders of pipelines that this node lacks to nodes that have them: an older version, or a newer one, that runs side by side. */
+  #passOn(engine: RunningEngine, membership: Membership): void {
+    const rows = (membership.snapshot?.nodes ?? []).filter((row) => row.alive && !membership.isDead(row));
+    const rowFor = (label: string): NodeRow | null =>
+      rows
+        .filter((row) => row.incarnation !== this.#life?.incarnation && row.pipelines?.includes(label))
+        .toSorted((one, other) => one.ordersInFlight - other.ordersInFlight)[0] ?? null;
+    engine
+      .passOn({
+        choose: (label) => rowFor(label)?.incarnation ?? null,
+        tell: async (successor, orderIds) => {
+          const row = rows.find(({ incarnation }) => incarnation === successor);
+          if (row === undefined) return;
+          // One that is not told finds them by its audit.
+          await this.#peers.give(row, orderIds).catch(() => undefined);
+        },
+      })
+      .catch((error: unknown) => this.#break(error));
   }
 
   /** Live nodes for the orders of one that stops: whoever has least is next, if it can be told and has room. */

@@ -9,6 +9,8 @@ export interface ClusterNode {
   readonly connected: boolean;
   readonly ordersInFlight: number;
   readonly lastActivityMs: number;
+  /** The pipelines that it has, as pipelineLabel names them. */
+  readonly pipelines: readonly string[];
 }
 
 /** Orders that changed hands because their node had died, as the node that took them or the leader saw it. */

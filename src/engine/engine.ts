@@ -17,7 +17,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { ActionRequest } from "../order/actions.ts";
 import { type CreationOptions, decideCreation } from "../order/decide.ts";
-import { createdOrder, type Incarnation, isFinal, type Order, replay } from "../order/order.ts";
+import { createdOrder, type Incarnation, isFinal, type Order, type OrderStatus, replay } from "../order/order.ts";
 import { type Pipeline, pipelineLabel } from "../order/pipeline.ts";
 import type { PipelineSet } from "../order/pipeline-set.ts";
 import type { Logger } from "../log.ts";
@@ -87,6 +87,22 @@ export interface Successors {
   tell(successor: Incarnation, orderIds: readonly string[]): Promise<void>;
 }
 
+/** Who gets orders of pipelines that this node lacks. */
+export interface Receivers {
+  /** A live node that has the pipeline, or null: there is none. */
+  choose(label: string): Incarnation | null;
+  /** Tells it which orders are its own from now on. */
+  tell(receiver: Incarnation, orderIds: readonly string[]): Promise<void>;
+}
+
+/** An order whose pipeline this node lacks, as it was when it was read. */
+interface Stranded {
+  readonly label: string;
+  readonly revision: number;
+  readonly status: OrderStatus;
+  readonly user: string;
+}
+
 export interface EngineLimits {
   /** Orders in flight at once. */
   readonly ordersMax: number;
@@ -125,6 +141,9 @@ const CLAIM_PAGE_SHARE = 1 / 4;
 
 /** How long to wait before looking again whether there is room for more, or whether the store answers. */
 const LOOK_AGAIN_MS = 250;
+
+/** Orders given at once to nodes that have their pipeline. */
+const PASS_ON_ORDERS = 500;
 
 /** So many parked orders take the memory of one in flight: an id, a timer, an entry in a map (guarantee G8). */
 const PARKED_PER_ORDER = 4;
@@ -178,6 +197,9 @@ export class Engine {
   #readFailure: string | null = null;
   /** Pipelines that orders wait for and this node lacks: named in the log once each. */
   readonly #missingPipelines = new Set<string>();
+  /** Parked orders of such pipelines. */
+  readonly #stranded = new Map<string, Stranded>();
+  #passingOn = false;
   #stopping = false;
   #isFenced = false;
   #lateWritesRefused = 0;
@@ -352,6 +374,58 @@ export class Engine {
     if (!this.#auditDue || this.#stopping) return;
     this.#auditDue = false;
     void this.audit();
+  }
+
+  /** Gives away orders whose pipeline this node lacks, to nodes that have it; the others wait for one. To be called again and again. */
+  async passOn(receivers: Receivers): Promise<void> {
+    if (this.#stranded.size === 0 || this.#passingOn || this.#stopping) return;
+    this.#passingOn = true;
+    try {
+      const given = new Map<Incarnation, string[]>();
+      const writes: Promise<void>[] = [];
+      for (const [orderId, stranded] of this.#stranded) {
+        if (writes.length === PASS_ON_ORDERS) break;
+        const receiver = receivers.choose(stranded.label);
+        if (receiver === null) continue;
+        writes.push(
+          this.#giveStranded(orderId, stranded, receiver).then((isGiven) => {
+            if (isGiven) given.set(receiver, [...(given.get(receiver) ?? []), orderId]);
+          }),
+        );
+      }
+      await Promise.all(writes);
+      for (const [receiver, orderIds] of given) {
+        this.#log.info(`Orders given to a node that has their pipeline: ${orderIds.length}`);
+        await receivers.tell(receiver, orderIds);
+      }
+    } finally {
+      this.#passingOn = false;
+    }
+  }
+
+  #giveStranded(orderId: string, { revision, status, user }: Stranded, owner: Incarnation): Promise<boolean> {
+    return new Promise((resolve) => {
+      const event = { kind: "owner_changed", atMs: this.#now(), owner, callBegun: false } as const;
+      const write: AdvanceWrite = {
+        kind: "advance",
+        orderId,
+        owner: this.#incarnation,
+        expectedRevision: revision,
+        event,
+        newStatus: null,
+        formerStatus: status,
+        user,
+      };
+      this.#groupCommit.advance(write, {
+        settled: (outcome) => {
+          if (outcome.kind === "fenced") this.#host.fenced();
+          // Refused: it has gone already, or its receiver has died meanwhile; the audit finds it again.
+          if (outcome.kind !== "fenced") this.#unpark(orderId);
+          if (outcome.kind === "conflict") this.#auditDue = true;
+          resolve(outcome.kind === "applied");
+        },
+      });
+    });
   }
 
   /**
@@ -619,6 +693,8 @@ export class Engine {
       }
       this.#missingPipelines.add(missing);
       this.#park(order.orderId, null);
+      const { revision, status, user } = stored;
+      this.#stranded.set(order.orderId, { label: missing, revision, status, user });
       return null;
     }
     const run = new OrderRun(this.#host, pipeline, order, stored.user, stored.body);
@@ -683,12 +759,14 @@ export class Engine {
   #unpark(orderId: string): boolean {
     const timer = this.#parked.get(orderId) ?? null;
     if (timer !== null) clearTimeout(timer);
+    this.#stranded.delete(orderId);
     return this.#parked.delete(orderId);
   }
 
   #unparkAll(): void {
     for (const timer of this.#parked.values()) if (timer !== null) clearTimeout(timer);
     this.#parked.clear();
+    this.#stranded.clear();
   }
 
   /** Its time has come, as far as timers tell: it is read again, with all others whose time has come. */

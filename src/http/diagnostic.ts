@@ -63,6 +63,7 @@ export function diagnosticRoutes(
           last_activity: rfc3339(node.lastActivityMs),
           version: node.version,
           orders_in_flight: node.ordersInFlight,
+          pipelines: node.pipelines,
         })),
         transfers: transfers.map(({ serviceId: dead, orders, atMs, durationMs }) => ({
           service_id: dead,

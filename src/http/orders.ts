@@ -2,7 +2,8 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { SubmitOutcome, Submission } from "../engine/engine.ts";
 import { CatalogueError } from "../order/errors.ts";
-import type { BodyFinding, JsonObject, Pipeline } from "../order/pipeline.ts";
+import { isFinal } from "../order/order.ts";
+import { type BodyFinding, type JsonObject, type Pipeline, pipelineLabel } from "../order/pipeline.ts";
 import type { PipelineSet } from "../order/pipeline-set.ts";
 import type { StoredOrder } from "../store/store.ts";
 import { isUuid } from "../uuid.ts";
@@ -15,6 +16,8 @@ export interface OrdersResource {
   readonly pipelines: PipelineSet;
   readonly submit: (submission: Submission) => Promise<SubmitOutcome>;
   readonly readOrder: (orderId: string) => Promise<StoredOrder | null>;
+  /** The pipelines that live nodes have, as pipelineLabel names them. */
+  readonly livePipelines: () => ReadonlySet<string>;
   /** Whether a user may see and steer the orders of all. */
   readonly isOperator: (user: string) => boolean;
   /** Milliseconds since the epoch. */
@@ -51,7 +54,7 @@ export function visibleOrders({
 
 export function ordersRoutes(
   app: FastifyInstance,
-  { pipelines, submit, now }: OrdersResource,
+  { pipelines, submit, now, livePipelines }: OrdersResource,
   readVisible: ReadVisible,
 ): void {
   app.route<{ Querystring: { pipeline?: string; start_at?: string } }>({
@@ -159,7 +162,10 @@ export function ordersRoutes(
     onRequest: requireUser,
     handler: async (request) => {
       const stored = await readVisible(request, request.params.order_id);
-      return orderView(stored, pipelines.find(stored.pipelineName, stored.pipelineVersion));
+      const view = orderView(stored, pipelines.find(stored.pipelineName, stored.pipelineVersion));
+      const label = pipelineLabel({ name: stored.pipelineName, version: stored.pipelineVersion });
+      if (isFinal(stored.status) || livePipelines().has(label)) return view;
+      return { ...view, waiting_for: `a node that has the pipeline ${label}` };
     },
   });
 }

@@ -149,6 +149,11 @@ const OrderView = {
   properties: {
     ...summaryProperties,
     curent_step: misspelt("current_step"),
+    waiting_for: {
+      type: "string",
+      description:
+        "What keeps it from going on, where that is the cluster: no live node has its pipeline in its version.",
+    },
     allowed_actions: {
       type: "array",
       items: { enum: Object.keys(ACTIONS) as Action[] },
@@ -330,7 +335,15 @@ const Cluster = {
       type: "array",
       items: {
         type: "object",
-        required: ["name", "connection_string", "connected", "last_activity", "version", "orders_in_flight"],
+        required: [
+          "name",
+          "connection_string",
+          "connected",
+          "last_activity",
+          "version",
+          "orders_in_flight",
+          "pipelines",
+        ],
         properties: {
           name: uuid("The service_id of the node."),
           connection_string: { type: "string", description: "Where the node listens." },
@@ -338,6 +351,7 @@ const Cluster = {
           last_activity: time("When the node was last heard of."),
           version: text,
           orders_in_flight: { type: "integer", description: "As of its last heartbeat." },
+          pipelines: { type: "array", items: text, description: "That it has, with their versions." },
         },
       },
     },

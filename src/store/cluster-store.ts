@@ -17,6 +17,8 @@ export interface NodeDescription {
   readonly version: string;
   /** Silence after which it wants to be taken for dead. */
   readonly ttlMs: number;
+  /** The pipelines that it has, as pipelineLabel names them. Not said: it has what the others have. */
+  readonly pipelines?: readonly string[];
   /** The process, as its host knows it; null where that can't be told. */
   readonly process: ProcessIdentity | null;
 }

@@ -556,6 +556,7 @@ async function startServerWithShortLimits(
     },
     pipelines: new PipelineSet([builtInPipeline({ stepTimeMs: 0, failureRate: 0, random: Math.random })]),
     readOrder: () => Promise.resolve(null),
+    livePipelines: () => new Set(),
     readBody: () => Promise.resolve(null),
     listOrders: () => Promise.resolve({ orders: [], next: null }),
     countOrders: () => Promise.resolve({}),

@@ -1,0 +1,110 @@
+/** Deploys: pipelines that change under orders that are under way, on nodes of several versions side by side. */
+import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { assertRefused } from "../support/checks.ts";
+import { acceptedOrderId, finalOrder, readOrder } from "../support/client.ts";
+import { runCommand, startService, temporaryFolder } from "../support/service.ts";
+import { waitFor } from "../support/wait.ts";
+
+/** A file with a pipeline of those steps; each waits for a signal if its name says so. */
+function pipelineFile(t: TestContext, version: number, steps: readonly string[]): string {
+  const file = join(temporaryFolder(t), `trip-v${version}.ts`);
+  const written = steps.map((name) =>
+    name.startsWith("Wait")
+      ? `{ name: "${name}", wait: {} }`
+      : `{ name: "${name}", run: () => "v${version}", rollback: () => {} }`,
+  );
+  writeFileSync(
+    file,
+    `import { definePipeline } from "order-process";
+export default definePipeline({ name: "trip", version: ${version}, steps: [${written.join(", ")}] });
+`,
+  );
+  return file;
+}
+
+async function complete(url: string, orderId: string, step: string): Promise<number> {
+  const response = await fetch(`${url}/orders/${orderId}/complete`, {
+    method: "POST",
+    headers: { authorization: "user", "content-type": "application/json" },
+    body: JSON.stringify({ step }),
+  });
+  await response.text();
+  return response.status;
+}
+
+test("orders keep the version that they began with, wait for a node that has it, and end as they should", async (t) => {
+  const [old, next] = [
+    pipelineFile(t, 1, ["Book", "Wait", "Send"]),
+    pipelineFile(t, 2, ["Book", "Insure", "Wait", "Post"]),
+  ];
+  const ttl = ["--node-ttl", "1s"];
+  const first = await startService(t, { args: ["--pipelines", old, ...ttl] });
+  const begun = await acceptedOrderId(first.url);
+  await waitFor(async () => (await readOrder(first.url, begun)).status === "waiting", { what: "it waits" });
+
+  // A new version, side by side: the old order stays with the old node.
+  const second = await startService(t, {
+    args: ["--pipelines", next, ...ttl, "--join", first.url.replace("http://", "")],
+  });
+  const fresh = await acceptedOrderId(second.url);
+  assert.equal((await readOrder(second.url, begun)).waiting_for, undefined);
+
+  // The old node goes: its order is the new one's, which lacks its pipeline, and says so.
+  await first.end("SIGKILL");
+  const waits = await waitFor(
+    async () => {
+      const order = await readOrder(second.url, begun);
+      return order.waiting_for === undefined ? undefined : order;
+    },
+    { what: "the order waits for a node that has its pipeline" },
+  );
+  assert.match(waits.waiting_for ?? "", /trip v1/);
+  assert.deepEqual([waits.status, waits.allowed_actions], ["waiting", []]);
+  assert.ok([503, 409].includes(await complete(second.url, begun, "Wait")));
+
+  // A node with the old version comes back, and gets what it can go on with.
+  const third = await startService(t, {
+    args: ["--pipelines", old, ...ttl, "--join", second.url.replace("http://", "")],
+  });
+  await waitFor(async () => (await complete(second.url, begun, "Wait")) === 200, {
+    what: "the order can be gone on with",
+  });
+  const ended = await finalOrder(third.url, begun);
+  assert.deepEqual(
+    [ended.status, ended.pipeline_version, ended.steps.map(({ step_name: name }) => name)],
+    ["completed", 1, ["Book", "Wait", "Send", "Completed"]],
+  );
+  assert.equal(await complete(third.url, fresh, "Wait"), 200);
+  const newer = await finalOrder(third.url, fresh);
+  assert.deepEqual(
+    newer.steps.map(({ step_name: name }) => name),
+    ["Book", "Insure", "Wait", "Post", "Completed"],
+  );
+});
+
+test("steps that change under one version are refused at the start, in one line; timeouts may change", async (t) => {
+  const service = await startService(t, { args: ["--pipelines", pipelineFile(t, 1, ["Book", "Send"])] });
+  assert.equal((await finalOrder(service.url, await acceptedOrderId(service.url))).status, "completed");
+  await service.end("SIGTERM");
+  const args = ["--port", "0", "--data", service.data, "--pipelines"];
+  const refused = await runCommand([...args, pipelineFile(t, 1, ["Book", "Post"])]);
+  assertRefused(refused, 1, /trip v1 has changed: .*"Book" \(rollback\), "Send" \(rollback\).*higher version/);
+});
+
+for (const [what, text, line] of [
+  ["throws when it is loaded", 'throw new Error("no database");', /broken\.ts:1:7: no database/],
+  ["is not there", null, /there is no such file/],
+] as const) {
+  test(`a node whose pipelines' file ${what} does not start, and says so in one line`, async (t) => {
+    const file = join(temporaryFolder(t), "broken.ts");
+    if (text !== null) writeFileSync(file, text);
+    const refused = await runCommand(["--port", "0", "--data", temporaryFolder(t), "--pipelines", file]);
+    assertRefused(refused, 1, line);
+    const checked = await runCommand(["check", file]);
+    assert.equal(checked.code, 1);
+    assert.match(checked.stdout, line);
+  });
+}
