@@ -1,4 +1,5 @@
 /** The command: reads the configuration, runs a node until it is told to stop, and turns failures into one clear line. */
+import { readFileSync } from "node:fs";
 import { readInvocation, UsageError } from "./config.ts";
 import { createLogger, type Logger } from "./log.ts";
 import type { Screen } from "./drill/drill.ts";
@@ -14,6 +15,8 @@ const SIGNALS = ["SIGTERM", "SIGINT"] as const;
 
 // A log that can't be written (a full disk, a reader that has gone) must not stop the service.
 for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined);
+
+if (process.argv[2] === "orders") process.exit(await runOrders());
 
 try {
   const invocation = readInvocation(process.argv.slice(2), process.env, programVersion());
@@ -48,6 +51,23 @@ try {
   if (error instanceof UsageError) exitWith(EXIT_USAGE, error.message);
   else if (error instanceof StartError) exitWith(EXIT_FAILURE, error.message);
   else exitWith(EXIT_FAILURE, `failed to start, which is a defect, please report it: ${describe(error)}`);
+}
+
+/** The client's commands. @returns the exit code */
+async function runOrders(): Promise<number> {
+  const { describeClientError, runOrdersCommand } = await import("./client/commands.ts");
+  try {
+    return await runOrdersCommand(process.argv.slice(3), process.env, {
+      write: (text) => void process.stdout.write(text),
+      isWatched: process.stdout.isTTY,
+      columns: process.stdout.columns ?? 80,
+      readInput: () => readFileSync(0, "utf8"),
+    });
+  } catch (error) {
+    const line = error instanceof UsageError ? error.message : (describeClientError(error) ?? describe(error));
+    process.stderr.write(`order_process: ${line.replaceAll(/\s*\n\s*/g, " ")}\n`);
+    return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILURE;
+  }
 }
 
 /** Lines, and on a terminal one below them that changes. */

@@ -82,9 +82,9 @@ for (const [args, environment, message] of [
   [
     ["dril"],
     {},
-    /"dril" is no option, and stands alone; the commands are check and drill, and come first; see order_process --help/,
+    /"dril" is no option, and stands alone; the commands are orders, check and drill, and come first; see order_process --help/,
   ],
-  [["--port", "1", "drill"], {}, /"drill" is no option.*the commands are check and drill, and come first/],
+  [["--port", "1", "drill"], {}, /"drill" is no option.*the commands are orders, check and drill, and come first/],
   [["drill", "--store", "sqlite:/x"], {}, /the drill makes an embedded store of its own; leave out --store/],
   [["drill", "twice"], {}, /"twice" is no option, and stands alone; see order_process drill --help/],
   [["--prot", "8080"], {}, /unknown option '--prot'/],

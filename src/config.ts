@@ -195,6 +195,7 @@ Examples:
   order_process --port 8082 --data ./data-2 --join localhost:8080
                                               a second node, which shares the work of the first
   order_process --pipelines ./pipelines       run pipelines of your own (docs/pipelines.md)
+  order_process orders --help                 submit orders to a running service, show and steer them
   order_process check ./pipelines             see whether they are as they must be, without starting
   order_process drill                         see orders survive their nodes
   order_process --store redis://localhost:6379
@@ -250,7 +251,7 @@ export function readInvocation(
   }
   const [extra] = command.args;
   if (extra !== undefined) {
-    const commands = isDrill ? "" : "; the commands are check and drill, and come first";
+    const commands = isDrill ? "" : "; the commands are orders, check and drill, and come first";
     throw new UsageError(`"${extra}" is no option, and stands alone${commands}; see ${command.name()} --help`);
   }
   const options = command.opts<Options>();
@@ -360,7 +361,12 @@ function toConfig(options: Options, environment: Readonly<Record<string, string 
 
 /** A misspelt one is not refused: an orchestrator may set variables of such names for reasons of its own. */
 function unknownVariables(environment: Readonly<Record<string, string | undefined>>): string[] {
-  const known = new Set(["ORDER_PROCESS_CONFIG", ...Object.keys(OPTIONS).map(variableOf)]);
+  const known = new Set([
+    "ORDER_PROCESS_CONFIG",
+    "ORDER_PROCESS_URL",
+    "ORDER_PROCESS_USER",
+    ...Object.keys(OPTIONS).map(variableOf),
+  ]);
   return Object.keys(environment).filter((name) => name.startsWith("ORDER_PROCESS_") && !known.has(name));
 }
 

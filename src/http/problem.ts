@@ -3,18 +3,7 @@ import type { FastifyError, FastifyReply, FastifyRequest } from "fastify";
 import { CatalogueError, catalogueEntry, type ErrorCode, type ErrorDetail } from "../order/errors.ts";
 import type { Logger } from "../log.ts";
 import { StoreUnavailableError } from "../store/store.ts";
-
-export interface Problem {
-  readonly type: string;
-  readonly title: string;
-  readonly status: number;
-  readonly detail: string;
-  readonly code: ErrorCode;
-  /** Each thing that is wrong, where several may be. */
-  readonly errors?: readonly ErrorDetail[];
-}
-
-export const PROBLEM_MEDIA_TYPE = "application/problem+json";
+import { type Problem, PROBLEM_MEDIA_TYPE } from "./schemas.ts";
 
 /** The problem that a code and a sentence about this occurrence make. */
 export function problemOf(code: ErrorCode, detail: string): Problem {

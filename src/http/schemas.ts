@@ -1,9 +1,8 @@
 /** The shapes that go in and out over HTTP, for Fastify's validation and serializers and the OpenAPI document alike. */
 import type { FromSchema } from "json-schema-to-ts";
 import { type Action, ACTIONS } from "../order/actions.ts";
-import { catalogueEntry, type ErrorCode } from "../order/errors.ts";
+import { catalogueEntry, type ErrorCode, type ErrorDetail } from "../order/errors.ts";
 import { ORDER_STATUSES, type OrderStatus } from "../order/order.ts";
-import { PROBLEM_MEDIA_TYPE } from "./problem.ts";
 
 /** The type of what a schema lets through, without what it does not name. */
 type Shape<Schema extends object> = Named<FromSchema<Schema>>;
@@ -371,6 +370,20 @@ const Cluster = {
     },
   },
 } as const;
+
+export const PROBLEM_MEDIA_TYPE = "application/problem+json";
+
+/** What is answered to a request that failed (RFC 9457). */
+export interface Problem {
+  readonly type: string;
+  readonly title: string;
+  readonly status: number;
+  readonly detail: string;
+  /** Stable: docs/errors.md. Empty: it was not this service that answered. */
+  readonly code: ErrorCode | "";
+  /** Each thing that is wrong, where several may be. */
+  readonly errors?: readonly ErrorDetail[];
+}
 
 const ProblemSchema = {
   $id: "Problem",

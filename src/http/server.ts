@@ -12,8 +12,8 @@ import { parseJsonBody } from "./body.ts";
 import { type ClusterResource, clusterRoutes } from "./cluster.ts";
 import { type DiagnosticResource, diagnosticRoutes } from "./diagnostic.ts";
 import { type OrdersResource, ordersRoutes, visibleOrders } from "./orders.ts";
-import { errorHandler, PROBLEM_MEDIA_TYPE, problemHeaders, problemOf, sendProblem } from "./problem.ts";
-import { NAMED_SCHEMAS } from "./schemas.ts";
+import { errorHandler, problemHeaders, problemOf, sendProblem } from "./problem.ts";
+import { NAMED_SCHEMAS, PROBLEM_MEDIA_TYPE } from "./schemas.ts";
 import { type ServiceResource, serviceRoutes } from "./service.ts";
 
 declare module "fastify" {

@@ -1,0 +1,158 @@
+/** The client, and the commands on top of it, against a real service. */
+import assert from "node:assert/strict";
+import { test, type TestContext } from "node:test";
+import { type Client, createClient, ServiceError } from "../../src/client/client.ts";
+import { describeClientError, runOrdersCommand } from "../../src/client/commands.ts";
+import { UsageError } from "../../src/config.ts";
+import { freePort } from "../support/redis.ts";
+import { runCommand, startService } from "../support/service.ts";
+
+interface Ran {
+  readonly code: number;
+  readonly text: string;
+}
+
+/** Runs a command as `user` would, without the start of a process. */
+async function run(url: string, args: readonly string[], { watched = false, input = "" } = {}): Promise<Ran> {
+  let text = "";
+  const code = await runOrdersCommand(
+    [...args, "--url", url],
+    { ORDER_PROCESS_USER: "user" },
+    {
+      write: (more) => (text += more),
+      isWatched: watched,
+      columns: 100,
+      readInput: () => input,
+    },
+  );
+  return { code, text };
+}
+
+async function clientOf(t: TestContext, stepTime: string): Promise<{ client: Client; url: string }> {
+  const { url } = await startService(t, { args: ["--step-time", stepTime] });
+  return { url, client: createClient({ url, user: "user" }) };
+}
+
+test("an order is submitted, listed, shown and watched at the command line", async (t) => {
+  const { url } = await clientOf(t, "20ms");
+  const submitted = await run(url, ["submit", "-", "--key", "k-1"], { input: '{"item":"book"}' });
+  const id = submitted.text.trim();
+  assert.match(id, /^[0-9a-f-]{36}$/);
+  assert.equal((await run(url, ["submit", '{"item":"book"}', "--key", "k-1"])).text.trim(), id);
+
+  const watched = await run(url, ["watch", id]);
+  assert.equal(watched.code, 0);
+  assert.deepEqual(
+    watched.text
+      .trim()
+      .split("\n")
+      .map((line) => line.split(/ {2,}/)[1]?.split(" ")[0]),
+    ["created", "step_completed", "step_completed", "step_completed", "step_completed"],
+  );
+  const failed = await run(url, ["submit", '{"fail_at":"Processing"}', "--watch"], { watched: true });
+  assert.equal(failed.code, 1);
+  assert.match(failed.text, /✗ Processing +rolled back, the order asks to fail/);
+  assert.match(failed.text, /↩ Scheduling +done, rolled back\n/);
+
+  const shown = (await run(url, ["get", id])).text;
+  assert.match(shown, new RegExp(`^order +${id}\npipeline +default v1\nstatus +completed\n`));
+  assert.match(shown, /\nSTEP +STARTED +TOOK +ATTEMPTS\nScheduling .* ms +1 +done\n/);
+  const listed = (await run(url, ["list"])).text;
+  assert.match(listed, /^ORDER +STATUS +STEP +PIPELINE +CREATED\n/);
+  assert.match(listed, /In all: 1 completed, 1 failed\.\n$/);
+  assert.match((await run(url, ["list", "--status", "paused"])).text, /^No such orders\.\n/);
+  const json = JSON.parse((await run(url, ["list", "--status", "completed", "--json"])).text) as {
+    orders: { order_id: string }[];
+  };
+  assert.deepEqual(
+    json.orders.map(({ order_id: each }) => each),
+    [id],
+  );
+
+  const again = JSON.parse(
+    (
+      await run(url, [
+        "retry",
+        JSON.parse((await run(url, ["list", "--status", "failed", "--json"])).text).orders[0].order_id,
+        "--json",
+      ])
+    ).text,
+  ) as { retry_of?: string };
+  assert.ok(again.retry_of !== undefined);
+});
+
+test("an order is paused, resumed and canceled at the command line", async (t) => {
+  const { url } = await clientOf(t, "1h");
+  const later = (await run(url, ["submit", "--start-at", new Date(Date.now() + 3_600_000).toISOString()])).text.trim();
+  assert.match((await run(url, ["pause", later])).text, /\nstatus +paused\n/);
+  assert.match((await run(url, ["resume", later])).text, /\nstatus +scheduled\n/);
+  assert.match((await run(url, ["cancel", later, "--dry-run"])).text, /^Nothing would be rolled back\.\n$/);
+  assert.match(
+    (await run(url, ["cancel", later, "--reason", "no more"])).text,
+    /\nstatus +canceled\n[^]*cancel by user: no more\n/,
+  );
+});
+
+test("what goes wrong at the command line is one line, with a code", async (t) => {
+  const { url } = await clientOf(t, "0ms");
+  const failing = async (args: readonly string[], where = url): Promise<unknown> =>
+    run(where, args).then(
+      () => assert.fail("it went well"),
+      (error: unknown) => error,
+    );
+  for (const [args, message] of [
+    [["submit", "{bad"], /is no JSON/],
+    [["submit", "[1]"], /no JSON object/],
+    [["submit", "@/nowhere"], /\/nowhere can't be read/],
+    [["submit", "--start-at", "soon"], /--start-at can't be "soon"/],
+    [["list", "--limit", "0"], /--limit can't be "0"/],
+    [["list", "--status", "done"], /Allowed choices are scheduled/],
+    [["explode"], /unknown command 'explode'/],
+    [["get"], /missing required argument 'order_id'/],
+    [["skip", "x"], /required option '--reason/],
+  ] as const) {
+    const error = await failing(args);
+    assert.ok(error instanceof UsageError && message.test(error.message), String(error));
+  }
+  assert.match(describeClientError(await failing(["get", "nope"])) ?? "", /You have no order.*\(order_not_found\)$/);
+  assert.match(
+    describeClientError(await failing(["list"], `http://127.0.0.1:${await freePort()}`)) ?? "",
+    /the service does not answer: .*ECONNREFUSED/,
+  );
+  const asked = await runCommand(["orders", "get", "nope", "--url", url]);
+  assert.deepEqual([asked.code, asked.stdout], [1, ""]);
+  assert.match(asked.stderr, /^order_process: You have no order[^\n]*\n$/);
+});
+
+test("a client follows an order to its end, and one that is over again", async (t) => {
+  const { client } = await clientOf(t, "20ms");
+  const { order_id: id } = await client.submit({ fail_at: "Pre-Processing" });
+  const seen: string[] = [];
+  for await (const { entry } of client.follow(id)) seen.push(entry.event);
+  assert.deepEqual(seen, ["created", "step_completed", "step_failed", "step_rolled_back", "step_rolled_back"]);
+  assert.deepEqual(
+    (await client.history(id)).map(({ event }) => event),
+    seen,
+  );
+  const rest: string[] = [];
+  for await (const { id: at } of client.follow(id, { lastEventId: "3" })) rest.push(at);
+  assert.deepEqual(rest, ["4", "5"]);
+  const stop = new AbortController();
+  const all: string[] = [];
+  const following = (async () => {
+    for await (const { entry } of client.followAll({ signal: stop.signal })) {
+      all.push(entry.event);
+      if (all.length === 5) stop.abort();
+    }
+  })();
+  // From now on: what is submitted before it listens it does not see.
+  while (!stop.signal.aborted) {
+    await client.submit({});
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  await following;
+  await assert.rejects(
+    client.get("nope"),
+    (error) => error instanceof ServiceError && error.problem.code === "order_not_found",
+  );
+});
