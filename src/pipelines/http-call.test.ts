@@ -110,6 +110,12 @@ async function failure(
 
 for (const [what, answer, traits, message] of [
   ["400", (_, response) => json(response, 400, {}), { permanent: true, unknown: false }, /answered 400/],
+  [
+    "422 and a reason",
+    (_, response) => json(response, 422, { type: "x", title: "No", detail: "no courier goes there" }),
+    { permanent: true, unknown: false },
+    /answered 422: no courier goes there$/,
+  ],
   ["409", (_, response) => json(response, 409, {}), { permanent: true, unknown: false }, /answered 409/],
   ["408", (_, response) => json(response, 408, {}), { permanent: false, unknown: false }, /answered 408/],
   ["425", (_, response) => json(response, 425, {}), { permanent: false, unknown: false }, /answered 425/],

@@ -89,18 +89,20 @@ export function parseCall({ method, url, headers = {}, body }: CallOptions, scop
 }
 
 /** A step's run: what was answered is its result. */
-export function runOutcome({ status, json, notJson, retryAfterMs, label }: HttpAnswer): unknown {
+export function runOutcome(answer: HttpAnswer): unknown {
+  const { status, json, notJson, label } = answer;
   if (status >= 200 && status < 300) {
     if (notJson === null) return json === null ? undefined : json;
     throw new StepError(`${label} answered ${status} with ${notJson}`, { permanent: true, unknown: true });
   }
-  throw failureOf(status, retryAfterMs, label);
+  throw failureOf(answer);
 }
 
 /** A step's rollback. What is not there needs no undoing. */
-export function rollbackOutcome({ status, retryAfterMs, label }: HttpAnswer): void {
+export function rollbackOutcome(answer: HttpAnswer): void {
+  const { status } = answer;
   if ((status >= 200 && status < 300) || status === 404 || status === 410) return;
-  throw failureOf(status, retryAfterMs, label);
+  throw failureOf(answer);
 }
 
 /** A step's verification: what is there has been done, what is not there has not. */
@@ -112,11 +114,26 @@ export function verifyOutcome(answer: HttpAnswer): { done: true; result: unknown
 /** Statuses below 500 that another attempt may change. */
 const PASSING_STATUSES: ReadonlySet<number> = new Set([408, 425, 429]);
 
-function failureOf(status: number, retryAfterMs: number | null, label: string): StepError {
-  const message = `${label} answered ${status}`;
+function failureOf({ status, retryAfterMs, label, json }: HttpAnswer): StepError {
+  const said = textIn(json);
+  const message = `${label} answered ${status}${said === null ? "" : `: ${said}`}`;
   if (status >= 300 && status < 400) return permanent(`${message}: redirects are not followed`);
   if (status >= 500) return new StepError(message, { unknown: true, retryAfterMs });
   return PASSING_STATUSES.has(status) ? new StepError(message, { retryAfterMs }) : permanent(message);
+}
+
+/** Where answers tell what is wrong, the most telling first (`detail` and `title` by RFC 9457). */
+const TELLING_FIELDS = ["detail", "message", "error", "title"];
+
+/** Longer texts are for the receiver's own log. */
+const SAID_CHARS_MAX = 200;
+
+/** What a receiver says of its refusal, or null. */
+function textIn(json: unknown): string | null {
+  if (typeof json !== "object" || json === null) return null;
+  const fields = json as Readonly<Record<string, unknown>>;
+  const said = TELLING_FIELDS.map((name) => fields[name]).find((text) => typeof text === "string" && text !== "");
+  return typeof said === "string" ? said.slice(0, SAID_CHARS_MAX) : null;
 }
 
 interface FilledCall {
