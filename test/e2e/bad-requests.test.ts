@@ -247,7 +247,10 @@ test("a method that a resource does not have is refused with those that it has",
   const service = await startServiceThatMustServe(t);
   const methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"];
   const resources: readonly [path: string, allowed: readonly string[]][] = [
-    ["/orders", ["POST"]],
+    ["/orders", ["POST", "GET", "HEAD"]],
+    [`/orders/${UNKNOWN_UUID}/events`, ["GET", "HEAD"]],
+    [`/orders/${UNKNOWN_UUID}/cancel`, ["POST"]],
+    ["/events", ["GET", "HEAD"]],
     [`/orders/${UNKNOWN_UUID}`, ["GET", "HEAD"]],
     ["/service/transfer", ["POST"]],
     ["/diagnostic/heartbeat", ["GET", "HEAD"]],

@@ -67,7 +67,10 @@ for (const [file, store] of [
 
       const [done, poor, lost] = await Promise.all([good, dear, nowhere].map((id) => finalOrder(second.url, id)));
       assert.deepEqual([done?.status, poor?.status, lost?.status], ["completed", "failed", "failed"]);
-      assert.match(poor?.steps[1]?.error ?? "", file === "checkout.ts" ? /the bank says no/ : /answered 402: the bank says no/);
+      assert.match(
+        poor?.steps[1]?.error ?? "",
+        file === "checkout.ts" ? /the bank says no/ : /answered 402: the bank says no/,
+      );
       assert.ok(poor?.steps[0]?.step_rollback_time !== undefined && lost?.steps[1]?.step_rollback_time !== undefined);
       const { resources, effects } = await shop.state();
       assert.deepEqual(

@@ -638,3 +638,146 @@ test("draining gives up steps that outlast the grace time, and aborts them", asy
   assert.equal(aborted, true);
   assert.equal((await order(orderId)).revision, 1);
 });
+
+test("what a step returns is given to later steps and to its rollback, as JSON, anew for each", async (t) => {
+  const seen: unknown[] = [];
+  const { accepted, reaches } = await harness(t, [
+    {
+      name: "A",
+      run: () => ({ when: new Date(0), list: [1] }),
+      rollback: ({ result, results }) => void seen.push(["A", result, results]),
+    },
+    { name: "B", run: ({ results }) => void Object.assign(results["A"] as object, { spoilt: true }) },
+    {
+      name: "C",
+      run: ({ results }) => {
+        seen.push(results);
+        throw permanent("no");
+      },
+      rollback: ({ result, results }) => void seen.push(["C", result, results]),
+    },
+  ]);
+  const { history } = await reaches(await accepted(), "failed");
+  const a = { when: "1970-01-01T00:00:00.000Z", list: [1] };
+  assert.deepEqual(seen, [{ A: a }, ["C", undefined, { A: a }], ["A", a, {}]]);
+  assert.equal(replay("x", history).steps[0]?.result, JSON.stringify(a));
+});
+
+for (const [what, returned, message] of [
+  ["a function", noop, /^the step returned a function/],
+  ["10 MiB", "x".repeat(10 * 1024 * 1024), /^the step returned 10485762 characters/],
+] as const) {
+  test(`a step that returns ${what} has failed for good, and is rolled back, as it may have done its work`, async (t) => {
+    const calls: string[] = [];
+    const { accepted, reaches } = await harness(t, [
+      { name: "A", run: () => Promise.resolve(returned), rollback: () => void calls.push("undone") },
+    ]);
+    const { history } = await reaches(await accepted(), "failed");
+    const [step] = replay("x", history).steps;
+    assert.match(step?.error ?? "", message);
+    assert.deepEqual([step?.outcome, step?.attempts, calls], ["unknown", 1, ["undone"]]);
+  });
+}
+
+test("a step that rejects after its time is over is not heard, and harms nobody", async (t) => {
+  let reject = (_error: Error): void => undefined;
+  const { accepted, reaches } = await harness(t, [
+    { name: "A", timeout: 20, retry: NO_RETRY, run: () => new Promise((_, late) => (reject = late)) },
+  ]);
+  const orderId = await accepted();
+  const { revision } = await reaches(orderId, "failed");
+  reject(new Error("too late"));
+  await waitForTurns(3);
+  assert.equal((await reaches(orderId, "failed")).revision, revision);
+});
+
+test("a step that blocks the event loop past its time has ended, if it has", async (t) => {
+  const { accepted, reaches } = await harness(t, [
+    {
+      name: "A",
+      timeout: 10,
+      retry: NO_RETRY,
+      run: async () => {
+        await Promise.resolve();
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50);
+      },
+    },
+  ]);
+  await reaches(await accepted(), "completed");
+});
+
+test("an attempt of which nobody knows what it did is verified before it is made again", async (t) => {
+  const asked: string[] = [];
+  let isDone = false;
+  const { accepted, reaches } = await harness(t, [
+    {
+      name: "A",
+      timeout: 20,
+      retry: { ...NO_RETRY, attempts: 3 },
+      run: ({ attempt }) => {
+        asked.push(`run ${attempt}`);
+        return new Promise(noop);
+      },
+      onUnknown: {
+        verify: ({ attempt, idempotencyKey }) => {
+          asked.push(`verify ${attempt} ${idempotencyKey.split(":").slice(1).join(":")}`);
+          if (attempt === 2) return { done: false };
+          isDone = true;
+          return { done: true, result: { id: 7 } };
+        },
+      },
+    },
+    { name: "B", run: ({ results }) => results["A"] },
+  ]);
+  const { history } = await reaches(await accepted(), "completed");
+  assert.deepEqual(asked, ["run 1", "verify 2 A:run", "run 2", "verify 3 A:run"]);
+  assert.ok(isDone);
+  assert.deepEqual(
+    replay("x", history).steps.map(({ result }) => result),
+    ['{"id":7}', '{"id":7}'],
+  );
+});
+
+test("behind the point of no return a step is tried again for as long as it takes, whatever it throws", async (t) => {
+  let calls = 0;
+  const { accepted, reaches } = await harness(t, [
+    { name: "Pay", run: noop, commit: true, rollback: () => assert.fail("it is not to be undone") },
+    {
+      name: "Send",
+      retry: { ...NO_RETRY, attempts: 2 },
+      run: () => {
+        if (++calls < 20) throw permanent("no");
+      },
+    },
+  ]);
+  const { history } = await reaches(await accepted(), "completed");
+  assert.equal(history.filter(({ kind }) => kind === "attempt_failed").length, 19);
+});
+
+test("of a step's calls as many are under way as its limit says, and a wait for the next attempt takes no slot", async (t) => {
+  let [underWay, most, calls] = [0, 0, 0];
+  const { accepted, reaches } = await harness(t, [
+    {
+      name: "A",
+      concurrency: 2,
+      retry: { ...NO_RETRY, attempts: 2, delay: 30, delayMax: 30 },
+      run: async ({ attempt }) => {
+        calls++;
+        most = Math.max(most, ++underWay);
+        await new Promise((resolve) => setTimeout(resolve, 5));
+        underWay--;
+        if (attempt === 1) throw new Error("not yet");
+      },
+    },
+    { name: "B", concurrency: 1, run: noop },
+  ]);
+  const ids = await Promise.all(Array.from({ length: 20 }, () => accepted()));
+  for (const id of ids) await reaches(id, "completed");
+  assert.deepEqual([most, calls], [2, 40]);
+});
+
+test("a thousand orders that wait for one slot of a step that does nothing don't run out of stack", async (t) => {
+  const { accepted, reaches } = await harness(t, [{ name: "A", concurrency: 1, run: noop }]);
+  const ids = await Promise.all(Array.from({ length: 900 }, () => accepted()));
+  for (const id of ids) await reaches(id, "completed");
+});
