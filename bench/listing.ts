@@ -78,7 +78,13 @@ child.kill("SIGTERM");
 
 async function fill(into: Store): Promise<void> {
   const owner = await into.cluster.register(
-    { serviceId: "00000000-0000-4000-8000-000000000000", url: "", version: "0.0.0", ttlMs: 5_000, process: null },
+    {
+      serviceId: "00000000-0000-4000-8000-000000000000",
+      url: "http://127.0.0.1:1",
+      version: "0.0.0",
+      ttlMs: 5_000,
+      process: null,
+    },
     Date.now(),
   );
   for (let made = 0; made < ordersMax; made += BATCH_ORDERS) {
@@ -86,6 +92,7 @@ async function fill(into: Store): Promise<void> {
     for (let count = 0; count < BATCH_ORDERS; count++) writes.push(...orderOf(made + count, owner));
     await into.commit(writes);
   }
+  await into.cluster.leave(owner);
 }
 
 /** An order's whole life, of four steps. */

@@ -118,13 +118,8 @@ export function ordersRoutes(
       const { pipeline: name = null, start_at: startAt } = request.query;
       const pipeline = choosePipeline(pipelines, name);
       const startAtMs = startAt === undefined ? undefined : parseStartAt(startAt, now());
-      let body = request.bodyText;
-      if (pipeline.checkBody !== null) {
-        const finding = pipeline.checkBody(request.body as JsonObject);
-        body = acceptedText(finding instanceof Promise ? await finding : finding, request);
-      }
-      // The parsed body can take many times what its text takes, and the request lives until the order is durable.
-      request.body = null;
+      const kept = bodyToKeep(pipeline, request);
+      const body = typeof kept === "string" ? kept : await kept;
       const key = request.headers["idempotency-key"];
       const outcome = await submit({
         user: request.user,
@@ -206,10 +201,23 @@ function parseStartAt(text: string, nowMs: number): number {
 }
 
 /**
- * The body as it is kept: as it came, or as the pipeline's schema has made it.
+ * The body as it is kept: as it came, or as the pipeline's schema has made it. Only its text is left of it afterwards: the parsed body can
+ * take many times what that takes, and the request lives until the order is durable. In a function of its own, for the same reason: what
+ * an async function has had in its hands stays in memory until it ends.
  * @throws CatalogueError body_refused, body_too_large
  */
-function acceptedText(finding: BodyFinding, request: FastifyRequest): string {
+function bodyToKeep(pipeline: Pipeline, request: FastifyRequest): string | Promise<string> {
+  const parsed = request.body as JsonObject;
+  request.body = null;
+  if (pipeline.checkBody === null) return request.bodyText;
+  const finding = pipeline.checkBody(parsed);
+  return finding instanceof Promise
+    ? finding.then((found) => acceptedText(found, parsed, request))
+    : acceptedText(finding, parsed, request);
+}
+
+/** @throws CatalogueError body_refused, body_too_large */
+function acceptedText(finding: BodyFinding, parsed: JsonObject, request: FastifyRequest): string {
   if (finding.kind === "refused") {
     const shown = finding.issues.slice(0, SHOWN_ISSUES_MAX);
     const sentence = shown.map(({ pointer, message }) => `${pointer || "the body"}: ${message}`).join("; ");
@@ -220,7 +228,7 @@ function acceptedText(finding: BodyFinding, request: FastifyRequest): string {
       shown.map(({ pointer, message }) => ({ detail: message, pointer: `#${pointer}` })),
     );
   }
-  if (finding.body === request.body) return request.bodyText;
+  if (finding.body === parsed) return request.bodyText;
   const text = JSON.stringify(finding.body);
   const { bodyLimit } = request.routeOptions;
   if (Buffer.byteLength(text) > bodyLimit) {
