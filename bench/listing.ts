@@ -24,6 +24,7 @@ const USERS = 100;
 const FAILED_ONE_IN = 20;
 const BATCH_ORDERS = 1_000;
 const REQUESTS = 1_000;
+const WARM_UP_REQUESTS = 100;
 
 const hooks = {
   now: Date.now,
@@ -131,6 +132,7 @@ function orderOf(number: number, owner: number): Write[] {
 async function measure(user: string, query: string): Promise<object> {
   const timesMs: number[] = [];
   let found = 0;
+  for (let count = 0; count < WARM_UP_REQUESTS; count++) await ask(user, query);
   for (let count = 0; count < REQUESTS; count++) {
     const startMs = performance.now();
     found = await ask(user, query);

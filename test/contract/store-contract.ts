@@ -611,6 +611,7 @@ export function storeContract(name: string, open: OpenStores): void {
     assert.deepEqual(await found({ user: "ann" }), newestFirst(anns, failed));
     assert.deepEqual(await found({ user: "nobody" }), []);
     assert.deepEqual(await found({ status: "failed" }), [failed]);
+    assert.deepEqual(await found({ status: "failed", user: "ann" }), [failed]);
     assert.deepEqual(await found({ status: "failed", user: "user" }), []);
     assert.deepEqual(await found({ status: "completed" }), [done]);
     assert.deepEqual(await found({ status: "running" }), newestFirst(plain, anns, elsewhere, shop, late));
@@ -650,6 +651,26 @@ export function storeContract(name: string, open: OpenStores): void {
     }
     assert.deepEqual(found, [wanted.orderId]);
     assert.ok(pages > 1 && pages < 10, `${pages} pages`);
+  });
+
+  contract("orders of a status that few have are found among those of many users, and of each", async (store) => {
+    const owner = await register(store);
+    const orders = Array.from({ length: 40 }, (_, number) => {
+      const event = { kind: "created", atMs: AT_MS, owner, stepName: "A", startAtMs: AT_MS + 9 } as const;
+      return creation(owner, { user: `user-${number}`, event });
+    });
+    await store.commit(orders);
+    const all = await store.listOrders({ ...ALL, status: "scheduled" }, null, 50);
+    assert.deepEqual(
+      idsOf(all),
+      orders
+        .map(({ orderId }) => orderId)
+        .toSorted()
+        .toReversed(),
+    );
+    for (const { user, orderId } of orders) {
+      assert.deepEqual(idsOf(await store.listOrders({ ...ALL, status: "scheduled", user }, null, 50)), [orderId]);
+    }
   });
 
   contract("orders are counted by status, for each user and for all, as their writes are applied", async (store) => {

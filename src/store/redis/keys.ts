@@ -8,7 +8,8 @@
  *     {op:7}:keys          hash    digest of user and idempotency key -> order id
  *     {op:7}:orders        zset    ids of all orders; all scores are 0, so that they are in the sequence of the ids, and so of time
  *     {op:7}:by_user       zset    "<digest of user> <id>" of all orders, all scores 0
- *     {op:7}:rare          zset    "<status> <id>" of orders that are neither running nor completed, all scores 0
+ *     {op:7}:rare          zset    "<status> <id>" and "<status>/<digest of user> <id>" of orders that are neither running nor completed,
+ *                                  all scores 0
  *     {op:7}:counts        hash    "<status>" and "<status> <digest of user>" -> how many orders
  *     {op:7}:changes       stream  one entry a commit: c -> JSON of order id, revision and user, one after another (on a single server
  *                                  in partition 0 only)

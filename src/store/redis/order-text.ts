@@ -46,15 +46,21 @@ export function decodeOrder(text: string): DecodedOrder {
   return { user, pipelineName, pipelineVersion, status: state.status, owner, revision, history, body };
 }
 
-function split(text: string): {
-  user: string;
-  pipelineName: string;
-  pipelineVersion: number;
-  body: string;
-  historyText: string;
+/**
+ * What stands in the first line of an order's text.
+ * @throws Error when the text is not an order
+ */
+export function decodeHeader(text: string): {
+  readonly user: string;
+  readonly pipelineName: string;
+  readonly pipelineVersion: number;
+  /** In characters. */
+  readonly bodyLength: number;
+  /** Where the line ends. */
+  readonly end: number;
 } {
-  const headerEnd = text.indexOf("\n");
-  const header: unknown = JSON.parse(text.slice(0, Math.max(headerEnd, 0)));
+  const end = text.indexOf("\n");
+  const header: unknown = JSON.parse(text.slice(0, Math.max(end, 0)));
   const [user, , pipelineName, pipelineVersion, bodyLength] = Array.isArray(header) ? (header as unknown[]) : [];
   if (
     typeof user !== "string" ||
@@ -62,15 +68,26 @@ function split(text: string): {
     typeof pipelineVersion !== "number" ||
     typeof bodyLength !== "number"
   ) {
-    throw new Error(`not the header of an order: ${text.slice(0, headerEnd)}`);
+    throw new Error(`not the header of an order: ${text.slice(0, end)}`);
   }
-  const bodyEnd = headerEnd + 1 + bodyLength;
+  return { user, pipelineName, pipelineVersion, bodyLength, end };
+}
+
+function split(text: string): {
+  user: string;
+  pipelineName: string;
+  pipelineVersion: number;
+  body: string;
+  historyText: string;
+} {
+  const { user, pipelineName, pipelineVersion, bodyLength, end } = decodeHeader(text);
+  const bodyEnd = end + 1 + bodyLength;
   if (text[bodyEnd] !== "\n") throw new Error("an order's body is not as long as its header says");
   return {
     user,
     pipelineName,
     pipelineVersion,
-    body: text.slice(headerEnd + 1, bodyEnd),
+    body: text.slice(end + 1, bodyEnd),
     historyText: text.slice(bodyEnd + 1),
   };
 }

@@ -56,7 +56,7 @@ import {
   probeKey,
 } from "./keys.ts";
 import { type RedisLocation, showRedisLocation } from "./location.ts";
-import { decodeOrder, encodeNextEvent } from "./order-text.ts";
+import { decodeHeader, decodeOrder, encodeNextEvent } from "./order-text.ts";
 import { isFinalRefusal, mayPass, reasonOf, RedisConnectionError } from "./reasons.ts";
 import {
   COMMIT,
@@ -110,9 +110,12 @@ const VERSION_MIN = 7;
 /** Reads beyond this many requests under way are refused: each keeps its caller, some kilobytes of HTTP request, in memory. */
 const PENDING_MAX = 2_000;
 
-/** So many orders are read at once for a page, and looked at for one at the most. */
-const LIST_PAGE_ORDERS = 100;
-const LOOKED_AT_MAX = 500;
+/** So many orders are read at once for a page at least, and looked at for one about at the most. */
+const LIST_IDS_MIN = 50;
+const LOOKED_AT_MAX = 300;
+
+/** A partition is asked for so many times its share of the newest ids: more than it has, hardly ever. */
+const PARTITION_SHARES = 4;
 
 /** Over so many commits it is averaged how many writes one has. */
 const COMMITS_AVERAGED = 100;
@@ -353,25 +356,33 @@ class RedisStore implements Store {
   }
 
   async #readOrders(orderIds: readonly string[]): Promise<StoredOrder[]> {
-    const idsOf = Map.groupBy(orderIds, partitionOf);
-    idsOf.delete(null);
-    const found = await allEnded(
-      this.#reachable(Array.from(idsOf.keys()).filter((partition) => partition !== null)).map(async (partitions) => {
-        const asked = partitions.flatMap((partition) => idsOf.get(partition) ?? []);
-        const keys = asked.map((orderId) => orderKey(partitionOf(orderId) ?? 0, orderId));
-        const [first] = keys;
-        if (first === undefined) return [];
-        const texts = (await this.#command(first, ["MGET", ...keys])) as (string | null)[];
-        return asked.map((orderId, at) => ({ orderId, text: texts[at] ?? null }));
-      }),
-    );
     const orders: StoredOrder[] = [];
-    for (const { orderId, text } of found.flat()) {
-      if (text === null) continue;
+    for (const [orderId, text] of await this.#readTexts(orderIds)) {
       const { body: _body, ...order } = decodeOrder(text);
       orders.push({ orderId, ...order, ownerServiceId: await this.cluster.serviceOf(order.owner) });
     }
     return orders;
+  }
+
+  /** The texts of those orders that there are. */
+  async #readTexts(orderIds: readonly string[]): Promise<Map<string, string>> {
+    const idsOf = Map.groupBy(orderIds, partitionOf);
+    idsOf.delete(null);
+    const found = new Map<string, string>();
+    await allEnded(
+      this.#reachable(Array.from(idsOf.keys()).filter((partition) => partition !== null)).map(async (partitions) => {
+        const asked = partitions.flatMap((partition) => idsOf.get(partition) ?? []);
+        const keys = asked.map((orderId) => orderKey(partitionOf(orderId) ?? 0, orderId));
+        const [first] = keys;
+        if (first === undefined) return;
+        const texts = (await this.#command(first, ["MGET", ...keys])) as (string | null)[];
+        for (const [at, orderId] of asked.entries()) {
+          const text = texts[at] ?? null;
+          if (text !== null) found.set(orderId, text);
+        }
+      }),
+    );
+    return found;
   }
 
   async #listOrders(filter: OrderFilter, before: string | null, limit: number): Promise<OrderPage> {
@@ -381,15 +392,15 @@ class RedisStore implements Store {
       const orders: StoredOrder[] = [];
       let upper = before;
       for (let lookedAt = 0; lookedAt < LOOKED_AT_MAX;) {
-        const ids = await this.#newestIds(filter, upper, LIST_PAGE_ORDERS);
-        const found = new Map((await this.#readOrders(ids)).map((order) => [order.orderId, order]));
+        const { ids, isLast } = await this.#newestIds(filter, upper, Math.max(limit - orders.length, LIST_IDS_MIN));
+        const texts = await this.#readTexts(ids);
         for (const id of ids) {
-          const order = found.get(id);
           upper = id;
-          if (order !== undefined && matchesFilter(order, filter)) orders.push(order);
+          const order = await this.#listed(id, texts.get(id), filter);
+          if (order !== null) orders.push(order);
           if (orders.length === limit) return { orders, next: id };
         }
-        if (ids.length < LIST_PAGE_ORDERS) return { orders, next: null };
+        if (isLast) return { orders, next: null };
         lookedAt += ids.length;
       }
       return { orders, next: upper };
@@ -398,27 +409,53 @@ class RedisStore implements Store {
     }
   }
 
-  /** Ids of orders that may match, newest first, from the index that leaves the fewest to look at. */
+  /** The order, if it is one that is looked for. */
+  async #listed(orderId: string, text: string | undefined, filter: OrderFilter): Promise<StoredOrder | null> {
+    if (text === undefined) return null;
+    // Most are told apart by the header of their text alone.
+    const { user, pipelineName } = decodeHeader(text);
+    if (filter.user !== null && user !== filter.user) return null;
+    if (filter.pipelineName !== null && pipelineName !== filter.pipelineName) return null;
+    const { body: _body, ...order } = decodeOrder(text);
+    const stored = { orderId, ...order, ownerServiceId: await this.cluster.serviceOf(order.owner) };
+    return matchesFilter(stored, filter) ? stored : null;
+  }
+
+  /**
+   * Ids of orders that may match, newest first, from the index that leaves the fewest to look at. Each partition gives more than its share,
+   * and the newest of all are taken as far down as every partition has been heard.
+   */
   async #newestIds(
     { user, status, fromMs, toMs }: OrderFilter,
     before: string | null,
     limit: number,
-  ): Promise<string[]> {
+  ): Promise<{ ids: string[]; isLast: boolean }> {
     const isRare = status !== null && status !== "running" && status !== "completed";
     const index = isRare ? "rare" : user === null ? "orders" : "by_user";
-    const prefix = isRare ? `${status} ` : user === null ? "" : `${userDigest(user)} `;
+    const names = [...(isRare ? [status] : []), ...(user === null ? [] : [userDigest(user)])];
+    const prefix = names.length === 0 ? "" : `${names.join("/")} `;
     const byTime = toMs === null ? null : lowestIdAt(toMs + ID_TIME_MS);
     const upper = [before, byTime].reduce<string>((least, each) => (each !== null && each < least ? each : least), "g");
     const lower = fromMs === null ? "" : lowestIdAt(fromMs - ID_TIME_MS);
-    const range = [`(${prefix}${upper}`, `[${prefix}${lower}`, "LIMIT", "0", String(limit)];
+    const share = Math.ceil((PARTITION_SHARES * limit) / PARTITIONS) + 2;
+    const range = [`(${prefix}${upper}`, `[${prefix}${lower}`, "LIMIT", "0", String(share)];
     const pages = (await allEnded(
       ALL_PARTITIONS.map((partition) => {
         const key = indexKey(partition, index);
         return this.#command(key, ["ZREVRANGEBYLEX", key, ...range]);
       }),
     )) as string[][];
-    const ids = pages.flat().map((member) => member.slice(prefix.length));
-    return ids.toSorted((one, other) => (one < other ? 1 : -1)).slice(0, limit);
+    // Where a partition has more, nothing is known of it below the last id that it gave.
+    const heardTo = pages.reduce((last, page) => {
+      const member = page.length < share ? "" : (page.at(-1) ?? "").slice(prefix.length);
+      return member > last ? member : last;
+    }, "");
+    const known = pages
+      .flat()
+      .map((member) => member.slice(prefix.length))
+      .filter((id) => id >= heardTo)
+      .toSorted((one, other) => (one < other ? 1 : -1));
+    return { ids: known.slice(0, limit), isLast: heardTo === "" && known.length <= limit };
   }
 
   async #countOrders(user: string | null): Promise<Partial<Record<OrderStatus, number>>> {

@@ -99,7 +99,7 @@ local function create(order, open, owner, key, text, status, user, change, diges
   if digest then call('HSET', KEYS[key], digest, id) end
   call('ZADD', KEYS[key + 2], 0, id)
   call('ZADD', KEYS[key + 3], 0, user .. ' ' .. id)
-  if isRare(status) then call('ZADD', KEYS[key + 4], 0, status .. ' ' .. id) end
+  if isRare(status) then call('ZADD', KEYS[key + 4], 0, status .. ' ' .. id, 0, status .. '/' .. user .. ' ' .. id) end
   count(status, user, 1)
   changes[#changes + 1] = change
   return '${COMMIT_APPLIED}'
@@ -169,8 +169,8 @@ for group = 1, groups do
             call('ZADD', open, receiver, id)
           end
           if to then
-            if isRare(from) then call('ZREM', rare, from .. ' ' .. id) end
-            if isRare(to) then call('ZADD', rare, 0, to .. ' ' .. id) end
+            if isRare(from) then call('ZREM', rare, from .. ' ' .. id, from .. '/' .. user .. ' ' .. id) end
+            if isRare(to) then call('ZADD', rare, 0, to .. ' ' .. id, 0, to .. '/' .. user .. ' ' .. id) end
             count(from, user, -1)
             count(to, user, 1)
           end
