@@ -1,8 +1,8 @@
 /**
  * The engine on a store, without HTTP. Prints one line of JSON. The store is a folder, for an embedded one, or redis://HOST:PORT.
  *
- *     node bench/in-process.ts speed <store> <orders> <orders in flight>
- *         Orders completed per second: four empty steps, every transition durable.
+ *     node bench/in-process.ts speed <store> <orders> <orders in flight> [changes kept]
+ *         Orders completed per second: four empty steps, every transition durable. With 0 changes kept nobody could follow events.
  *     node bench/in-process.ts latency <store> <orders>
  *         From submission to completion of one order after another, the system otherwise idle.
  *     node --expose-gc bench/in-process.ts memory <store> <orders>
@@ -17,8 +17,10 @@ import { newOrderId } from "../src/store/order-id.ts";
 import { isRedisUrl, parseRedisUrl } from "../src/store/redis/location.ts";
 import { openRedisStore } from "../src/store/redis/redis-store.ts";
 import { openSqliteStore } from "../src/store/sqlite/sqlite-store.ts";
+import { CHANGES_KEPT } from "../src/store/store.ts";
 
-const [mode = "", place = ".", orders = "0", inFlight = orders] = process.argv.slice(2);
+const [mode = "", place = ".", orders = "0", inFlight = orders, kept = String(CHANGES_KEPT)] = process.argv.slice(2);
+const changesKept = Number(kept);
 const ordersMax = Number(orders);
 const inFlightMax = Number(inFlight);
 const pipeline = builtInPipeline({
@@ -35,12 +37,8 @@ const hooks = {
   },
 };
 const store = isRedisUrl(place)
-  ? await openRedisStore({ ...parseRedisUrl(place), ...hooks })
-  : await openSqliteStore({
-      path: join(place, "orders.sqlite"),
-      ...hooks,
-      changesKept: Number(process.env["CHANGES_KEPT"] ?? 500_000),
-    });
+  ? await openRedisStore({ ...parseRedisUrl(place), ...hooks, changesKept })
+  : await openSqliteStore({ path: join(place, "orders.sqlite"), ...hooks, changesKept });
 const engine = new Engine({
   store,
   incarnation: await store.cluster.register(

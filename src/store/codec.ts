@@ -75,7 +75,8 @@ function raw(json: JsonText | undefined): string {
 
 /** What most orders don't have: when they start, which order they are made again from, and what they go on from. */
 function createdMore({ startAtMs, retryOf, by, carried }: Extract<OrderEvent, { kind: "created" }>): string {
-  if (startAtMs === undefined && retryOf === undefined && carried === undefined) return "";
+  const isPlain = startAtMs === undefined && retryOf === undefined && by === undefined && carried === undefined;
+  if (isPlain) return "";
   const steps = carried?.map(({ stepName, result }) => `[${quoted(stepName)}${raw(result ?? undefined)}]`).join(",");
   return `,${startAtMs ?? null},${quoted(retryOf ?? null)},${quoted(by ?? null)}${steps === undefined ? "" : `,[${steps}]`}`;
 }
