@@ -81,6 +81,7 @@ export function eventsRoutes(app: FastifyInstance, resource: EventsResource, rea
   app.route<{ Params: { order_id: string } }>({
     method: "GET",
     url: "/orders/:order_id/events",
+    exposeHeadRoute: false, // it would not end
     schema: {
       operationId: "followOrder",
       summary: "Follow an order",
@@ -121,6 +122,7 @@ export function eventsRoutes(app: FastifyInstance, resource: EventsResource, rea
   app.route({
     method: "GET",
     url: "/events",
+    exposeHeadRoute: false,
     schema: {
       operationId: "followOrders",
       summary: "Follow all of one's orders",
