@@ -17,7 +17,6 @@ import { type Pipeline, pipelineLabel, pipelineShape } from "./order/pipeline.ts
 import { PipelineSet } from "./order/pipeline-set.ts";
 import { RESULTS_CHARS_MAX } from "./order/result.ts";
 import { builtInPipeline } from "./pipelines/built-in.ts";
-import { loadPipelines, showProblem } from "./pipelines/load.ts";
 import { bootIdentity, ownProcess } from "./process-identity.ts";
 import type { ClusterIdentity } from "./store/cluster-store.ts";
 import { newOrderId } from "./store/order-id.ts";
@@ -265,6 +264,8 @@ export async function startNode(
 async function loadAll(config: Config, parts: NodeParts, log: Logger): Promise<PipelineSet> {
   if (parts.pipeline !== undefined) return new PipelineSet([parts.pipeline]);
   if (config.pipelines === null) return new PipelineSet([builtInPipeline({ ...config, random: Math.random })]);
+  // Loaded only when needed, as what reads YAML and makes HTTP calls takes a third of a start.
+  const { loadPipelines, showProblem } = await import("./pipelines/load.ts");
   const { pipelines, problems } = await loadPipelines(config.pipelines, process.env);
   const [first] = problems;
   if (first !== undefined) {
