@@ -240,8 +240,10 @@ export class OrderRun implements WriteListener {
     return request.action === "complete" && this.#resultChars + request.result.length > RESULTS_CHARS_MAX;
   }
 
-  /** Nobody is answered by this run any more. */
+  /** Nobody is answered by this run any more. Whether the write that is under way is applied is not known, or not yet. */
   #letGo(): void {
+    this.#answered?.({ kind: "unknown" });
+    this.#answered = null;
     for (const { answer } of this.#asked) answer({ kind: "unknown" });
     this.#asked = [];
   }

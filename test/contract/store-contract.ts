@@ -731,6 +731,15 @@ export function storeContract(name: string, open: OpenStores): void {
     },
   );
 
+  contract("a page of changes is short only where there are no more, however small the commits were", async (store) => {
+    const owner = await register(store);
+    const { next } = await changes(store, null);
+    for (let count = 0; count < 120; count++) await created(store, owner);
+    const first = await changes(store, next);
+    assert.equal(first.changes.length, 100);
+    assert.equal((await changes(store, first.next)).changes.length, 20);
+  });
+
   contract("an order that is claimed has changed, as any other that changes hands", async (store) => {
     const owner = await register(store);
     const write = creation(owner, { user: 'ann "x" \n é', body: '{\n"item":\n"bök"}' });

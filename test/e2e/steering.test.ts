@@ -174,7 +174,7 @@ test("orders are steered from any node of the cluster, by their users and by ope
     const order = await readOrder(second.url, orderId);
     assert.deepEqual([order.status, order.start_at, order.steps], ["scheduled", startAt, []]);
     await reaches(second.url, orderId, "waiting");
-    assert.ok((await readOrder(second.url, orderId)).steps[0]?.step_start_time ?? "" >= startAt);
+    assert.ok(((await readOrder(second.url, orderId)).steps[0]?.step_start_time ?? "") >= startAt);
   });
 
   await t.test(

@@ -35,7 +35,7 @@ export class ChangeStreams {
       return { kind: "changes", changes: [], next: encode(await Promise.all(this.#keys.map((key) => this.#end(key)))) };
     const positions = decode(cursor, this.#keys.length);
     if (positions === null) return { kind: "gone" };
-    const pages = await Promise.all(this.#keys.map((key, at) => this.#after(key, positions[at] ?? BEGINNING)));
+    const pages = await Promise.all(this.#keys.map((key, at) => this.#after(key, positions[at] ?? BEGINNING, limit)));
     const changes: Change[] = [];
     for (const [at, page] of pages.entries()) {
       if (page === null) return { kind: "gone" };
@@ -64,14 +64,30 @@ export class ChangeStreams {
   }
 
   /** Entries from a position on, its own included; null: what followed it is forgotten, or there never was such an entry. */
-  async #after(key: string, { id }: Position): Promise<(readonly [string, readonly unknown[]])[] | null> {
-    const entries = (await this.#command(key, ["XRANGE", key, id, "+", "COUNT", String(ENTRIES_READ)])) as Entry[];
+  async #after(
+    key: string,
+    { id, count }: Position,
+    limit: number,
+  ): Promise<(readonly [string, readonly unknown[]])[] | null> {
+    const read = (start: string): Promise<Entry[]> =>
+      this.#command(key, ["XRANGE", key, start, "+", "COUNT", String(ENTRIES_READ)]) as Promise<Entry[]>;
+    const entries = await read(id);
     if (id !== BEGINNING.id) {
       if (entries[0]?.[0] !== id) return null;
     } else if (await this.#hasForgotten(key)) {
       return null;
     }
-    return entries.map((entry) => [entry[0], flatOf(entry)] as const);
+    const decoded: (readonly [string, readonly unknown[]])[] = [];
+    let changes = -count;
+    for (let page = entries; ; page = await read(`(${page.at(-1)?.[0] ?? id}`)) {
+      for (const entry of page) {
+        const flat = flatOf(entry);
+        changes += flat.length / 3;
+        decoded.push([entry[0], flat]);
+      }
+      // A page with fewer changes than wanted says that there are no more.
+      if (page.length < ENTRIES_READ || changes >= limit) return decoded;
+    }
   }
 
   async #hasForgotten(key: string): Promise<boolean> {

@@ -336,22 +336,8 @@ class RedisStore implements Store {
   }
 
   async #readOwned(owner: Incarnation, orderIds: readonly string[]): Promise<OwnedOrders> {
-    const idsOf = Map.groupBy(orderIds, partitionOf);
-    idsOf.delete(null);
-    const found: { orderId: string; text: string }[] = [];
-    await allEnded(
-      this.#reachable(Array.from(idsOf.keys()).filter((partition) => partition !== null)).map(async (partitions) => {
-        const asked = partitions.flatMap((partition) => idsOf.get(partition) ?? []);
-        const keys = asked.map((orderId) => orderKey(partitionOf(orderId) ?? 0, orderId));
-        const [first] = keys;
-        if (first === undefined) return;
-        const texts = (await this.#command(first, ["MGET", ...keys])) as (string | null)[];
-        for (const [at, orderId] of asked.entries()) {
-          const text = texts[at] ?? null;
-          if (text !== null) found.push({ orderId, text });
-        }
-      }),
-    );
+    const texts = await this.#readTexts(orderIds);
+    const found = Array.from(texts, ([orderId, text]) => ({ orderId, text }));
     return this.#ownedOrders(owner, found);
   }
 
