@@ -781,3 +781,16 @@ test("a thousand orders that wait for one slot of a step that does nothing don't
   const ids = await Promise.all(Array.from({ length: 900 }, () => accepted()));
   for (const id of ids) await reaches(id, "completed");
 });
+
+test("who asks something of an order whose node is taken for dead meanwhile is told that it is not known", async (t) => {
+  const { engine, store, accepted } = await harness(t, [{ name: "A", run: () => new Promise(noop) }]);
+  const orderId = await accepted();
+  store.commit = () => new Promise(noop);
+  const asked = [
+    engine.act(orderId, { action: "pause", by: "ann" }),
+    engine.act(orderId, { action: "resume", by: "ann" }),
+  ];
+  await waitForTurns(3);
+  engine.abandon();
+  assert.deepEqual(await Promise.all(asked), [{ kind: "unknown" }, { kind: "unknown" }]);
+});
