@@ -35,6 +35,7 @@ import {
 import { GroupCommit, type WriteListener } from "./group-commit.ts";
 import { type ActionOutcome, OrderRun, type RunHost, TIMER_MS_MAX } from "./order-run.ts";
 import { sameJson } from "./same-json.ts";
+import { PermitExchange } from "./permit-exchange.ts";
 import { Slots } from "./slots.ts";
 
 export interface EngineOptions {
@@ -173,6 +174,7 @@ export class Engine {
   readonly #claimPageOrders: number;
   readonly #mayStart: () => boolean;
   readonly #groupCommit: GroupCommit;
+  readonly #permits: PermitExchange;
   readonly #host: RunHost;
   readonly #runs = new Map<string, OrderRun>();
   /** Runs whose call is due and may not begin. */
@@ -225,6 +227,9 @@ export class Engine {
       onRecovered: () => (this.#auditDue = true),
     });
     this.#groupCommit = groupCommit;
+    const slots = new Slots(() => permits.want());
+    const permits = new PermitExchange(store.cluster, options.incarnation, slots);
+    this.#permits = permits;
     this.#host = {
       now: options.now,
       random: options.random,
@@ -244,7 +249,7 @@ export class Engine {
       },
       finished: (run) => this.#forget(run),
       stepLog: (order, step) => log.child({ order, step }),
-      slots: new Slots(),
+      slots,
       refused: (run) => void this.#reread(run),
       fenced: () => {
         this.#lateWritesRefused++;
@@ -493,6 +498,7 @@ export class Engine {
     const left = this.#runs.size + this.#parked.size;
     this.#runs.clear();
     this.#unparkAll();
+    this.#permits.stop();
     this.#groupCommit.close("the node is stopping");
     return { cut, givenAway, left };
   }
@@ -504,6 +510,7 @@ export class Engine {
     this.#runs.clear();
     this.#held.clear();
     this.#unparkAll();
+    this.#permits.stop();
     this.#groupCommit.close("the node was taken for dead, and joins again");
   }
 

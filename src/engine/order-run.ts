@@ -276,7 +276,7 @@ export class OrderRun implements WriteListener {
     const step = this.pipeline.steps[currentCall(this.#order)?.stepIndex ?? -1];
     if (step === undefined) throw new Error(`order ${this.#order.orderId} is at no step of its pipeline`);
     const { concurrency } = step;
-    if (concurrency !== null && !this.#host.slots.take(this.#slotKey(step), concurrency.callsMax, this)) {
+    if (concurrency !== null && !this.#host.slots.take(this.#slotKey(step), concurrency, this)) {
       this.#queuedFor = step;
       return;
     }
@@ -353,7 +353,7 @@ export class OrderRun implements WriteListener {
   }
 
   #giveSlotBack(step: Step): void {
-    if (step.concurrency !== null) this.#host.slots.giveBack(this.#slotKey(step), step.concurrency.callsMax);
+    if (step.concurrency !== null) this.#host.slots.giveBack(this.#slotKey(step));
   }
 
   #write(event: LaterEvent): void {

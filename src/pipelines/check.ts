@@ -35,7 +35,9 @@ function traitsOf(step: Step): string[] {
     `timeout ${ms(timeoutMs)}`,
     count(retry.attemptsMax, "attempt"),
     step.rollback === undefined ? "no rollback" : "rolled back",
-    ...(concurrency === null ? [] : [`${concurrency.callsMax} at once on each node`]),
+    ...(concurrency === null
+      ? []
+      : [`${concurrency.callsMax} at once ${concurrency.scope === "node" ? "on each node" : "in the cluster"}`]),
     ...(step.verify === undefined ? [] : ["verified when unknown"]),
     ...(step.isCommit ? ["point of no return"] : []),
     ...(wait === null ? [] : [`waits for a signal${wait.deadlineMs === null ? "" : ` for ${ms(wait.deadlineMs)}`}`]),

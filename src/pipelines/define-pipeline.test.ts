@@ -50,6 +50,8 @@ for (const [what, change, message] of [
   ["half an attempt", { steps: [step("A", { retry: { attempts: 1.5 } })] }, /retry.attempts must be a whole number/],
   ["a jitter over 1", { steps: [step("A", { retry: { jitter: 2 } })] }, /retry.jitter must be a number from 0 to 1/],
   ["no concurrency", { steps: [step("A", { concurrency: 0 })] }, /its concurrency must be a whole number from 1/],
+  ["two concurrencies", { steps: [step("A", { concurrency: { perNode: 1, cluster: 2 } })] }, /its concurrency must be/],
+  ["an unknown scope", { steps: [step("A", { concurrency: { region: 2 } })] }, /or \{ cluster \}/],
   ["an onUnknown that is none", { steps: [step("A", { onUnknown: "ignore" })] }, /its onUnknown is neither/],
   ["a commit that is none", { steps: [step("A", { commit: "yes" })] }, /its commit is neither true nor false/],
   [
@@ -76,7 +78,7 @@ test("what is no pipeline at all is refused", () => {
 });
 
 test("what is left out is as the documentation says, and durations are read", () => {
-  const [plain, full] = build({
+  const [plain, full, shared] = build({
     name: "p",
     version: 1,
     steps: [
@@ -87,8 +89,10 @@ test("what is left out is as the documentation says, and durations are read", ()
         concurrency: { perNode: 7 },
         commit: true,
       }),
+      step("Shared", { concurrency: { cluster: 3 } }),
     ],
   }).steps;
+  assert.deepEqual(shared?.concurrency, { scope: "cluster", callsMax: 3 });
   assert.deepEqual(
     [plain?.retry, plain?.timeoutMs, plain?.concurrency, plain?.isCommit, plain?.wait],
     [DEFAULT_RETRY, 60_000, null, false, null],

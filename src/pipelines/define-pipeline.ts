@@ -39,7 +39,7 @@ export interface RetryOptions {
 }
 
 /** How many calls may be under way at once: a number means on each node. */
-export type ConcurrencyOptions = number | { readonly perNode: number };
+export type ConcurrencyOptions = number | { readonly perNode: number } | { readonly cluster: number };
 
 /** That the step waits for a signal from outside after its run, such as an approval. */
 export interface WaitOptions {
@@ -281,10 +281,17 @@ function buildRetry(retry: RetryOptions, fail: Fail): RetryPolicy {
 
 function buildConcurrency(options: ConcurrencyOptions | undefined, fail: Fail): ConcurrencyLimit | null {
   if (options === undefined) return null;
-  const callsMax = typeof options === "object" ? options?.perNode : options;
+  const { scope, callsMax } = readConcurrency(options);
   if (!Number.isSafeInteger(callsMax) || callsMax < 1)
-    fail("its concurrency must be a whole number from 1, or { perNode }");
-  return Object.freeze({ scope: "node", callsMax });
+    fail("its concurrency must be a whole number from 1, { perNode } or { cluster }");
+  return Object.freeze({ scope, callsMax });
+}
+
+function readConcurrency(written: unknown): ConcurrencyLimit {
+  if (typeof written !== "object" || written === null) return { scope: "node", callsMax: written as number };
+  const [[scope, callsMax] = [], ...more] = Object.entries(written) as [string, number][];
+  const isOne = more.length === 0 && (scope === "perNode" || scope === "cluster");
+  return { scope: scope === "cluster" ? "cluster" : "node", callsMax: isOne ? (callsMax ?? Number.NaN) : Number.NaN };
 }
 
 function buildWait(options: WaitOptions | undefined, fail: Fail): WaitLimit | null {

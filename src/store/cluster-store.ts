@@ -58,6 +58,12 @@ export interface ClusterSnapshot {
   readonly leader: LeaderRow;
 }
 
+export interface Permits {
+  /** Null: there is none yet. */
+  readonly record: string | null;
+  readonly alive: readonly Incarnation[];
+}
+
 /** Rows of dead nodes in a snapshot: nobody looks at more. */
 export const DEAD_ROWS_MAX = 50;
 
@@ -81,6 +87,16 @@ export interface ClusterStore {
    * @returns the shape that is on record
    */
   pipelineShape(name: string, version: number, shape: string): Promise<string>;
+  /**
+   * How the nodes divide what a limit allows them together (engine/permits.ts), and the incarnations that are alive.
+   * @param key names the limit
+   */
+  permits(key: string): Promise<Permits>;
+  /**
+   * Changes that division, if it is still the one that was seen.
+   * @returns false: it has changed
+   */
+  changePermits(key: string, seen: string | null, record: string): Promise<boolean>;
   /**
    * The service whose incarnation it is, or was.
    * @throws Error when there never was such an incarnation

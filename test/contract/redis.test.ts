@@ -2,6 +2,7 @@ import { before, describe, test } from "node:test";
 import { openRedisStore } from "../../src/store/redis/redis-store.ts";
 import type { Store } from "../../src/store/store.ts";
 import { endingOfSuite, redisIsMissing, type RedisServer, startRedis, startRedisCluster } from "../support/redis.ts";
+import { permitsContract } from "./permits-contract.ts";
 import { steeringContract } from "./steering-contract.ts";
 import { type OpenStores, storeContract } from "./store-contract.ts";
 
@@ -47,11 +48,13 @@ if (redisIsMissing === false) {
       "redis",
       storesOn(() => servers),
     );
-    steeringContract("redis", () => {
+    const openFirst = (): Promise<Store> => {
       const [server] = servers;
       if (server === undefined) throw new Error("no server was started");
       return openOn(server);
-    });
+    };
+    steeringContract("redis", openFirst);
+    permitsContract("redis", openFirst);
   });
 
   describe("on a Redis Cluster", () => {

@@ -8,6 +8,7 @@ import { SqliteDatabase } from "../../src/store/sqlite/database.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import type { Store } from "../../src/store/store.ts";
 import { temporaryFolder } from "../support/service.ts";
+import { permitsContract } from "./permits-contract.ts";
 import { steeringContract } from "./steering-contract.ts";
 import { storeContract } from "./store-contract.ts";
 
@@ -39,6 +40,7 @@ storeContract("sqlite", async (t) => {
 const steeringFolder = mkdtempSync(join(tmpdir(), "order-process-test-"));
 after(() => rmSync(steeringFolder, { recursive: true }));
 steeringContract("sqlite", () => openAt(join(steeringFolder, "orders.sqlite")));
+permitsContract("sqlite", () => openAt(join(steeringFolder, "permits.sqlite")));
 
 test("the database is in WAL mode", (t) => {
   const path = join(temporaryFolder(t), "orders.sqlite");

@@ -152,6 +152,24 @@ export function storeContract(name: string, open: OpenStores): void {
   });
 
   contract(
+    "what nodes divide is changed by who has seen it last, and read with those who are alive",
+    async (store, again) => {
+      const [one, two] = [await register(store), await register(store, OTHER_SERVICE_ID)];
+      assert.deepEqual((await store.cluster.permits("a limit")).record, null);
+      assert.equal(await store.cluster.changePermits("a limit", "other", "first"), false, "there is none yet");
+      assert.equal(await store.cluster.changePermits("a limit", null, "first"), true);
+      assert.equal(await store.cluster.changePermits("a limit", null, "again"), false);
+      assert.equal(await store.cluster.changePermits("a limit", "first", "second"), true);
+      assert.equal(await store.cluster.changePermits("a limit", "first", "late"), false);
+      assert.deepEqual((await store.cluster.permits("another")).record, null);
+      await kill(store, one);
+      assert.deepEqual(await (await again()).cluster.permits("a limit"), { record: "second", alive: [two] });
+      await store.cluster.leave(two);
+      assert.deepEqual((await store.cluster.permits("a limit")).alive, []);
+    },
+  );
+
+  contract(
     "of orders that are asked for by their ids, an owner gets those that are its own and not final",
     async (store, again) => {
       const [owner, other] = [await register(store), await register(store, OTHER_SERVICE_ID)];

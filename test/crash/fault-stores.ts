@@ -304,6 +304,8 @@ export function passOnCluster(cluster: ClusterStore): ClusterStore {
     identity: () => cluster.identity(),
     register: (node, atMs) => cluster.register(node, atMs),
     pipelineShape: (name, version, shape) => cluster.pipelineShape(name, version, shape),
+    permits: (key) => cluster.permits(key),
+    changePermits: (key, seen, record) => cluster.changePermits(key, seen, record),
     serviceOf: (incarnation) => cluster.serviceOf(incarnation),
     hasService: (serviceId) => cluster.hasService(serviceId),
     beat: (incarnation, ordersInFlight, atMs) => cluster.beat(incarnation, ordersInFlight, atMs),

@@ -14,15 +14,18 @@ import {
   type LeaderRow,
   type NodeDescription,
   type NodeRow,
+  type Permits,
 } from "../cluster-store.ts";
 import { CLUSTER_KEYS } from "./keys.ts";
 import {
   BEAT,
+  CHANGE_PERMITS,
   CLAIM_LEADERSHIP,
   CLAIM_STATE,
   KEEP_SHAPE,
   LEAVE,
   MARK_DEAD,
+  READ_PERMITS,
   READ_ROWS,
   REGISTER,
   RENEW_LEADERSHIP,
@@ -67,6 +70,15 @@ export class ClusterRows implements ClusterStore {
 
   async pipelineShape(name: string, version: number, shape: string): Promise<string> {
     return String(await this.#run(KEEP_SHAPE, `${version} ${name}`, shape));
+  }
+
+  async permits(key: string): Promise<Permits> {
+    const [record, alive] = (await this.#run(READ_PERMITS, key)) as [string | null, string[]];
+    return { record, alive: alive.map(Number) };
+  }
+
+  changePermits(key: string, seen: string | null, record: string): Promise<boolean> {
+    return this.#changes(CHANGE_PERMITS, key, seen ?? "", record);
   }
 
   async hasService(serviceId: string): Promise<boolean> {

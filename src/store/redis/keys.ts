@@ -24,6 +24,7 @@
  *     {op:cluster}:dead          zset    incarnations that are dead and listed; the score is the incarnation
  *     {op:cluster}:leader        hash    term, incarnation, renewal
  *     {op:cluster}:pipelines     hash    "version name" -> shape, for good
+ *     {op:cluster}:permits       hash    name of a limit -> how the nodes divide it (engine/permits.ts)
  *     {op:cluster}:probe         string  of no meaning
  *
  * Nothing of this ever expires.
@@ -116,6 +117,7 @@ export const CLUSTER_KEYS = {
   dead: `${tag("cluster")}:dead`,
   leader: `${tag("cluster")}:leader`,
   pipelines: `${tag("cluster")}:pipelines`,
+  permits: `${tag("cluster")}:permits`,
 } as const;
 
 function tag(partition: number | "cluster"): string {

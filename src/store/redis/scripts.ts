@@ -377,6 +377,21 @@ redis.call('HSETNX', pipelines, ARGV[2], ARGV[3])
 return redis.call('HGET', pipelines, ARGV[2])
 `);
 
+/** ARGV: key. Reply: the record (nil: none), the incarnations that are alive. */
+export const READ_PERMITS = rowScript(
+  `
+return { redis.call('HGET', permits, ARGV[2]), redis.call('SMEMBERS', alive) }
+`,
+  " flags=no-writes",
+);
+
+/** ARGV: key, the record that was seen ("": none), the new one. Reply: 1; 0: it has changed. */
+export const CHANGE_PERMITS = rowScript(`
+if (redis.call('HGET', permits, ARGV[2]) or '') ~= ARGV[3] then return 0 end
+redis.call('HSET', permits, ARGV[2], ARGV[4])
+return 1
+`);
+
 /** ARGV: incarnation, orders in flight, time. Reply: 1; 0: it is not alive. */
 export const BEAT = rowScript(`
 if redis.call('SISMEMBER', alive, ARGV[2]) == 0 then return 0 end

@@ -14,7 +14,7 @@ import { RESERVED_STEP_NAMES } from "../../order/pipeline.ts";
 import { decodeHistory, encodeEvent } from "../codec.ts";
 import { ID_TIME_MS, matchesFilter } from "../order-filter.ts";
 import { lowestIdAt } from "../order-id.ts";
-import { type ClusterIdentity, DEAD_ROWS_MAX, type LeaderRow } from "../cluster-store.ts";
+import { type ClusterIdentity, DEAD_ROWS_MAX, type LeaderRow, type Permits } from "../cluster-store.ts";
 import { CHANGES_KEPT, type OrderFilter, type OwnerSummary } from "../store.ts";
 import {
   type BatchOutcomes,
@@ -129,6 +129,10 @@ const SQL = {
     VALUES (?, ?, 'alive', 1, ?, ?)`,
   keepShape: "INSERT INTO pipelines (name, version, shape) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
   readShape: "SELECT shape FROM pipelines WHERE name = ? AND version = ?",
+  readPermits: "SELECT record FROM permits WHERE key = ?",
+  listAlive: "SELECT incarnation FROM incarnations INDEXED BY listed_nodes WHERE state = 'alive' AND state <> 'left'",
+  addPermits: "INSERT INTO permits (key, record) VALUES (?, ?) ON CONFLICT DO NOTHING",
+  changePermits: "UPDATE permits SET record = ? WHERE key = ? AND record = ?",
   hasService: "SELECT 1 FROM incarnations WHERE service_id = ? LIMIT 1",
   isAlive: "SELECT 1 FROM incarnations WHERE incarnation = ? AND state = 'alive'",
   beat: `UPDATE incarnations SET heartbeat = heartbeat + 1, heartbeat_time = ?, orders_in_flight = ?
@@ -331,6 +335,18 @@ export class SqliteDatabase {
     if (found !== undefined) return found;
     this.#transaction(() => this.#statements.keepShape.run(name, version, shape));
     return read() ?? shape;
+  }
+
+  permits(key: string): Permits {
+    // The record first: whoever has a share in it has been alive before.
+    const row = this.#statements.readPermits.get(key) as unknown as { record: string } | undefined;
+    const alive = this.#statements.listAlive.all() as unknown as { incarnation: number }[];
+    return { record: row?.record ?? null, alive: alive.map(({ incarnation }) => incarnation) };
+  }
+
+  changePermits(key: string, seen: string | null, record: string): boolean {
+    const { addPermits, changePermits } = this.#statements;
+    return this.#changesOne(() => (seen === null ? addPermits.run(key, record) : changePermits.run(record, key, seen)));
   }
 
   serviceOf(incarnation: Incarnation): string | null {

@@ -3,7 +3,7 @@
  * primitives: cloning objects one by one cost more than the writes themselves (bench/README.md).
  */
 import type { Incarnation } from "../../order/order.ts";
-import type { ClusterIdentity, LeaderRow } from "../cluster-store.ts";
+import type { ClusterIdentity, LeaderRow, Permits } from "../cluster-store.ts";
 import type { AdvanceWrite, CreateWrite, OrderFilter, OwnerSummary, Write } from "../store.ts";
 import { encodeEvent } from "../codec.ts";
 
@@ -102,6 +102,8 @@ export interface Requests {
   identity: { args: ClusterIdentity; result: ClusterIdentity };
   register: { args: { serviceId: string; description: string; atMs: number }; result: Incarnation };
   pipelineShape: { args: { name: string; version: number; shape: string }; result: string };
+  permits: { args: { key: string }; result: Permits };
+  changePermits: { args: { key: string; seen: string | null; record: string }; result: boolean };
   serviceOf: { args: { incarnation: Incarnation }; result: string | null };
   hasService: { args: { serviceId: string }; result: boolean };
   beat: { args: { incarnation: Incarnation; ordersInFlight: number; atMs: number }; result: boolean };

@@ -111,4 +111,11 @@ export const MIGRATIONS: readonly string[] = [
     PRIMARY KEY (name, version)
   ) STRICT, WITHOUT ROWID;
   `,
+  `
+  -- How the nodes divide the calls that a step's limit allows them together (engine/permits.ts).
+  CREATE TABLE permits (
+    key    TEXT PRIMARY KEY,
+    record TEXT NOT NULL
+  ) STRICT, WITHOUT ROWID;
+  `,
 ];

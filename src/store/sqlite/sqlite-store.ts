@@ -102,6 +102,8 @@ class SqliteStore implements Store {
     register: ({ serviceId, ...description }, atMs) =>
       this.#ask("register", { serviceId, description: JSON.stringify(description), atMs }),
     pipelineShape: (name, version, shape) => this.#ask("pipelineShape", { name, version, shape }),
+    permits: (key) => this.#ask("permits", { key }),
+    changePermits: (key, seen, record) => this.#ask("changePermits", { key, seen, record }),
     serviceOf: async (incarnation) => {
       const serviceId = await this.#ask("serviceOf", { incarnation });
       if (serviceId === null) throw new Error(`the store has no incarnation ${incarnation}`);

@@ -35,6 +35,7 @@ const IN_ORDER: ReadonlySet<RequestKind> = new Set<RequestKind>([
   "identity",
   "register",
   "pipelineShape",
+  "changePermits",
   "beat",
   "markDead",
   "leave",
@@ -172,6 +173,10 @@ function perform(request: RequestMessage): unknown {
       return database.register(request.args.serviceId, request.args.description, request.args.atMs);
     case "pipelineShape":
       return database.pipelineShape(request.args.name, request.args.version, request.args.shape);
+    case "permits":
+      return database.permits(request.args.key);
+    case "changePermits":
+      return database.changePermits(request.args.key, request.args.seen, request.args.record);
     case "serviceOf":
       return database.serviceOf(request.args.incarnation);
     case "hasService":
