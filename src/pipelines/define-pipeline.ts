@@ -101,7 +101,8 @@ type ResultsOf<Steps extends readonly unknown[]> = Steps extends readonly [
   readonly [infer Name extends string, infer Result, infer Wait],
 ]
   ? Then<ResultsOf<Before>, Name, Result, Wait>
-  : object;
+  : // Not `object`: that could not be given to a function that takes any results.
+    Record<never, never>;
 
 /** A step behind those whose results are known by type. */
 type LaterStep<Body, Results> = StepOptions<Body, Results & JsonObject, string, unknown, WaitOptions>;

@@ -14,7 +14,7 @@ import type { Incarnation } from "../../src/order/order.ts";
 import { type Acknowledgement, findViolations } from "../crash/checker.ts";
 import type { BrokenGuarantee, KillPoint } from "../crash/fault-stores.ts";
 import { type HeldCall, type ReceivedCall, type Receiver, startReceiver } from "../crash/receiver.ts";
-import { STEP_NAMES } from "../crash/receiver-pipeline.ts";
+import { STEP_NAMES } from "../crash/step-names.ts";
 import { acceptedOrderId, send } from "../support/client.ts";
 import { type FreezeMoment, triesToFreeze } from "../support/freeze.ts";
 import { type Service, startService, temporaryFolder } from "../support/service.ts";

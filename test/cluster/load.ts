@@ -1,7 +1,7 @@
 /** Clients of a cluster: each submits one order after the other, to whichever node, and keeps what it was promised. */
 import { setTimeout as delay } from "node:timers/promises";
 import type { Acknowledgement } from "../crash/checker.ts";
-import { STEP_NAMES } from "../crash/receiver-pipeline.ts";
+import { STEP_NAMES } from "../crash/step-names.ts";
 import { seededRandom } from "../crash/seeded-random.ts";
 import { submitOrder } from "../support/client.ts";
 import { monotonicMs } from "../support/wait.ts";

@@ -3,6 +3,7 @@
  * the receiver, and by the environment it can be told to die at a write or to break a guarantee:
  *
  *     CRASH_RECEIVER  address of the receiver
+ *     CRASH_PIPELINE  steered: the other one of pipelines/
  *     CRASH_KILL      before:3 or after:3, the write to die at; after:1:claimOrders, the write of a kind
  *     CRASH_BREAK     one of BROKEN_GUARANTEES
  *     CRASH_CLOCK_MS  how far the wall clock is off
@@ -12,6 +13,7 @@
  *
  * With a record, SIGUSR2 has it note what memory it can't do without.
  */
+import { fileURLToPath } from "node:url";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { readInvocation } from "../../src/config.ts";
@@ -27,13 +29,16 @@ import {
   type KillPoint,
   lateDeathStore,
   slowClaimsStore,
-  type Witness,
   WRITE_KINDS,
   witnessedStore,
 } from "./fault-stores.ts";
-import { receiverPipeline } from "./receiver-pipeline.ts";
+import { witness } from "./witness.ts";
 
-const invocation = readInvocation(process.argv.slice(2), process.env, programVersion());
+const pipelineFile = fileURLToPath(
+  new URL(`pipelines/${process.env["CRASH_PIPELINE"] ?? "crash-test"}.ts`, import.meta.url),
+);
+const options = [...process.argv.slice(2), "--pipelines", pipelineFile];
+const invocation = readInvocation(options, process.env, programVersion());
 if (invocation.kind !== "run") throw new Error("crash-node.ts only runs");
 const { config } = invocation;
 const log = createLogger(config.logLevel, config.logFormat, (text) => void process.stdout.write(text));
@@ -45,19 +50,12 @@ const record = recordFolder === undefined ? null : new NodeRecord(recordFolder);
 const now = (): number => Date.now() + clockMs;
 const broken = BROKEN_GUARANTEES.find((guarantee) => guarantee === process.env["CRASH_BREAK"]);
 
-// The steps are there before the store is, and a step is called after it: until then there is nothing to testify.
-let witness: Witness = { incarnation: () => 0, durableRevision: () => 0 };
-
 const starting = startNode(config, log, stopAtOnce, {
-  pipeline: receiverPipeline(process.env["CRASH_RECEIVER"] ?? "", {
-    incarnation: () => witness.incarnation(),
-    durableRevision: (orderId) => witness.durableRevision(orderId),
-  }),
   now,
   // The record is kept above what is broken, so that it holds what the node was told, and below what only makes it late.
   wrapStore: (store) => {
     const witnessed = witnessedStore(store);
-    witness = witnessed.witness;
+    witness.current = witnessed.witness;
     let wrapped: Store = witnessed.store;
     if (killPoint !== null) wrapped = killingStore(wrapped, killPoint);
     if (broken !== undefined) wrapped = brokenStore(wrapped, broken, now);

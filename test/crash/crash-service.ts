@@ -8,7 +8,7 @@ import { waitFor } from "../support/wait.ts";
 import { type Acknowledgement, findViolations, type Violation } from "./checker.ts";
 import type { BrokenGuarantee, KillPoint } from "./fault-stores.ts";
 import type { Receiver } from "./receiver.ts";
-import { STEP_NAMES } from "./receiver-pipeline.ts";
+import { STEP_NAMES } from "./step-names.ts";
 import { countOpenOrders, readStoreContent, storePathIn } from "./store-content.ts";
 
 const CRASH_NODE = fileURLToPath(new URL("crash-node.ts", import.meta.url));

@@ -7,7 +7,7 @@ import { waitFor } from "../support/wait.ts";
 import type { Acknowledgement } from "./checker.ts";
 import { allFinal, expectNoViolation, judge, type OrderRequest, startCrashService, submit } from "./crash-service.ts";
 import { startReceiver } from "./receiver.ts";
-import { STEP_NAMES } from "./receiver-pipeline.ts";
+import { STEP_NAMES } from "./step-names.ts";
 import { seededRandom } from "./seeded-random.ts";
 import { storePathIn } from "./store-content.ts";
 

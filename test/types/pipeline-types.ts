@@ -4,7 +4,7 @@
  */
 import * as valibot from "valibot";
 import * as zod from "zod";
-import { definePipeline, permanent, type StepContext } from "../../src/index.ts";
+import { definePipeline, permanent, type RollbackContext, type StepContext } from "../../src/index.ts";
 
 /** Compiles only if both types are the same. */
 declare function same<One, Other>(answer: Same<One, Other>): void;
@@ -148,3 +148,19 @@ definePipeline({
 export function sendReceipt({ body: content, idempotencyKey }: StepContext<{ readonly to: string }>): string {
   return `${content.to} ${idempotencyKey}`;
 }
+
+/** And be used at any place, of any pipeline. */
+const anywhere = {
+  run: ({ order, results }: StepContext) => `${order.orderId} ${Object.keys(results).join()}`,
+  rollback: ({ result }: RollbackContext) => void result,
+};
+definePipeline({
+  name: "shared",
+  version: 1,
+  body,
+  steps: [
+    { name: "First", ...anywhere },
+    { name: "Second", ...anywhere },
+    { name: "Third", run: ({ results }) => same<(typeof results)["Second"], string>(true) },
+  ],
+});
