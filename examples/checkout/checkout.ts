@@ -12,7 +12,7 @@ const SHOP_URL = process.env["SHOP_URL"] ?? "http://127.0.0.1:9000";
 async function shop<Result>(
   method: "PUT" | "DELETE",
   resource: string,
-  { order, idempotencyKey, signal }: Pick<StepContext, "order" | "idempotencyKey" | "signal">,
+  { order, idempotencyKey, fence, signal }: StepContext<unknown>,
   body: object = {},
 ): Promise<Result> {
   let response: Response;
@@ -20,7 +20,11 @@ async function shop<Result>(
     response = await fetch(`${SHOP_URL}/${resource}/${order.orderId}`, {
       method,
       signal,
-      headers: { "content-type": "application/json", "idempotency-key": idempotencyKey },
+      headers: {
+        "content-type": "application/json",
+        "idempotency-key": idempotencyKey,
+        "order-fence": String(fence),
+      },
       body: method === "PUT" ? JSON.stringify(body) : null,
     });
   } catch (error) {

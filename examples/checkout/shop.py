@@ -11,7 +11,8 @@ Each resource is named by the order that it belongs to, so that it can be undone
     PUT /receipts/<order>       {"email": ...}    send the receipt
     GET /effects                                  what was really done, once for each Idempotency-Key
 
-A request with an Idempotency-Key that has been seen is answered as before, and does nothing.
+A request with an Idempotency-Key that has been seen is answered as before, and does nothing. One with a lower Order-Fence than another of
+its order had comes late, and is refused: what it asks for may have been undone since.
 """
 import argparse
 import json
@@ -23,6 +24,7 @@ lock = threading.Lock()
 resources = {}  # path -> content
 answers = {}  # Idempotency-Key -> (status, answer)
 effects = {}  # Idempotency-Key -> how often something was done for it
+fences = {}  # order -> the highest Order-Fence
 
 
 def refusal(path, content):
@@ -58,11 +60,18 @@ class Shop(BaseHTTPRequestHandler):
     def once(self, effect, answer):
         """Does it, unless it was done for this key. The work comes first, and then the answer takes its time."""
         key = self.headers.get("idempotency-key", "")
+        order = self.path.rsplit("/", 1)[1]
+        fence = int(self.headers.get("order-fence", 0))
         with lock:
-            if key not in answers:
+            is_late = fence < fences.get(order, 0)
+            fences[order] = max(fence, fences.get(order, 0))
+            if not is_late and key not in answers:
                 effect()
                 effects[key] = effects.get(key, 0) + 1
                 answers[key] = answer
+        if is_late:
+            self.answer(409, {"error": "this comes late"})
+            return
         if self.command == "PUT":
             time.sleep(self.delay)
         self.answer(200, answers[key])

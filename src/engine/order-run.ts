@@ -449,7 +449,7 @@ class Call implements RollbackContext {
   }
 
   get fence(): number {
-    return this.#order.fence;
+    return this.#order.revision;
   }
 
   get signal(): AbortSignal {

@@ -224,8 +224,6 @@ export interface Order {
   readonly changeTimeMs: number;
   readonly owner: Incarnation;
   readonly revision: number;
-  /** Grows with every change of owner: the revision at which the present one became it. */
-  readonly fence: number;
   readonly state: OrderState;
   /** What happens when the call under way has ended (invariant 4). */
   readonly asked: "pause" | "cancel" | null;
@@ -256,7 +254,6 @@ export function createdOrder(orderId: string, event: Extract<OrderEvent, { kind:
     changeTimeMs: atMs,
     owner: event.owner,
     revision: 1,
-    fence: 1,
     state: isLater
       ? { status: "scheduled", startAtMs, stepName }
       : { status: "running", call: firstCall(carried.length, atMs) },
@@ -357,7 +354,8 @@ export function evolve(order: Order, event: LaterEvent): Order {
       if (order.asked === "cancel") break;
       const ending = { status: "canceled", sinceMs: atMs } as const;
       const steps = at.status === "scheduled" ? order.steps : endedStep(order.steps, at);
-      return { ...after(order, atMs, rollback(event.rollbackIndex, ending, atMs), steps), asked: null };
+      // It outweighs a pause that was asked for.
+      return after({ ...order, asked: null }, atMs, rollback(event.rollbackIndex, ending, atMs), steps);
     }
     case "step_canceled": {
       if (state.status !== "running" || order.asked !== "cancel") break;
@@ -465,7 +463,6 @@ function after(order: Order, atMs: number, to: OrderState, steps: readonly StepR
     changeTimeMs: atMs,
     owner: order.owner,
     revision: order.revision + 1,
-    fence: order.fence,
     state: pauses && isPausable(to) ? { status: "paused", held: to } : to,
     asked: pauses ? null : order.asked,
     steps,
@@ -493,7 +490,7 @@ function heldAgain(before: OrderState, to: PausableState): OrderState {
 function ownerChanged(order: Order, event: Extract<OrderEvent, { kind: "owner_changed" }>, atMs: number): Order {
   const { state } = order;
   // What was asked is left to the new owner: stores that change an owner by themselves don't know of it, nor change the status.
-  const taken = { ...during(order, atMs, state, order.asked), owner: event.owner, fence: order.revision + 1 };
+  const taken = { ...during(order, atMs, state, order.asked), owner: event.owner };
   if (state.status !== "running" && state.status !== "rolling_back") return taken;
   // A call that may have been under way is made again, and that is another attempt. Whether one that was due later had begun, the
   // clocks of two nodes can't tell: it still waits for what is left, and counts as another attempt, too.

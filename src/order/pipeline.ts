@@ -29,7 +29,10 @@ export interface StepContext<Body = JsonObject, Results = JsonObject> {
   readonly attempt: number;
   /** The same for all attempts of this run (or rollback), on whatever node: a receiver that honours it acts once. */
   readonly idempotencyKey: string;
-  /** Grows with every change of the order's owner: a receiver that has seen a higher one can refuse this. */
+  /**
+   * Grows with every call of the order, on whatever node: a receiver that has seen a higher one can refuse this call, which has been given
+   * up since.
+   */
   readonly fence: number;
   /** Aborts when the attempt times out, the order is canceled or the node gives it up. */
   readonly signal: AbortSignal;

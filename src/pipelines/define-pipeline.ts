@@ -102,6 +102,7 @@ type ResultsOf<Steps extends readonly unknown[]> = Steps extends readonly [
 ]
   ? Then<ResultsOf<Before>, Name, Result, Wait>
   : // Not `object`: that could not be given to a function that takes any results.
+    // eslint-disable-next-line typescript/no-generated-empty-object-type -- no results, and nothing against any
     Record<never, never>;
 
 /** A step behind those whose results are known by type. */
@@ -147,6 +148,7 @@ export function definePipeline<
   /** Checks each order's body (zod, valibot, or any other Standard Schema), and gives it its type. Left out: any JSON object. */
   readonly body?: Schema;
   readonly steps: readonly [
+    // eslint-disable-next-line typescript/no-generated-empty-object-type -- the first step knows of no results
     StepOptions<BodyOf<Schema>, ResultsOf<[]>, N1, O1, W1>,
     StepOptions<BodyOf<Schema>, ResultsOf<[[N1, O1, W1]]>, N2, O2, W2>?,
     StepOptions<BodyOf<Schema>, ResultsOf<[[N1, O1, W1], [N2, O2, W2]]>, N3, O3, W3>?,

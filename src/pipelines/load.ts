@@ -114,10 +114,7 @@ function filesOf(path: string, problems: LoadProblem[]): string[] {
   }
 }
 
-async function readData(
-  file: string,
-  environment: Readonly<Record<string, string | undefined>>,
-): Promise<FileResult> {
+async function readData(file: string, environment: Readonly<Record<string, string | undefined>>): Promise<FileResult> {
   let text: string;
   try {
     text = readFileSync(file, "utf8");

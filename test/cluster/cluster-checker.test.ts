@@ -129,7 +129,15 @@ expectRule("term_given_twice", "two elections that made one term", {
 });
 
 test("tells how long after a fault the last order that changed hands was worked on again", () => {
-  const call = { step: "A", direction: "run", attempt: 2, key: "", durableRevision: 2, hadEffect: false } as const;
+  const call = {
+    step: "A",
+    direction: "run",
+    attempt: 2,
+    key: "",
+    durableRevision: 2,
+    fence: 2,
+    hadEffect: false,
+  } as const;
   const calls = [
     { ...call, orderId: "1", incarnation: 1, atMs: 8, sequence: 1 },
     { ...call, orderId: "1", incarnation: 2, atMs: 24, sequence: 2 },

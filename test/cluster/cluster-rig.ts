@@ -14,7 +14,7 @@ import type { Incarnation } from "../../src/order/order.ts";
 import { type Acknowledgement, findViolations } from "../crash/checker.ts";
 import type { BrokenGuarantee, KillPoint } from "../crash/fault-stores.ts";
 import { type HeldCall, type ReceivedCall, type Receiver, startReceiver } from "../crash/receiver.ts";
-import { STEP_NAMES } from "../crash/step-names.ts";
+import { STEERED_STEP_NAMES, STEP_NAMES } from "../crash/step-names.ts";
 import { acceptedOrderId, send } from "../support/client.ts";
 import { type FreezeMoment, triesToFreeze } from "../support/freeze.ts";
 import { type Service, startService, temporaryFolder } from "../support/service.ts";
@@ -31,6 +31,7 @@ import {
 } from "./cluster-checker.ts";
 import { ClusterLoad } from "./load.ts";
 import { type EntryOf, type RecordEntry, RecordReader } from "./node-record.ts";
+import { Steerers } from "./steerers.ts";
 
 const CRASH_NODE = fileURLToPath(new URL("../crash/crash-node.ts", import.meta.url));
 
@@ -62,6 +63,8 @@ export interface RigOptions {
   readonly nodes?: readonly NodeOptions[];
   readonly ttlMs?: number;
   readonly answerMs?: number;
+  /** The nodes run the pipeline that is steered, and so do people while there is load. */
+  readonly steered?: boolean;
 }
 
 /** One process. A restart of its service is another. */
@@ -107,10 +110,13 @@ export class ClusterRig {
   readonly #reader: RecordReader;
   readonly #gone = new Set<RigNode>();
   readonly #frozen = new Set<RigNode>();
+  readonly #isSteered: boolean;
   #load: ClusterLoad | null = null;
+  #steerers: Steerers | null = null;
 
-  private constructor(t: TestContext, backend: Backend, receiver: Receiver, ttlMs: number) {
+  private constructor(t: TestContext, backend: Backend, receiver: Receiver, ttlMs: number, isSteered: boolean) {
     this.#t = t;
+    this.#isSteered = isSteered;
     this.backend = backend;
     this.receiver = receiver;
     this.ttlMs = ttlMs;
@@ -121,8 +127,8 @@ export class ClusterRig {
 
   /** Starts a cluster and resolves when all its nodes see each other and one leader. */
   static async start(t: TestContext, options: RigOptions = {}): Promise<ClusterRig> {
-    const { nodes = [{}, {}, {}], ttlMs = TTL_MS, answerMs = ANSWER_MS } = options;
-    const rig = new ClusterRig(t, await startBackend(t), await startReceiver(t), ttlMs);
+    const { nodes = [{}, {}, {}], ttlMs = TTL_MS, answerMs = ANSWER_MS, steered = false } = options;
+    const rig = new ClusterRig(t, await startBackend(t), await startReceiver(t), ttlMs, steered);
     rig.receiver.answerMs = answerMs;
     const started = await Promise.all(nodes.map((node) => rig.addNode(node)));
     rig.nodes.splice(0, started.length, ...started); // in the order of the options, whichever was the first to listen
@@ -142,6 +148,7 @@ export class ClusterRig {
       env: {
         CRASH_RECEIVER: this.receiver.url,
         CRASH_RECORD: this.#recordFolder,
+        ...(this.#isSteered ? { CRASH_PIPELINE: "steered" } : {}),
         ...(kill === undefined ? {} : { CRASH_KILL: killPoint.join(":") }),
         ...(broken === undefined ? {} : { CRASH_BREAK: broken }),
         ...(clockMs === undefined ? {} : { CRASH_CLOCK_MS: String(clockMs) }),
@@ -204,9 +211,15 @@ export class ClusterRig {
 
   /** Begins the load; resolves when every node has calls under way. */
   async startLoad(clients = 6): Promise<ClusterLoad> {
-    const load = new ClusterLoad({ urls: () => this.running.map(({ url }) => url), seed: SEED, clients });
+    const urls = (): readonly string[] => this.running.map(({ url }) => url);
+    const load = new ClusterLoad({ urls, seed: SEED, clients, stepNames: this.#stepNames });
     this.#load = load;
     this.#t.after(() => load.abandon());
+    if (this.#isSteered) {
+      const steerers = new Steerers({ urls, seed: SEED, orders: load.acknowledged });
+      this.#steerers = steerers;
+      this.#t.after(() => steerers.abandon());
+    }
     await this.goesOn();
     return load;
   }
@@ -218,6 +231,7 @@ export class ClusterRig {
     await waitFor(
       () => {
         if (this.#load?.failure) throw this.#load.failure;
+        if (this.#steerers?.failure) throw this.#steerers.failure;
         const callers = Map.groupBy(this.receiver.calls.slice(from), ({ incarnation }) => incarnation);
         const awake = this.running.filter((node) => !this.#frozen.has(node));
         const busy = awake.filter((node) => (callers.get(this.incarnationOf(node))?.length ?? 0) >= CALLS_DUE);
@@ -335,10 +349,12 @@ export class ClusterRig {
   async judge(): Promise<Judgement> {
     await this.#load?.stop();
     this.receiver.letGo();
-    await waitFor(async () => (await this.backend.countOpen()) === 0, {
-      deadlineMs: 30_000,
-      what: () => `every order is final; ${this.#said()}`,
-    });
+    await this.#steerers?.finish();
+    const isDone = async (): Promise<boolean> => {
+      await this.#steerers?.finishUnknown();
+      return (await this.backend.countOpen()) === 0;
+    };
+    await waitFor(isDone, { deadlineMs: 30_000, what: () => `every order is final; ${this.#said()}` });
     const exits = await Promise.all(this.running.map((node) => node.end("SIGTERM")));
     assert.deepEqual(
       exits.filter((exit) => exit !== 0),
@@ -363,6 +379,10 @@ export class ClusterRig {
     return judgement;
   }
 
+  get #stepNames(): readonly string[] {
+    return this.#isSteered ? STEERED_STEP_NAMES : STEP_NAMES;
+  }
+
   async #judgeEvidence(): Promise<Judgement> {
     const evidence: ClusterEvidence = {
       record: this.record(),
@@ -371,7 +391,13 @@ export class ClusterRig {
     };
     const acknowledged = [...this.acknowledged, ...(this.#load?.acknowledged ?? [])];
     const { calls } = this.receiver;
-    const ofOrders = findViolations({ pipeline: STEP_NAMES, acknowledged, stored: evidence.stored, calls });
+    const ofOrders = findViolations({
+      pipeline: this.#stepNames,
+      acknowledged,
+      stored: evidence.stored,
+      calls,
+      ...(this.#steerers === null ? {} : { actions: this.#steerers.acknowledged }),
+    });
     const ofNodes = findClusterViolations(evidence);
     const moves = this.faults.flatMap((fault) => moveAgainMs(evidence, calls, fault) ?? []);
     const judgement = {
@@ -387,6 +413,7 @@ export class ClusterRig {
     const late = ofNodes.filter(({ rule }) => rule === "written_by_non_owner" || rule === "written_after_fence");
     const facts: readonly (readonly [name: string, value: number | null])[] = [
       ["orders acknowledged", acknowledged.length],
+      ...(this.#steerers?.facts() ?? []),
       ["lost", ofOrders.filter(({ rule }) => rule === "lost_order").length],
       ["late writes accepted", late.length],
       ["writes refused", writes.filter(({ outcome }) => outcome === "conflict" || outcome === "fenced").length],

@@ -1,7 +1,6 @@
 /** Clients of a cluster: each submits one order after the other, to whichever node, and keeps what it was promised. */
 import { setTimeout as delay } from "node:timers/promises";
 import type { Acknowledgement } from "../crash/checker.ts";
-import { STEP_NAMES } from "../crash/step-names.ts";
 import { seededRandom } from "../crash/seeded-random.ts";
 import { submitOrder } from "../support/client.ts";
 import { monotonicMs } from "../support/wait.ts";
@@ -11,6 +10,8 @@ export interface LoadOptions {
   readonly urls: () => readonly string[];
   readonly seed: number;
   readonly clients: number;
+  /** Of the pipeline. */
+  readonly stepNames: readonly string[];
 }
 
 /** Between an answer and the client's next order: the machine is to be busy, not overrun. */
@@ -31,13 +32,15 @@ export class ClusterLoad {
   /** Why a client has ended by itself, or null. */
   failure: Error | null = null;
   readonly #urls: () => readonly string[];
+  readonly #stepNames: readonly string[];
   readonly #clients: Promise<void>;
   #made = 0;
   #stopping = false;
   #abandoned = false;
 
-  constructor({ urls, seed, clients }: LoadOptions) {
+  constructor({ urls, seed, clients, stepNames }: LoadOptions) {
     this.#urls = urls;
+    this.#stepNames = stepNames;
     const all = Array.from({ length: clients }, (_, index) => this.#runClient(seededRandom(seed + index)));
     this.#clients = Promise.all(all).then(() => undefined);
     this.#clients.catch((error: unknown) => (this.failure = error instanceof Error ? error : new Error(String(error))));
@@ -65,7 +68,7 @@ export class ClusterLoad {
   async #submitOne(random: () => number): Promise<void> {
     const number = ++this.#made;
     const idempotencyKey = random() < 0.7 ? `key-${number}` : null;
-    const body = JSON.stringify({ number, ...fate(random) });
+    const body = JSON.stringify({ number, ...fate(random, this.#stepNames) });
     const endMs = monotonicMs() + DEADLINE_MS;
     while (!this.#abandoned) {
       const urls = this.#urls();
@@ -99,8 +102,8 @@ export class ClusterLoad {
 }
 
 /** What a body asks for: two in ten orders fail, two in ten have a hiccup. */
-function fate(random: () => number): object {
-  const step = STEP_NAMES[Math.floor(random() * STEP_NAMES.length)];
+function fate(random: () => number, stepNames: readonly string[]): object {
+  const step = stepNames[Math.floor(random() * stepNames.length)];
   const die = random();
   if (die < 0.2) return { fail_at: step };
   return die < 0.4 ? { flaky_at: step } : {};

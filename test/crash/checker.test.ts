@@ -39,6 +39,28 @@ const RUN_B = call("B", "run", 2);
 const ROLLBACK_B = call("B", "rollback", 3);
 const ROLLBACK_A = call("A", "rollback", 4);
 
+/** An order that was paused at its first call, waited for a signal and was canceled while its second step was called. */
+const STEERED_HISTORY: OrderEvent[] = [
+  CREATED,
+  { kind: "pause_requested", atMs: 2, by: "ann" },
+  { kind: "step_waiting", atMs: 3, deadlineMs: null },
+  { kind: "resumed", atMs: 4, by: "ann" },
+  { kind: "step_completed", atMs: 5, nextStepName: "B", result: "1", by: "ann" },
+  { kind: "cancel_requested", atMs: 6, by: "ann", reason: null },
+  { kind: "step_canceled", atMs: 7, rollbackIndex: 1, outcome: "unknown" },
+  { kind: "step_rolled_back", atMs: 8, rollbackIndex: 0 },
+  { kind: "step_rolled_back", atMs: 9, rollbackIndex: null },
+];
+
+/** That order, with nothing wrong: its second step's call was cut off before it had arrived. */
+const STEERED_WELL: Evidence = {
+  pipeline: PIPELINE,
+  acknowledged: [{ orderId: "1", idempotencyKey: null, body: "{}" }],
+  actions: (["pause", "resume", "complete", "cancel"] as const).map((action) => ({ orderId: "1", action })),
+  stored: [{ ...ROW, status: "canceled", revision: 9, history: STEERED_HISTORY }],
+  calls: [RUN_A, call("B", "rollback", 7), call("A", "rollback", 8)],
+};
+
 /** An order that completed, with nothing wrong. */
 const COMPLETED_WELL: Evidence = {
   pipeline: PIPELINE,
@@ -63,6 +85,24 @@ test("finds nothing wrong with a failed order that was rolled back", () => {
   assert.deepEqual(findViolations(FAILED_WELL), []);
 });
 
+test("finds nothing wrong with an order that was steered, and with a late call of it that had no effect", () => {
+  assert.deepEqual(findViolations(STEERED_WELL), []);
+  const late = { ...RUN_B, durableRevision: 5, fence: 5, sequence: 9, hadEffect: false };
+  assert.deepEqual(findViolations({ ...STEERED_WELL, calls: [...STEERED_WELL.calls, late] }), []);
+});
+
+test("finds nothing wrong with an order that is canceled while it is paused, before it was called", () => {
+  const history: OrderEvent[] = [
+    CREATED,
+    { kind: "paused", atMs: 2, by: "ann" },
+    { kind: "canceled", atMs: 3, by: "ann", reason: null, rollbackIndex: 0 },
+    A_ROLLED_BACK,
+  ];
+  const stored = [{ ...ROW, status: "canceled", revision: 4, history }];
+  const actions = (["pause", "cancel"] as const).map((action) => ({ orderId: "1", action }));
+  assert.deepEqual(findViolations({ ...STEERED_WELL, actions, stored, calls: [call("A", "rollback", 3)] }), []);
+});
+
 test("finds nothing wrong with an order that nobody was promised", () => {
   assert.deepEqual(findViolations({ ...COMPLETED_WELL, acknowledged: [] }), []);
 });
@@ -73,9 +113,9 @@ test("finds nothing wrong with a call made again by a new owner and after a fail
     stored: [{ ...ROW, owner: 2, revision: 5, history: [CREATED, OWNER_2, RETRY, TO_B, COMPLETED] }],
     calls: [
       RUN_A,
-      { ...RUN_A, attempt: 2, incarnation: 2, durableRevision: 2, hadEffect: false },
-      { ...RUN_A, attempt: 3, incarnation: 2, durableRevision: 3, hadEffect: false },
-      { ...RUN_B, incarnation: 2, durableRevision: 4 },
+      { ...RUN_A, attempt: 2, incarnation: 2, durableRevision: 2, fence: 2, hadEffect: false },
+      { ...RUN_A, attempt: 3, incarnation: 2, durableRevision: 3, fence: 3, hadEffect: false },
+      { ...RUN_B, incarnation: 2, durableRevision: 4, fence: 4 },
     ],
   };
   assert.deepEqual(findViolations(evidence), []);
@@ -112,7 +152,7 @@ expectRule("owner_differs", "a row with another owner than its history", { store
 
 expectRule("called_by_non_owner", "a call by an incarnation that no longer owned the order", {
   stored: [{ ...ROW, owner: 2, revision: 4, history: [CREATED, OWNER_2, TO_B, COMPLETED] }],
-  calls: [RUN_A, { ...RUN_B, incarnation: 1, durableRevision: 3 }],
+  calls: [RUN_A, { ...RUN_B, incarnation: 1, durableRevision: 3, fence: 3 }],
 });
 
 expectRule("revision_gap", "a revision beyond the number of events", { stored: [{ ...ROW, revision: 4 }] });
@@ -195,11 +235,11 @@ expectRule("unknown_order_called", "a call for an order that is not in the store
 });
 
 expectRule("called_before_durable", "a call made before the start of its step was durable", {
-  calls: [RUN_A, { ...RUN_B, durableRevision: 1 }],
+  calls: [RUN_A, { ...RUN_B, durableRevision: 1, fence: 1 }],
 });
 
 expectRule("called_before_durable", "a call made before the creation of its order was durable", {
-  calls: [{ ...RUN_A, durableRevision: 0 }, RUN_B],
+  calls: [{ ...RUN_A, durableRevision: 0, fence: 0 }, RUN_B],
 });
 
 expectRule("effect_missing", "a step recorded as completed that was never called", { calls: [RUN_A] });
@@ -218,6 +258,68 @@ expectRule("effect_out_of_order", "a rollback called before its run", {
 
 expectRule("effect_out_of_order", "a step called before the one that precedes it", { calls: [RUN_B, RUN_A] });
 
+expectRule("illegal_history", "steering that nobody did", {
+  stored: [{ ...ROW, revision: 4, history: [CREATED, { kind: "paused", atMs: 2, by: "ann" }, TO_B, COMPLETED] }],
+});
+
+for (const action of ["cancel", "pause", "resume", "complete"] as const) {
+  expectRule("lost_action", `an acknowledged ${action} that is not in the history`, {
+    actions: [{ orderId: "1", action }],
+  });
+}
+
+expectRule("went_on_while_paused", "a step that failed while the order was paused", {
+  ...steered([CREATED, { kind: "paused", atMs: 2, by: "ann" }, RETRY, TO_B, COMPLETED]),
+});
+
+expectRule("called_before_durable", "a call of a paused order", {
+  ...steered([
+    CREATED,
+    { kind: "paused", atMs: 2, by: "ann" },
+    { kind: "resumed", atMs: 3, by: "ann" },
+    TO_B,
+    COMPLETED,
+  ]),
+  calls: [
+    { ...RUN_A, durableRevision: 2, fence: 2 },
+    { ...RUN_B, durableRevision: 4, fence: 4 },
+  ],
+});
+
+expectRule("called_before_durable", "a call of a step that waits", {
+  ...steered([CREATED, { kind: "step_waiting", atMs: 2, deadlineMs: null }, TO_B, COMPLETED]),
+  calls: [
+    RUN_A,
+    { ...RUN_A, attempt: 2, durableRevision: 2, fence: 2, hadEffect: false },
+    { ...RUN_B, durableRevision: 3 },
+  ],
+});
+
+expectRule("signal_applied_twice", "one signal that has completed two steps", {
+  ...steered([CREATED, { ...TO_B, by: "ann" }, { ...COMPLETED, by: "ann" }]),
+});
+
+expectRule("status_differs", "a canceled order that is called failed", {
+  ...steered(STEERED_HISTORY),
+  stored: [{ ...ROW, status: "failed", revision: 9, history: STEERED_HISTORY }],
+});
+
+expectRule("completed_and_rolled_back", "a completed order that was canceled before", {
+  ...steered([CREATED, { kind: "canceled", atMs: 2, by: "ann", reason: null, rollbackIndex: 0 }, TO_B, COMPLETED]),
+});
+
+expectRule("effect_missing", "a canceled order whose steps before the canceled one were never called", {
+  ...steered(STEERED_HISTORY),
+  calls: [call("B", "rollback", 7), call("A", "rollback", 8)],
+});
+
+expectRule("fence_repeated", "two calls of an order with one fence", { calls: [RUN_A, { ...RUN_B, fence: 1 }] });
+
+/** An order with that history, which people may have steered. */
+function steered(history: readonly OrderEvent[]): Partial<Evidence> {
+  return { actions: [], stored: [{ ...ROW, revision: history.length, history }] };
+}
+
 /** A test that the evidence, which is good but for `wrong`, breaks the rule. */
 function expectRule(rule: Rule, what: string, wrong: Partial<Evidence>): void {
   test(`finds ${what}`, () => {
@@ -235,6 +337,7 @@ function call(step: string, direction: "run" | "rollback", durableRevision: numb
     attempt: 1,
     incarnation: 1,
     durableRevision,
+    fence: durableRevision,
     sequence: durableRevision,
     atMs: durableRevision,
     key: `1:${step}:${direction}`,

@@ -4,7 +4,8 @@
  * is, is said here once more, in another way.
  *
  * It supposes a pipeline whose every step has a rollback, rollbacks that never fail for good, and bodies that name the
- * step that fails in `fail_at`; then every order must end, and how it must end is known.
+ * step that fails in `fail_at`; then every order must end, and how it must end is known. Where people steer the orders meanwhile, one
+ * step of the pipeline waits for a signal, and whoever pauses an order resumes or cancels it.
  */
 import type { OrderEvent } from "../../src/order/order.ts";
 import type { Direction, ReceivedCall } from "./receiver.ts";
@@ -18,9 +19,19 @@ export interface Acknowledgement {
   readonly body: string;
 }
 
+/** Something that was asked of an order and answered with 200. */
+export interface AcknowledgedAction {
+  readonly orderId: string;
+  readonly action: SteeringAction;
+}
+
+export type SteeringAction = "cancel" | "pause" | "resume" | "complete";
+
 export interface Evidence {
   /** Names of the steps. */
   readonly pipeline: readonly string[];
+  /** What people did to the orders; absent: nobody did anything. */
+  readonly actions?: readonly AcknowledgedAction[];
   readonly acknowledged: readonly Acknowledgement[];
   readonly stored: readonly StoreRow[];
   /** In the order they came. */
@@ -51,6 +62,12 @@ const GUARANTEE_OF = {
   status_differs: "G3",
   completed_and_rolled_back: "G3",
   event_after_final: "G3",
+  /** What somebody was told was done is not in the history. */
+  lost_action: "G1",
+  /** One signal has completed its step twice. */
+  signal_applied_twice: "G3",
+  /** An order went on by itself while it was paused. */
+  went_on_while_paused: "G3",
   /** The rollbacks are not the started steps, last first. */
   rollbacks_not_reversed: "G3",
   /** The order ended otherwise than its body asks. */
@@ -61,6 +78,8 @@ const GUARANTEE_OF = {
   different_keys: "G4",
   /** Two calls of one run or rollback were the same attempt. */
   attempt_repeated: "G4",
+  /** Two calls of an order had one fence: a receiver can't tell which came late. */
+  fence_repeated: "G6",
   /** A call was made for an order that the store doesn't have. */
   unknown_order_called: "G4",
   /** A call was made that was not the order's current one, going by what was durable when it was made. */
@@ -99,9 +118,10 @@ export function findViolations(evidence: Evidence): Violation[] {
   for (const [orderId, calls] of callsByOrder) {
     if (!rows.has(orderId)) report("unknown_order_called", orderId, `${calls.length} calls`);
   }
+  checkActions(evidence.actions ?? [], rows, report);
   for (const row of evidence.stored) {
     checkRow(row, report);
-    checkHistory(row, evidence.pipeline, report);
+    checkHistory(row, evidence, report);
     checkCalls(row, evidence.pipeline, callsByOrder.get(row.orderId) ?? [], report);
   }
   return violations;
@@ -141,7 +161,10 @@ function checkIdempotencyKeys(made: readonly (Acknowledgement | StoreRow)[], rep
 function checkCallKeys(calls: readonly ReceivedCall[], report: Report): void {
   const keyOf = new Map<string, string>();
   const attempts = new Set<string>();
-  for (const { orderId, step, direction, key, attempt, sequence } of calls) {
+  const fences = new Set<string>();
+  for (const { orderId, step, direction, key, attempt, sequence, fence } of calls) {
+    if (fences.has(`${orderId}:${fence}`)) report("fence_repeated", orderId, `call ${sequence} has ${fence}`);
+    fences.add(`${orderId}:${fence}`);
     const name = `${orderId}:${step}:${direction}`;
     if (key !== name) report("malformed_key", orderId, `call ${sequence} has ${key}, expected ${name}`);
     const earlier = keyOf.get(name) ?? key;
@@ -157,7 +180,7 @@ function checkRow({ orderId, status, owner, revision, history }: StoreRow, repor
   if (revision !== history.length) {
     report("revision_gap", orderId, `revision ${revision} with ${history.length} events`);
   }
-  if (status !== "completed" && status !== "failed") report("stuck_order", orderId, `it is ${status} at the end`);
+  if (!FINAL.has(status)) report("stuck_order", orderId, `it is ${status} at the end`);
   const due = statusAfter(history);
   if (status !== due) report("status_differs", orderId, `it is ${status}, by its history ${due}`);
   const lastOwner = history.findLast((event) => "owner" in event)?.owner;
@@ -181,20 +204,45 @@ function letterOf(event: OrderEvent): string {
       return "a";
     case "owner_changed":
       return "o";
+    case "step_waiting":
+      return "w";
+    case "signal_received":
+      return "s";
+    case "pause_requested":
+      return "q";
+    case "paused":
+      return "p";
+    case "resumed":
+      return "u";
+    case "cancel_requested":
+      return "c";
+    case "canceled":
+      return "K";
+    case "step_canceled":
+      return "D";
     default:
-      return "?"; // nobody steers these orders
+      return "?"; // these orders start at once, and their rollbacks succeed
   }
 }
 
 /** Creation, steps, then completion or failure and rollbacks; retries and changes of owner anywhere before the end. */
 const LEGAL = /^C[ro]*(n[ro]*)*(E|F[ro]*(b[ro]*)*B?)?$/;
 
-function checkHistory(row: StoreRow, pipeline: readonly string[], report: Report): void {
+/** The same, with pauses anywhere; a step may wait, and a cancellation, asked for and done or both at once, does what a failure does. */
+const LEGAL_STEERED = /^C[ropquws]*(n[ropquws]*)*(E|co*|(F|K|co*D)[ropqu]*(b[ropqu]*)*B?)?$/;
+
+function checkHistory(row: StoreRow, { pipeline, actions }: Evidence, report: Report): void {
   const { orderId, history } = row;
   const letters = history.map(letterOf).join("");
-  if (!LEGAL.test(letters)) report("illegal_history", orderId, letters);
+  if (!(actions === undefined ? LEGAL : LEGAL_STEERED).test(letters)) report("illegal_history", orderId, letters);
   if (/[EBX]./.test(letters)) report("event_after_final", orderId, letters);
-  if (/E/.test(letters) && /[FXbBa]/.test(letters)) report("completed_and_rolled_back", orderId, letters);
+  if (pausesOf(history).some(({ isPaused }, index) => isPaused && /[rwcbBDEFX]/.test(letters[index + 1] ?? ""))) {
+    report("went_on_while_paused", orderId, letters);
+  }
+  if (/s.*s/.test(letters) || history.filter(isCompletedBySomebody).length > 1) {
+    report("signal_applied_twice", orderId, letters);
+  }
+  if (/E/.test(letters) && /[FKDXbBa]/.test(letters)) report("completed_and_rolled_back", orderId, letters);
 
   const started = startedSteps(history);
   const isCompleted = letters.includes("E");
@@ -208,6 +256,7 @@ function checkHistory(row: StoreRow, pipeline: readonly string[], report: Report
     report("rollbacks_not_reversed", orderId, `${rolledBack.join(", ")} after ${started.length} steps`);
   }
 
+  if (/[KD]/.test(letters)) return; // whether it would have failed, nobody knows
   const failAt = failingStep(row.body);
   const failedAt = letters.includes("F") ? started.at(-1) : undefined;
   if (failAt !== failedAt && (isCompleted || failedAt !== undefined)) {
@@ -222,19 +271,68 @@ function startedSteps(history: readonly OrderEvent[]): string[] {
   });
 }
 
-/** The status that the last event of consequence leaves an order in. */
+function isCompletedBySomebody(event: OrderEvent): boolean {
+  return event.kind === "step_completed" && event.by !== undefined;
+}
+
+/** What an acknowledged action must have left in the history. */
+const TRACES: Readonly<Record<SteeringAction, RegExp>> = {
+  cancel: /[cK]/,
+  pause: /[qp]/,
+  resume: /u/,
+  complete: /[sn]/,
+};
+
+function checkActions(
+  actions: readonly AcknowledgedAction[],
+  rows: ReadonlyMap<string, StoreRow>,
+  report: Report,
+): void {
+  for (const { orderId, action } of actions) {
+    const history = rows.get(orderId)?.history ?? [];
+    const letters = history.map(letterOf).join("");
+    const isSignal = action === "complete";
+    const isThere =
+      TRACES[action].test(letters) && (!isSignal || /s/.test(letters) || history.some(isCompletedBySomebody));
+    if (!isThere) report("lost_action", orderId, `${action}: ${letters}`);
+  }
+}
+
+const FINAL: ReadonlySet<string> = new Set(["completed", "failed", "canceled"]);
+
+/** Whether an order is paused after each of its events. */
+function pausesOf(history: readonly OrderEvent[]): { readonly isPaused: boolean }[] {
+  let isPaused = false;
+  let isAsked = false;
+  return history.map((event) => {
+    const letter = letterOf(event);
+    if (letter === "q") isAsked = true;
+    // Where it was asked for during a call, it begins with the end of that call, unless the order's end comes with it.
+    else if (letter === "p" || (isAsked && /[nrwFb]/.test(letter))) [isPaused, isAsked] = [true, false];
+    else if (/[ucKDEBX]/.test(letter)) [isPaused, isAsked] = [false, false];
+    return { isPaused };
+  });
+}
+
+/** The status that the events leave an order in. */
 function statusAfter(history: readonly OrderEvent[]): string {
-  const letter = history.map(letterOf).findLast((each) => each !== "r" && each !== "o");
+  if (pausesOf(history).at(-1)?.isPaused === true) return "paused";
+  const letters = history.map(letterOf);
+  const isCanceled = letters.some((each) => each === "K" || each === "D");
   const byLetter: Readonly<Record<string, string>> = {
     C: "running",
     n: "running",
+    w: "waiting",
     E: "completed",
     F: "rolling_back",
+    K: "rolling_back",
+    D: "rolling_back",
     b: "rolling_back",
     X: "failed",
-    B: "failed",
+    B: isCanceled ? "canceled" : "failed",
     a: "rollback_incomplete",
   };
+  const letter = letters.findLast((each) => !/[ropqusc]/.test(each));
   return byLetter[letter ?? ""] ?? "none";
 }
 
@@ -246,24 +344,30 @@ function failingStep(body: string): string | undefined {
 /** Where an order is after one of its events: whose it is, and which call it is at. */
 interface Moment {
   readonly owner: number;
-  /** `<step>:<direction>`, or null at the end. */
+  /** `<step>:<direction>`, or null at the end, and while it waits or is paused. */
   readonly call: string | null;
+  /** The call that was given up with this event, begun or not. */
+  readonly givenUp: string | null;
 }
 
 /** One for each revision. */
 function momentsOf(history: readonly OrderEvent[], pipeline: readonly string[]): Moment[] {
   const callOf = (step: string | null | undefined, direction: Direction): string | null =>
     typeof step === "string" ? `${step}:${direction}` : null;
-  let moment: Moment = { owner: 0, call: null };
-  return history.map((event) => {
-    if (event.kind === "created") moment = { owner: event.owner, call: callOf(event.stepName, "run") };
-    else if (event.kind === "owner_changed") moment = { ...moment, owner: event.owner };
-    else if (event.kind === "step_completed") moment = { ...moment, call: callOf(event.nextStepName, "run") };
+  const pauses = pausesOf(history);
+  let owner = 0;
+  let call: string | null = null;
+  return history.map((event, index) => {
+    const isCanceled = event.kind === "canceled" || event.kind === "step_canceled";
+    const givenUp = isCanceled ? call : null;
+    if (event.kind === "created") [owner, call] = [event.owner, callOf(event.stepName, "run")];
+    else if (event.kind === "owner_changed") ({ owner } = event);
+    else if (event.kind === "step_completed") call = callOf(event.nextStepName, "run");
+    else if (event.kind === "step_waiting") call = null;
     else if ("rollbackIndex" in event) {
-      const step = event.rollbackIndex === null ? null : pipeline[event.rollbackIndex];
-      moment = { ...moment, call: callOf(step, "rollback") };
+      call = callOf(event.rollbackIndex === null ? null : pipeline[event.rollbackIndex], "rollback");
     }
-    return moment;
+    return { owner, call: pauses[index]?.isPaused === true ? null : call, givenUp };
   });
 }
 
@@ -285,9 +389,10 @@ function checkCalls(
 
   const begun = [...new Set(moments.flatMap(({ call }) => (call === null ? [] : [call])))];
   const current = moments.at(-1)?.call ?? null;
+  const givenUp = moments.flatMap((moment) => (moment.givenUp === null ? [] : [moment.givenUp]));
   const effects = calls.flatMap(({ hadEffect, step, direction }) => (hadEffect ? [`${step}:${direction}`] : []));
   for (const call of begun) {
-    if (call !== current && !effects.includes(call)) report("effect_missing", orderId, call);
+    if (call !== current && !givenUp.includes(call) && !effects.includes(call)) report("effect_missing", orderId, call);
   }
   for (const effect of effects) {
     if (!begun.includes(effect)) report("effect_unrecorded", orderId, effect);

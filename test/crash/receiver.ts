@@ -1,6 +1,7 @@
 /**
  * What the steps of the crash tests act upon: it runs in the test's process, so that it outlives every crash, and
- * remembers each call. It honours idempotency keys as guarantee G4 asks a receiver to: a key has its effect once.
+ * remembers each call. It honours idempotency keys as guarantee G4 asks a receiver to: a key has its effect once. And it honours the
+ * fence: a call that comes after a later one of its order has no effect.
  */
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
@@ -17,6 +18,8 @@ export interface StepCall {
   readonly step: string;
   readonly direction: Direction;
   readonly attempt: number;
+  /** Grows with every call of the order. */
+  readonly fence: number;
   /** The incarnation that calls. */
   readonly incarnation: number;
   /** The order's last revision that the caller's store had confirmed before the call was made. */
@@ -29,7 +32,7 @@ export interface ReceivedCall extends StepCall {
   /** Place among all calls, from 1. */
   readonly sequence: number;
   readonly key: string;
-  /** The first call with its key: this one had the effect. */
+  /** The first call with its key, and not a late one: this one had the effect. */
   readonly hadEffect: boolean;
 }
 
@@ -42,6 +45,9 @@ export class Receiver {
   readonly calls: ReceivedCall[] = [];
   /** How often each key came. */
   readonly callsByKey = new Map<string, number>();
+  readonly #effects = new Set<string>();
+  /** The highest fence of each order. */
+  readonly #fences = new Map<string, number>();
   /** In the order they came. */
   readonly held: HeldCall[] = [];
   // It never closes an idle connection: a caller about to use it would see a failure that is not part of the test.
@@ -103,7 +109,11 @@ export class Receiver {
   #record(said: StepCall, key: string): ReceivedCall {
     const times = (this.callsByKey.get(key) ?? 0) + 1;
     this.callsByKey.set(key, times);
-    const call = { ...said, key, atMs: monotonicMs(), sequence: this.calls.length + 1, hadEffect: times === 1 };
+    const fence = Math.max(said.fence, this.#fences.get(said.orderId) ?? 0);
+    this.#fences.set(said.orderId, fence);
+    const hadEffect = said.fence === fence && !this.#effects.has(key);
+    if (hadEffect) this.#effects.add(key);
+    const call = { ...said, key, atMs: monotonicMs(), sequence: this.calls.length + 1, hadEffect };
     this.calls.push(call);
     return call;
   }

@@ -119,3 +119,16 @@ for (const store of ["sqlite", "redis"] as const) {
     });
   });
 }
+
+test("the shop refuses a call that comes after the one that undid it", { skip: pythonIsMissing }, async (t) => {
+  const shop = await startShop(t, 0);
+  const call = (method: string, fence: number): Promise<{ status: number }> =>
+    send(`${shop.url}/charges/o-1`, {
+      method,
+      headers: { "idempotency-key": `o-1:${method}`, "order-fence": String(fence) },
+      body: method === "PUT" ? JSON.stringify({ amount: 1 }) : null,
+    });
+  assert.equal((await call("DELETE", 3)).status, 200);
+  assert.equal((await call("PUT", 2)).status, 409);
+  assert.deepEqual((await shop.state()).resources, {});
+});

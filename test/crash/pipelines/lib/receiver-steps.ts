@@ -33,6 +33,7 @@ async function callReceiver(step: string, direction: Direction, context: StepCon
     step,
     direction,
     attempt: context.attempt,
+    fence: context.fence,
     incarnation: witness.current.incarnation(),
     durableRevision: witness.current.durableRevision(orderId),
   };

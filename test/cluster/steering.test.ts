@@ -1,0 +1,73 @@
+/** Orders that people cancel, pause, resume and complete while nodes are killed, frozen and stopped: what they were told stays true. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ClusterRig, type Judgement } from "./cluster-rig.ts";
+
+test("what was asked of orders is done, once, though a worker and then the leader are killed", async (t) => {
+  const rig = await ClusterRig.start(t, { steered: true });
+  await rig.startLoad();
+  const [worker] = await rig.workers();
+  await rig.kill(worker);
+  await rig.ownsNothing(rig.incarnationOf(worker));
+  await rig.addNode();
+  const leader = await rig.settled();
+  await rig.goesOn();
+  await rig.kill(leader);
+  await rig.ownsNothing(rig.incarnationOf(leader));
+  await rig.goesOn();
+  assertSteered(await rig.expectSound());
+});
+
+test("what was asked of orders is done, once, though a node is frozen until it is taken for dead", async (t) => {
+  const rig = await ClusterRig.start(t, { steered: true });
+  await rig.startLoad();
+  const [worker] = await rig.workers();
+  await rig.freeze(worker);
+  await rig.ownsNothing(rig.incarnationOf(worker));
+  await rig.goesOn();
+  rig.wake(worker);
+  await rig.settled();
+  await rig.goesOn();
+  assertSteered(await rig.expectSound());
+});
+
+test("what was asked of orders is done, once, while nodes stop and start again", async (t) => {
+  const rig = await ClusterRig.start(t, { steered: true });
+  await rig.startLoad();
+  for (let stops = 0; stops < 3; stops++) {
+    const [worker] = await rig.workers();
+    assert.equal(await worker.end("SIGTERM"), 0);
+    await rig.addNode({ data: worker.data });
+    await rig.settled();
+    await rig.goesOn();
+  }
+  assertSteered(await rig.expectSound());
+});
+
+test("a cluster that is killed whole goes on with what was asked of its orders", async (t) => {
+  const rig = await ClusterRig.start(t, { steered: true });
+  await rig.startLoad();
+  const killed = rig.running;
+  await rig.kill(...killed);
+  await Promise.all(killed.map(({ data }) => rig.addNode({ data })));
+  await rig.settled();
+  await rig.goesOn();
+  assertSteered(await rig.expectSound());
+});
+
+/** Orders that were steered have ended in every way: nothing is proved otherwise. */
+function assertSteered({ evidence }: Judgement): void {
+  const kinds = new Set(evidence.stored.flatMap(({ history }) => history.map(({ kind }) => kind)));
+  for (const kind of [
+    "canceled",
+    "cancel_requested",
+    "paused",
+    "pause_requested",
+    "resumed",
+    "signal_received",
+  ] as const) {
+    assert.ok(kinds.has(kind), `an order was ${kind}`);
+  }
+  const statuses = new Set(evidence.stored.map(({ status }) => status));
+  assert.deepEqual([...statuses].toSorted(), ["canceled", "completed", "failed"]);
+}
