@@ -10,7 +10,9 @@ import { spawn } from "node:child_process";
 import { Agent, get } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { createClient } from "@redis/client";
 import type { JsonText } from "../src/order/order.ts";
 import { newOrderId } from "../src/store/order-id.ts";
 import { isRedisUrl, parseRedisUrl } from "../src/store/redis/location.ts";
@@ -38,6 +40,7 @@ const store = isRedisUrl(place)
   : await openSqliteStore({ path: join(place, "orders.sqlite"), ...hooks });
 await fill(store);
 await store.close();
+if (isRedisUrl(place)) await redisIsAtRest();
 
 const child = spawn(
   fileURLToPath(new URL("../order_process", import.meta.url)),
@@ -76,6 +79,14 @@ for (const [name, user, query] of [
 console.log(JSON.stringify(results));
 agent.destroy();
 child.kill("SIGTERM");
+
+/** Redis rewrites its log in another process, for a while after so many writes. */
+async function redisIsAtRest(): Promise<void> {
+  const client = await createClient({ url: place }).connect();
+  const isBusy = async (): Promise<boolean> => /_in_progress:1/.test(await client.info("persistence"));
+  while (await isBusy()) await delay(500);
+  client.destroy();
+}
 
 async function fill(into: Store): Promise<void> {
   const owner = await into.cluster.register(

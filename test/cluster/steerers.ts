@@ -20,7 +20,7 @@ export interface SteerersOptions {
 const STEP = "Approve";
 
 /** Between two looks at the same order, and before the same thing is asked again. */
-const AGAIN_MS = 60;
+const AGAIN_MS = 100;
 
 /** After it a request is given up: the node may be frozen. */
 const ANSWER_MS = 1_000;

@@ -1,0 +1,4 @@
+/** What ../freeze.test.ts tests, with the orders in Redis. */
+import { onRedis } from "./on-redis.ts";
+
+await onRedis("../freeze.test.ts");

@@ -1,0 +1,4 @@
+/** What ../steering.test.ts tests, with the orders in Redis. */
+import { onRedis } from "./on-redis.ts";
+
+await onRedis("../steering.test.ts");
