@@ -63,7 +63,14 @@ function actionRoute(app: FastifyInstance, action: Action, resource: ActionsReso
       params: { type: "object", required: ["order_id"], properties: { order_id: { type: "string" } } },
       body: ActionBodies[action],
       response: {
-        200: named("Order", "The order after that. What was done before is not done again."),
+        200:
+          action === "cancel"
+            ? {
+                description:
+                  "The order after that, or what it would roll back. What was done before is not done again.",
+                anyOf: [{ $ref: "Order#" }, { $ref: "DryRun#" }],
+              }
+            : named("Order", "The order after that. What was done before is not done again."),
         ...(action === "retry" ? { 201: named("Order", "The new order that was made from the failed one.") } : {}),
         ...problemResponses(
           "body_not_json",
