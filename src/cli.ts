@@ -59,6 +59,7 @@ async function runOrders(): Promise<number> {
   try {
     return await runOrdersCommand(process.argv.slice(3), process.env, {
       write: (text) => void process.stdout.write(text),
+      warn: (line) => void process.stderr.write(`order_process: ${line}\n`),
       isWatched: process.stdout.isTTY,
       columns: process.stdout.columns ?? 80,
       readInput: () => readFileSync(0, "utf8"),

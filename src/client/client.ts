@@ -52,6 +52,8 @@ export interface FollowOptions {
   readonly lastEventId?: string;
   /** Ends it. */
   readonly signal?: AbortSignal;
+  /** The connection is lost, and made again a moment later: nothing that happens meanwhile is missed. */
+  readonly onDisconnect?: (error: Error) => void;
 }
 
 /** An event, and the id from which to go on behind it. */
@@ -129,7 +131,7 @@ export function createClient({ url, user, fetch: ask = fetch }: ClientOptions): 
 
   async function* followPath(
     path: string,
-    { lastEventId = "", signal }: FollowOptions,
+    { lastEventId = "", signal, onDisconnect }: FollowOptions,
   ): AsyncGenerator<FollowedEvent, void> {
     let last = lastEventId;
     for (;;) {
@@ -145,6 +147,7 @@ export function createClient({ url, user, fetch: ask = fetch }: ClientOptions): 
         if (signal?.aborted === true) return;
         const mayPass = error instanceof ServiceError ? error.problem.status >= 500 : error instanceof TypeError;
         if (!mayPass) throw error;
+        onDisconnect?.(error as Error);
         await new Promise((resolve) => setTimeout(resolve, RECONNECT_MS));
       }
       if (signal?.aborted === true) return;

@@ -6,11 +6,13 @@ import { UsageError } from "../config.ts";
 import { ORDER_STATUSES } from "../order/order.ts";
 import { type Client, createClient, type ListOptions, type OrderView, ServiceError } from "./client.ts";
 import { showList, showOrder } from "./tables.ts";
-import { watchOrder } from "./watch.ts";
+import { lineOf, watchOrder } from "./watch.ts";
 
 /** Where the commands write, and where they read from. */
 export interface Terminal {
   readonly write: (text: string) => void;
+  /** A line that is no result, for whoever watches. */
+  readonly warn: (line: string) => void;
   /** Whether a person watches, so that lines can be written over. */
   readonly isWatched: boolean;
   readonly columns: number;
@@ -85,8 +87,9 @@ export async function runOrdersCommand(
         ...(startAt === undefined ? {} : { startAt: parseTime("--start-at", startAt) }),
         ...(key === undefined ? {} : { idempotencyKey: key }),
       });
-      if (options.watch !== true) print(accepted, `${accepted.order_id}\n`, options);
-      else exitCode = await watchOrder(client, accepted.order_id, terminal, options.json === true);
+      if (options.watch !== true) return print(accepted, `${accepted.order_id}\n`, options);
+      if (options.json !== true) terminal.write(`${accepted.order_id}\n`);
+      exitCode = await watchOrder(client, accepted.order_id, terminal, options.json === true);
     },
   )
     .option("--pipeline <name>", "which pipeline, where there are several")
@@ -94,12 +97,20 @@ export async function runOrdersCommand(
     .option("--key <key>", "an Idempotency-Key: safe to submit again")
     .option("--watch", "then watch it");
 
+  command("history <order_id>", "show what has happened to an order", async (client, options, [id = ""]) => {
+    const entries = await client.history(id);
+    print(entries, entries.map((entry) => `${lineOf(entry)}\n`).join(""), options);
+  });
+
   command("get <order_id>", "show an order", async (client, options, [id = ""]) => show(await client.get(id), options));
 
   command<
-    Shared & { from?: string; to?: string; limit: string } & Pick<ListOptions, "status" | "step" | "pipeline" | "node">
+    Shared & { from?: string; to?: string; limit: string; cursor?: string } & Pick<
+        ListOptions,
+        "status" | "step" | "pipeline" | "node"
+      >
   >("list", "list orders, newest first", async (client, options) => {
-    const { status, step, pipeline, node, from, to } = options;
+    const { status, step, pipeline, node, from, to, cursor: start } = options;
     const wanted = parseCount(options.limit);
     const filter = {
       ...(status === undefined ? {} : { status }),
@@ -109,15 +120,22 @@ export async function runOrdersCommand(
       ...(from === undefined ? {} : { from: parseTime("--from", from) }),
       ...(to === undefined ? {} : { to: parseTime("--to", to) }),
     };
-    const first = await client.list({ ...filter, limit: Math.min(wanted, PAGE_ORDERS) });
+    const first = await client.list({
+      ...filter,
+      ...(start === undefined ? {} : { cursor: start }),
+      limit: Math.min(wanted, PAGE_ORDERS),
+    });
     const orders = [...first.orders];
+    let cursor = first.next_cursor;
     // A page may be short and yet not be the last.
-    for (let cursor = first.next_cursor; cursor !== undefined && orders.length < wanted;) {
+    while (cursor !== undefined && orders.length < wanted) {
       const page = await client.list({ ...filter, cursor, limit: Math.min(wanted - orders.length, PAGE_ORDERS) });
       orders.push(...page.orders);
       cursor = page.next_cursor;
     }
-    print({ orders, counts: first.counts }, showList(orders, first.counts), options);
+    const more = cursor === undefined ? "" : `\nThere may be more: --cursor ${cursor}\n`;
+    const next = cursor === undefined ? {} : { next_cursor: cursor };
+    print({ orders, counts: first.counts, ...next }, `${showList(orders, first.counts, options.user)}${more}`, options);
   })
     .addOption(new Option("--status <status>", "of that status").choices(ORDER_STATUSES))
     .option("--step <name>", "at that step; or Completed, Failed, Canceled")
@@ -125,11 +143,12 @@ export async function runOrdersCommand(
     .option("--node <service_id>", "owned by that node")
     .option("--from <time>", "created then or later (RFC 3339)")
     .option("--to <time>", "created before then")
-    .option("--limit <number>", "how many at the most", "20");
+    .option("--limit <number>", "how many at the most", "20")
+    .option("--cursor <cursor>", "go on where an earlier list has ended");
 
   command(
     "watch <order_id>",
-    "watch an order until it is final; exits with 0 if it completes",
+    "watch an order until it is final; exits with 0 if it completes, 1 if it doesn't, 3 if it waits for an operator",
     async (client, options, [id = ""]) => {
       exitCode = await watchOrder(client, id, terminal, options.json === true);
     },
@@ -187,8 +206,9 @@ export async function runOrdersCommand(
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return 0;
     if (error.code === "commander.help") return 2;
+    const known = root.commands.some((each) => each.name() === args[0]) ? ` ${args[0]}` : "";
     throw new UsageError(
-      `${error.message.replace(/^error: /, "").replaceAll(/\s+/g, " ")}; see order_process orders --help`,
+      `${error.message.replace(/^error: /, "").replaceAll(/\s+/g, " ")}; see order_process orders${known} --help`,
     );
   }
   return exitCode;
@@ -198,6 +218,7 @@ export async function runOrdersCommand(
 export function describeClientError(error: unknown): string | null {
   if (error instanceof ServiceError) {
     const { code, detail } = error.problem;
+    if (code === "order_not_found") return `${detail.replace("the Authorization header", "--user")} (${code})`;
     return code === "" ? detail : `${detail} (${code})`;
   }
   if (error instanceof TypeError && error.message === "fetch failed") {

@@ -39,8 +39,8 @@ export function showOrder(order: OrderView): string {
 }
 
 /** Orders, one a line, and how many there are. */
-export function showList(orders: readonly OrderSummary[], counts: OrderList["counts"]): string {
-  const withUser = orders.some(({ user }) => user !== undefined);
+export function showList(orders: readonly OrderSummary[], counts: OrderList["counts"], user: string): string {
+  const withUser = orders.some((order) => order.user !== undefined);
   const rows = orders.map((order) => [
     order.order_id,
     order.status,
@@ -51,7 +51,7 @@ export function showList(orders: readonly OrderSummary[], counts: OrderList["cou
   ]);
   const head = ["ORDER", "STATUS", "STEP", "PIPELINE", "CREATED", ...(withUser ? ["USER"] : [])];
   const sums = Object.entries(counts).map(([status, count]) => `${count} ${status}`);
-  return `${orders.length === 0 ? "No such orders.\n" : table([head, ...rows])}${sums.length === 0 ? "" : `\nIn all: ${sums.join(", ")}.\n`}`;
+  return `${orders.length === 0 ? `${user} has no such orders.\n` : table([head, ...rows])}${sums.length === 0 ? "" : `\nIn all: ${sums.join(", ")}.\n`}`;
 }
 
 /** What became of a step, in a few words. */

@@ -3,11 +3,20 @@ import type { Client, HistoryEntry, OrderView } from "./client.ts";
 import type { Terminal } from "./commands.ts";
 import { stateOf } from "./tables.ts";
 
-/** @returns 0: it completed; 1: it ended otherwise */
+/** It waits for a person: what was watched will not end by itself. */
+const EXIT_NEEDS_OPERATOR = 3;
+
+/** @returns 0: it completed; 1: it ended otherwise; 3: it waits for an operator */
 export async function watchOrder(client: Client, orderId: string, terminal: Terminal, json: boolean): Promise<number> {
   let drawn = "";
   let status = "";
-  for await (const { entry } of client.follow(orderId)) {
+  let isConnected = true;
+  const onDisconnect = (): void => {
+    if (isConnected) terminal.warn("the connection is lost; it is tried again");
+    isConnected = false;
+  };
+  for await (const { entry } of client.follow(orderId, { onDisconnect })) {
+    isConnected = true;
     ({ status } = entry);
     if (json) {
       terminal.write(`${JSON.stringify(entry)}\n`);
@@ -22,19 +31,26 @@ export async function watchOrder(client: Client, orderId: string, terminal: Term
     } else {
       terminal.write(`${lineOf(entry)}\n`);
     }
+    if (status === "rollback_incomplete" && (await client.get(orderId)).status === status) break;
+  }
+  if (status === "rollback_incomplete") {
+    terminal.warn(`the order waits for an operator: order_process orders retry ${orderId}, or skip`);
+    return EXIT_NEEDS_OPERATOR;
   }
   if (status === "") ({ status } = await client.get(orderId)); // all had been told before
   return status === "completed" ? 0 : 1;
 }
 
-function lineOf({ time, event, status, current_step: step, attempt, error, by, reason }: HistoryEntry): string {
+/** An event in a line, with the step that it happened to and what the order is then. */
+export function lineOf({ time, event, status, step, attempt, error, by, reason }: HistoryEntry): string {
   const more = [
     attempt !== undefined && attempt > 1 ? `attempt ${attempt}` : undefined,
     by === undefined ? undefined : `by ${by}`,
     reason,
     error,
   ].filter((word) => word !== undefined);
-  return `${time}  ${event.padEnd(18)} ${status.padEnd(12)} ${step}${more.length === 0 ? "" : `  (${more.join(", ")})`}`;
+  const line = `${time}  ${event.padEnd(18)} ${step.padEnd(20)} ${status}`;
+  return more.length === 0 ? line : `${line}  (${more.join(", ")})`;
 }
 
 function draw({ order_id: id, pipeline, status, current_step: current, steps }: OrderView, columns: number): string[] {

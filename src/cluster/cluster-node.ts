@@ -239,7 +239,12 @@ export class ClusterNode {
       case "unknown":
         return { kind: "not_now", reason: "the order changed hands, or the store failed, meanwhile", mayBeDone: true };
       case "pipeline_missing":
-        return { kind: "not_now", reason: "no node that has its pipeline owns the order", mayBeDone: false };
+        return {
+          kind: "not_now",
+          reason: "no live node has the order's pipeline in its version",
+          mayBeDone: false,
+          pipelineMissing: true,
+        };
       case undefined:
         return { kind: "not_now", reason: "the order is on its way to another node", mayBeDone: false };
     }

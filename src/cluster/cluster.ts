@@ -45,7 +45,7 @@ export type ActOutcome =
   | { readonly kind: "done" }
   | { readonly kind: "refused"; readonly reason: string }
   /** No node can do it now, and nothing was done; or (`mayBeDone`) whether it was done is not known. */
-  | { readonly kind: "not_now"; readonly reason: string; readonly mayBeDone: boolean };
+  | { readonly kind: "not_now"; readonly reason: string; readonly mayBeDone: boolean; readonly pipelineMissing?: true };
 
 export type TransferOutcome =
   | { readonly kind: "transferred"; readonly orders: number }

@@ -249,6 +249,10 @@ export class Engine {
       },
       finished: (run) => this.#forget(run),
       stepLog: (order, step) => log.child({ order, step }),
+      needsOperator: ({ orderId }, step, error) =>
+        log.error(
+          `Order ${orderId} waits for an operator: the rollback of "${step}" has failed for good (${error}); retry it, or skip it with a reason`,
+        ),
       slots,
       refused: (run) => void this.#reread(run),
       fenced: () => {

@@ -51,6 +51,8 @@ export interface RunHost {
   /** Where a step's own lines go. */
   stepLog(orderId: string, step: string): StepLog;
   readonly slots: Slots;
+  /** A person must look at the order: the rollback of that step has failed for good. */
+  needsOperator(order: Order, step: string, error: string): void;
   /** Null where the log level makes the lines of an order's life unwanted. */
   readonly lifeLog: ((line: string) => void) | null;
 }
@@ -189,6 +191,11 @@ export class OrderRun implements WriteListener {
       return this.#host.finished(this);
     }
     if (this.#host.lifeLog !== null) logTransition(this.#host.lifeLog, this.pipeline, before, next);
+    const { state, steps } = next;
+    if (state.status === "rollback_incomplete" && before.state.status !== "rollback_incomplete") {
+      const step = steps[state.stepIndex];
+      this.#host.needsOperator(next, step?.name ?? "", step?.error ?? "");
+    }
     if (this.#call !== null || this.#ended !== null) return this.#goOnWithCall();
     this.#callBegun = false;
     this.#takeAsked();

@@ -21,21 +21,31 @@ export async function historyView(stored: StoredOrder, after: number, serviceOf:
   const entries: HistoryEntry[] = [];
   let order: Order | null = null;
   for (const event of stored.history) {
+    const before: Order | null = order;
     if (event.kind === "created") order = createdOrder(orderId, event);
     else if (order !== null) order = evolve(order, event);
     if (order === null || order.revision <= after) continue;
-    entries.push(entryOf(order, event, await serviceOf(order.owner)));
+    entries.push(entryOf(order, event, stepOf(before ?? order), await serviceOf(order.owner)));
   }
   return entries;
 }
 
-function entryOf(order: Order, event: OrderEvent, serviceId: string): HistoryEntry {
+/** The step that an order is at, also while it is rolled back. */
+function stepOf({ state, steps }: Order): string {
+  const held = state.status === "paused" ? state.held : state;
+  if (held.status === "scheduled") return held.stepName;
+  const index = "call" in held ? held.call.stepIndex : "stepIndex" in held ? held.stepIndex : -1;
+  return steps[index]?.name ?? "";
+}
+
+function entryOf(order: Order, event: OrderEvent, step: string, serviceId: string): HistoryEntry {
   const attempt = currentCall(order)?.attempt;
   return {
     order_id: order.orderId,
     revision: order.revision,
     time: rfc3339(order.changeTimeMs),
     event: event.kind,
+    step,
     status: order.state.status,
     current_step: currentStepName(order),
     ...(attempt === undefined ? {} : { attempt }),

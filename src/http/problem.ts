@@ -47,7 +47,7 @@ export function errorHandler(
     if (error instanceof StoreUnavailableError) {
       return sendProblem(reply, "store_unavailable", `The store can't be asked now: ${error.message}.`);
     }
-    if (error.validation !== undefined) return sendProblem(reply, "request_invalid", `${error.message}.`);
+    if (error.validation !== undefined) return sendProblem(reply, "request_invalid", invalidOf(error));
     const code = FASTIFY_CODES[error.code];
     // Fastify would close the connection, and a client that is still sending would miss the answer; Node reads on instead,
     // until the time for the request is over.
@@ -58,6 +58,25 @@ export function errorHandler(
     log.error({ err: error }, `${request.method} ${request.routeOptions.url ?? "?"} failed`);
     return sendProblem(reply, "internal_error", "The request failed for a reason that is in the service's log.");
   };
+}
+
+/** What a schema has found wrong first, with the name of what is meant. */
+function invalidOf({ validation, validationContext, message }: FastifyError): string {
+  const [first] = validation ?? [];
+  if (first === undefined) return `${message}.`;
+  const kind = validationContext === "querystring" ? "query parameter" : "property";
+  const path = first.instancePath.split("/").slice(1).join(".");
+  const named = (name: unknown): string => `${kind} "${path === "" ? "" : `${path}.`}${String(name)}"`;
+  switch (first.keyword) {
+    case "additionalProperties":
+      return `There is no ${named(first.params["additionalProperty"])} here.`;
+    case "required":
+      return `The ${named(first.params["missingProperty"])} is missing.`;
+    case "enum":
+      return `The ${kind} "${path}" must be one of ${(first.params["allowedValues"] as unknown[]).join(", ")}.`;
+    default:
+      return path === "" ? `${message}.` : `The ${kind} "${path}" ${first.message ?? "is not valid"}.`;
+  }
 }
 
 function detailOf(code: ErrorCode, error: FastifyError, request: FastifyRequest): string {

@@ -117,13 +117,14 @@ export type OrderList = Omit<Shape<typeof OrderList>, "orders" | "counts"> & {
 const HistoryEntry = {
   $id: "HistoryEntry",
   type: "object",
-  required: ["order_id", "revision", "time", "event", "status", "current_step", "service_id"],
+  required: ["order_id", "revision", "time", "event", "step", "status", "current_step", "service_id"],
   properties: {
     order_id: uuid("Of the order."),
     revision: { type: "integer", description: "Counts what has happened to the order, from 1, without gaps." },
     time: time("When it happened."),
     event: { type: "string", description: "What happened, such as `step_completed` or `owner_changed`." },
-    status: { enum: ORDER_STATUSES },
+    step: { type: "string", description: "The step that it happened to: the one that was run or rolled back then." },
+    status: { enum: ORDER_STATUSES, description: "The order's, after that." },
     current_step: { type: "string", description: "As in the order, after that." },
     attempt: { type: "integer", description: "The attempt that the order is at after that, if it is at one." },
     service_id: uuid("Of the service that owned the order after that."),

@@ -14,6 +14,7 @@ function stepOf(name: string, change: Partial<Step> = {}): Step {
     run: () => undefined,
     rollback: () => undefined,
     retry: DEFAULT_RETRY,
+    rollbackRetry: DEFAULT_RETRY,
     timeoutMs: 1_000,
     concurrency: null,
     isCommit: false,

@@ -123,7 +123,9 @@ export function refusalOf(order: Order, pipeline: Pipeline, action: Action): str
       if (asked === "cancel") return "the order is being canceled";
       if (held.status === "running" && held.call.signal !== null) return "its signal has come already";
       const at = stepAtSignal(order);
-      return at !== null && stepAt(pipeline, at.stepIndex).wait !== null ? null : "its step waits for no signal";
+      if (at === null) return "the order is at no step";
+      const { name, wait } = stepAt(pipeline, at.stepIndex);
+      return wait !== null ? null : `the order is at "${name}", which waits for no signal`;
     }
     case "retry":
     case "skip":
@@ -185,7 +187,7 @@ export function stepsToUndo(order: Order, pipeline: Pipeline): string[] {
 }
 
 /** Whether what is asked has been asked, or done, before: a client may not have heard the answer. */
-function isDoneAlready(order: Order, pipeline: Pipeline, request: ActionRequest): boolean {
+export function isDoneAlready(order: Order, pipeline: Pipeline, request: ActionRequest): boolean {
   const { state, asked, steps } = order;
   switch (request.action) {
     case "cancel": {

@@ -63,16 +63,20 @@ function pipelineOf(steps: readonly { readonly undoable: boolean; readonly attem
   return {
     name: "test",
     version: 1,
-    steps: steps.map(({ undoable, attemptsMax }, index) => ({
-      name: `S${index}`,
-      run: () => undefined,
-      ...(undoable ? { rollback: () => undefined } : {}),
-      retry: { ...DEFAULT_RETRY, attemptsMax, delayMs: 10, delayMsMax: 1_000, jitter: 0.5 },
-      timeoutMs: 1_000,
-      concurrency: null,
-      isCommit: false,
-      wait: null,
-    })),
+    steps: steps.map(({ undoable, attemptsMax }, index) => {
+      const retry = { ...DEFAULT_RETRY, attemptsMax, delayMs: 10, delayMsMax: 1_000, jitter: 0.5 };
+      return {
+        name: `S${index}`,
+        run: () => undefined,
+        ...(undoable ? { rollback: () => undefined } : {}),
+        retry,
+        rollbackRetry: retry,
+        timeoutMs: 1_000,
+        concurrency: null,
+        isCommit: false,
+        wait: null,
+      };
+    }),
     checkBody: null,
   };
 }

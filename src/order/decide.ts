@@ -82,7 +82,7 @@ export function decide(order: Order, pipeline: Pipeline, outcome: CallOutcome): 
     const { error } = outcome;
     const delayMs = outcome.permanent
       ? null
-      : retryDelayMs(stepAt(pipeline, stepIndex).retry, failureOf(state.call, outcome));
+      : retryDelayMs(stepAt(pipeline, stepIndex).rollbackRetry, failureOf(state.call, outcome));
     return delayMs === null
       ? { kind: "rollback_abandoned", atMs, error }
       : { kind: "attempt_failed", atMs, error, retryAtMs: atMs + delayMs };

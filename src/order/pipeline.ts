@@ -67,8 +67,8 @@ export interface Step {
   rollback?(context: RollbackContext): unknown;
   /** Asked before an attempt that follows one of which nobody knows what it did. Absent: it is made again, with the same key. */
   verify?(context: StepContext): unknown;
-  /** How run and rollback are retried. */
   readonly retry: RetryPolicy;
+  readonly rollbackRetry: RetryPolicy;
   /** An attempt that takes longer counts as failed, and what it did as unknown. */
   readonly timeoutMs: number;
   /** Null: no limit. */

@@ -26,6 +26,9 @@ export const DEFAULT_RETRY: RetryPolicy = {
   deadlineMs: null,
 };
 
+/** For the rollbacks of such steps: rides out some minutes in which the receiver is away, as giving up takes a person to mend. */
+export const DEFAULT_ROLLBACK_RETRY: RetryPolicy = { ...DEFAULT_RETRY, attemptsMax: 15 };
+
 /** What a receiver may have us wait at the most, when it says how long. */
 export const ASKED_DELAY_MS_MAX = 3_600_000;
 

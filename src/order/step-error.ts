@@ -57,11 +57,20 @@ export function failureTraits(thrown: unknown): FailureTraits {
   return typeof thrown === "object" && thrown !== null && MARK in thrown ? (thrown as StepError) : NO_TRAITS;
 }
 
-/** A text for whatever was thrown, even for what can't be made one. */
+/** A text for whatever was thrown, even for what can't be made one. What fetch throws says why in its cause. */
 export function textOf(thrown: unknown): string {
   try {
-    return String(thrown instanceof Error ? thrown.message || thrown.name : thrown);
+    if (!(thrown instanceof Error)) return String(thrown);
+    const text = thrown.message || thrown.name;
+    const why = causeOf(thrown);
+    return why === "" || text.includes(why) ? text : `${text}: ${why}`;
   } catch {
     return "something was thrown that can't be shown";
   }
+}
+
+function causeOf({ cause }: Error): string {
+  // Of an address with several, connecting to all has failed.
+  if (cause instanceof AggregateError) return cause.errors.map(textOf).join(", ");
+  return cause instanceof Error ? cause.message : "";
 }

@@ -30,11 +30,13 @@ function showSteps({ steps }: Pipeline): string[] {
 }
 
 function traitsOf(step: Step): string[] {
-  const { retry, timeoutMs, concurrency, wait } = step;
+  const { retry, rollbackRetry, timeoutMs, concurrency, wait } = step;
   return [
     `timeout ${ms(timeoutMs)}`,
     count(retry.attemptsMax, "attempt"),
-    step.rollback === undefined ? "no rollback" : "rolled back",
+    step.rollback === undefined
+      ? "no rollback"
+      : `rolled back${rollbackRetry.attemptsMax === retry.attemptsMax ? "" : ` (${count(rollbackRetry.attemptsMax, "attempt")})`}`,
     ...(concurrency === null
       ? []
       : [`${concurrency.callsMax} at once ${concurrency.scope === "node" ? "on each node" : "in the cluster"}`]),

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import * as valibot from "valibot";
 import * as zod from "zod";
 import { pipelineShape } from "../order/pipeline.ts";
-import { DEFAULT_RETRY } from "../order/retry.ts";
+import { DEFAULT_RETRY, DEFAULT_ROLLBACK_RETRY } from "../order/retry.ts";
 import { buildPipeline, definePipeline, type PipelineOptions } from "./define-pipeline.ts";
 
 const run = (): void => undefined;
@@ -97,6 +97,10 @@ test("what is left out is as the documentation says, and durations are read", ()
     [plain?.retry, plain?.timeoutMs, plain?.concurrency, plain?.isCommit, plain?.wait],
     [DEFAULT_RETRY, 60_000, null, false, null],
   );
+  assert.deepEqual(plain?.rollbackRetry, DEFAULT_ROLLBACK_RETRY);
+  assert.deepEqual(full?.rollbackRetry, full?.retry);
+  const impatient = build({ name: "p", version: 1, steps: [step("A", { retry: { delay: "1s" } })] }).steps[0];
+  assert.deepEqual([impatient?.retry.attemptsMax, impatient?.rollbackRetry.attemptsMax], [3, 15]);
   assert.deepEqual(full?.retry, {
     attemptsMax: 5,
     delayMs: 100,

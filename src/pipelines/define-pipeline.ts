@@ -17,7 +17,7 @@ import {
   type Verification,
   type WaitLimit,
 } from "../order/pipeline.ts";
-import { DEFAULT_RETRY, type RetryPolicy } from "../order/retry.ts";
+import { DEFAULT_RETRY, DEFAULT_ROLLBACK_RETRY, type RetryPolicy } from "../order/retry.ts";
 
 /** A duration: a text such as `60ms`, `5s`, `2m`, `36h`, `7d`, or milliseconds. */
 export type Duration = string | number;
@@ -253,7 +253,8 @@ function buildStep(step: PlainStepOptions, fail: Fail): Step {
     run: (context: StepContext) => step.run?.(context),
     ...(canUndo ? { rollback: (context: RollbackContext) => step.rollback?.(context) } : {}),
     ...(unknown === null ? {} : { verify: (context: StepContext) => unknown.verify(context) }),
-    retry: buildRetry(step.retry ?? {}, fail),
+    retry: buildRetry(step.retry, DEFAULT_RETRY, fail),
+    rollbackRetry: buildRetry(step.retry, DEFAULT_ROLLBACK_RETRY, fail),
     timeoutMs,
     concurrency: buildConcurrency(step.concurrency, fail),
     isCommit: commit,
@@ -261,7 +262,8 @@ function buildStep(step: PlainStepOptions, fail: Fail): Step {
   });
 }
 
-function buildRetry(retry: RetryOptions, fail: Fail): RetryPolicy {
+function buildRetry(options: RetryOptions | undefined, defaults: RetryPolicy, fail: Fail): RetryPolicy {
+  const retry = options ?? {};
   const written: unknown = retry;
   if (typeof written !== "object" || written === null) return fail("its retry is not an object");
   requireKnownKeys(retry, RETRY_KEYS, (what) => fail(`its retry: ${what}`));
@@ -270,14 +272,14 @@ function buildRetry(retry: RetryOptions, fail: Fail): RetryPolicy {
     if (typeof value === "number" && value >= min && value <= max) return value;
     return fail(`its retry.${key} must be a number from ${min} to ${max}`);
   };
-  const attemptsMax = number("attempts", DEFAULT_RETRY.attemptsMax, 1, 1_000_000);
+  const attemptsMax = number("attempts", defaults.attemptsMax, 1, 1_000_000);
   if (!Number.isInteger(attemptsMax)) fail("its retry.attempts must be a whole number");
   return Object.freeze({
     attemptsMax,
-    delayMs: durationMs(retry.delay ?? DEFAULT_RETRY.delayMs, "retry.delay", fail),
-    factor: number("factor", DEFAULT_RETRY.factor, 1, 100),
-    delayMsMax: durationMs(retry.delayMax ?? DEFAULT_RETRY.delayMsMax, "retry.delayMax", fail),
-    jitter: number("jitter", DEFAULT_RETRY.jitter, 0, 1),
+    delayMs: durationMs(retry.delay ?? defaults.delayMs, "retry.delay", fail),
+    factor: number("factor", defaults.factor, 1, 100),
+    delayMsMax: durationMs(retry.delayMax ?? defaults.delayMsMax, "retry.delayMax", fail),
+    jitter: number("jitter", defaults.jitter, 0, 1),
     deadlineMs: retry.deadline === undefined ? null : durationMs(retry.deadline, "retry.deadline", fail),
   });
 }

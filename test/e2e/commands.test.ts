@@ -1,31 +1,36 @@
 /** The client, and the commands on top of it, against a real service. */
 import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { type Client, createClient, ServiceError } from "../../src/client/client.ts";
 import { describeClientError, runOrdersCommand } from "../../src/client/commands.ts";
 import { UsageError } from "../../src/config.ts";
 import { freePort } from "../support/redis.ts";
-import { runCommand, startService } from "../support/service.ts";
+import { runCommand, startService, temporaryFolder } from "../support/service.ts";
 
 interface Ran {
   readonly code: number;
   readonly text: string;
+  readonly warned: string;
 }
 
 /** Runs a command as `user` would, without the start of a process. */
 async function run(url: string, args: readonly string[], { watched = false, input = "" } = {}): Promise<Ran> {
+  let warned = "";
   let text = "";
   const code = await runOrdersCommand(
     [...args, "--url", url],
     { ORDER_PROCESS_USER: "user" },
     {
       write: (more) => (text += more),
+      warn: (line) => (warned += line),
       isWatched: watched,
       columns: 100,
       readInput: () => input,
     },
   );
-  return { code, text };
+  return { code, text, warned };
 }
 
 async function clientOf(t: TestContext, stepTime: string): Promise<{ client: Client; url: string }> {
@@ -46,9 +51,16 @@ test("an order is submitted, listed, shown and watched at the command line", asy
     watched.text
       .trim()
       .split("\n")
-      .map((line) => line.split(/ {2,}/)[1]?.split(" ")[0]),
-    ["created", "step_completed", "step_completed", "step_completed", "step_completed"],
+      .map((line) => line.split(/ +/).slice(1)),
+    [
+      ["created", "Scheduling", "running"],
+      ["step_completed", "Scheduling", "running"],
+      ["step_completed", "Pre-Processing", "running"],
+      ["step_completed", "Processing", "running"],
+      ["step_completed", "Post-Processing", "completed"],
+    ],
   );
+  assert.equal((await run(url, ["history", id])).text, watched.text);
   const failed = await run(url, ["submit", '{"fail_at":"Processing"}', "--watch"], { watched: true });
   assert.equal(failed.code, 1);
   assert.match(failed.text, /✗ Processing +rolled back, the order asks to fail/);
@@ -60,7 +72,7 @@ test("an order is submitted, listed, shown and watched at the command line", asy
   const listed = (await run(url, ["list"])).text;
   assert.match(listed, /^ORDER +STATUS +STEP +PIPELINE +CREATED\n/);
   assert.match(listed, /In all: 1 completed, 1 failed\.\n$/);
-  assert.match((await run(url, ["list", "--status", "paused"])).text, /^No such orders\.\n/);
+  assert.match((await run(url, ["list", "--status", "paused"])).text, /^user has no such orders\.\n/);
   const json = JSON.parse((await run(url, ["list", "--status", "completed", "--json"])).text) as {
     orders: { order_id: string }[];
   };
@@ -68,6 +80,9 @@ test("an order is submitted, listed, shown and watched at the command line", asy
     json.orders.map(({ order_id: each }) => each),
     [id],
   );
+
+  const cursor = /--cursor (\S+)\n$/.exec((await run(url, ["list", "--limit", "1"])).text)?.[1];
+  assert.match((await run(url, ["list", "--cursor", cursor ?? ""])).text, new RegExp(`\n${id} `));
 
   const again = JSON.parse(
     (
@@ -91,6 +106,27 @@ test("an order is paused, resumed and canceled at the command line", async (t) =
     (await run(url, ["cancel", later, "--reason", "no more"])).text,
     /\nstatus +canceled\n[^]*cancel by user: no more\n/,
   );
+});
+
+test("who watches an order that comes to wait for an operator is told so, and waits no longer", async (t) => {
+  const file = join(temporaryFolder(t), "stuck.ts");
+  writeFileSync(
+    file,
+    `import { definePipeline, permanent } from "order-process";
+    export default definePipeline({ name: "stuck", version: 1, steps: [{
+      name: "Book",
+      run: () => { throw permanent("no room"); },
+      rollback: () => { throw permanent("nobody answers"); },
+    }] });`,
+  );
+  const { url } = await startService(t, { args: ["--pipelines", file] });
+  const { code, text, warned } = await run(url, ["submit", "--watch"]);
+  assert.equal(code, 3);
+  assert.match(
+    text,
+    /^[0-9a-f-]{36}\n.*created +Book +running\n.*rollback_abandoned +Book +rollback_incomplete +\(nobody/s,
+  );
+  assert.match(warned, /waits for an operator: order_process orders retry [0-9a-f-]{36}, or skip/);
 });
 
 test("what goes wrong at the command line is one line, with a code", async (t) => {

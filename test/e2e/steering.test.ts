@@ -81,7 +81,9 @@ test("orders are steered from any node of the cluster, by their users and by ope
     const signal = { step: "Approve", result: { by: "the boss" } };
     assert.equal((await act(second.url, orderId, "complete", signal)).status, 200);
     assert.equal((await finalOrder(second.url, orderId)).status, "completed");
-    assertProblem(await act(second.url, orderId, "complete", signal), 409, "action_not_allowed");
+    assert.equal((await act(first.url, orderId, "complete", signal)).status, 200, "asked twice, done once");
+    const other = { ...signal, result: { by: "somebody else" } };
+    assertProblem(await act(second.url, orderId, "complete", other), 409, "action_not_allowed");
     const { steps, interventions } = await readOrder(first.url, orderId);
     assert.deepEqual(
       steps.map(({ result }) => result),
@@ -157,6 +159,7 @@ test("orders are steered from any node of the cluster, by their users and by ope
     await reaches(first.url, orderId, "waiting");
     await act(first.url, orderId, "cancel");
     await reaches(first.url, orderId, "rollback_incomplete");
+    assert.match(first.output(), new RegExp(`level=error .*Order ${orderId} waits for an operator`));
     assert.equal((await act(second.url, orderId, "retry", {}, "olga")).status, 200);
     await reaches(first.url, orderId, "rollback_incomplete");
     assertProblem(await act(second.url, orderId, "skip", {}, "olga"), 400, "request_invalid");
@@ -182,6 +185,9 @@ test("orders are steered from any node of the cluster, by their users and by ope
     async () => {
       const orderId = await submitted(first.url);
       assertProblem(await act(first.url, orderId, "cancel", {}, "mallory"), 404, "order_not_found");
+      const swallowed = await act(first.url, orderId, "cancel?dry_run=true");
+      assertProblem(swallowed, 400, "request_invalid");
+      assert.equal(swallowed.json?.["detail"], 'There is no query parameter "dry_run" here.');
       assertProblem(await act(first.url, "none", "cancel"), 404, "order_not_found");
       assertProblem(await act(first.url, orderId, "explode"), 404, "route_not_found");
       assertProblem(await act(first.url, orderId, "cancel", { why: "so" }), 400, "request_invalid");
@@ -191,6 +197,8 @@ test("orders are steered from any node of the cluster, by their users and by ope
         400,
         "request_invalid",
       );
+      const { json: missing } = await act(first.url, orderId, "skip", {});
+      assert.equal(missing?.["detail"], 'The property "reason" is missing.');
       assertProblem(await act(first.url, orderId, "complete", { step: "Send" }), 409, "action_not_allowed");
       assertProblem(await act(first.url, orderId, "resume"), 409, "action_not_allowed");
       const asked = (query: string): Promise<Answer> =>
