@@ -81,8 +81,11 @@ class Shop(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        try:
+            self.end_headers()
+            self.wfile.write(body)
+        except ConnectionError:
+            pass  # the caller has gone
 
     def log_message(self, format, *args):
         print(self.command, self.path, args[1], flush=True)

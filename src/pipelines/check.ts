@@ -10,12 +10,22 @@ export async function checkPipelines(
   environment: Readonly<Record<string, string | undefined>>,
   print: (line: string) => void,
 ): Promise<boolean> {
-  const { pipelines, problems } = await loadPipelines(path, environment);
+  // What is checked here runs elsewhere, where they are set.
+  const unset = new Set<string>();
+  const lenient = new Proxy(environment, {
+    get: (target, name) => {
+      const value = target[String(name)];
+      if (value === undefined) unset.add(String(name));
+      return value ?? "";
+    },
+  });
+  const { pipelines, problems } = await loadPipelines(path, lenient);
   for (const { file, pipeline } of pipelines) {
     print(`${pipelineLabel(pipeline)}  (${file})`);
     for (const line of showSteps(pipeline)) print(`  ${line}`);
   }
   for (const problem of problems) print(showProblem(problem));
+  if (unset.size > 0) print(`Must be set where it runs, and is not set here: ${[...unset].join(", ")}`);
   print(
     problems.length === 0
       ? `${count(pipelines.length, "pipeline")}, nothing wrong.`

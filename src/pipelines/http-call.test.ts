@@ -14,7 +14,7 @@ import {
   verifyOutcome,
 } from "./http-call.ts";
 
-const scope = { steps: ["Reserve"], hasResult: true };
+const scope = { steps: ["Reserve"], hasResult: true, bodyNames: null };
 const noLog = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
 
 function contextOf(change: Partial<RollbackContext> = {}): RollbackContext {

@@ -17,6 +17,7 @@ import {
   TemplateError,
   type TemplateValues,
   variablesOf,
+  within,
 } from "./template.ts";
 
 /** A call as it is written. */
@@ -66,10 +67,15 @@ const agent = new Agent({
  */
 export function parseCall({ method, url, headers = {}, body }: CallOptions, scope: TemplateScope): HttpCall {
   const verb = method ?? (body === undefined ? "GET" : "POST");
-  const urlParts = parseText(url, scope);
-  requireFixedOrigin(url, urlParts);
-  const headerTemplates = Object.entries(headers).map(([name, value]) => [name, parseText(value, scope)] as const);
-  const bodyTemplate = body === undefined ? null : parseTemplate(body, scope);
+  const urlParts = within("url", () => {
+    const parts = parseText(url, scope);
+    requireFixedOrigin(url, parts);
+    return parts;
+  });
+  const headerTemplates = Object.entries(headers).map(
+    ([name, value]) => [name, within("headers", () => within(name, () => parseText(value, scope)))] as const,
+  );
+  const bodyTemplate = body === undefined ? null : within("body", () => parseTemplate(body, scope));
   return {
     variables: [
       ...variablesOf(urlParts),

@@ -172,7 +172,9 @@ async function withinTime<T>(work: Promise<T>): Promise<T> {
 function importReason(error: unknown): string {
   // What Node says of a syntax that it can't strip goes on for lines.
   const [line = ""] = textOf(error).trim().split("\n");
-  return line.replace(/^\s*[x×]\s*/, "");
+  const isCommonJs = /import statement outside a module|Unexpected token 'export'/.test(line);
+  const hint = isCommonJs ? '; set "type": "module" in its package.json, or name the file .mts' : "";
+  return `${line.replace(/^\s*[x×]\s*/, "")}${hint}`;
 }
 
 /** Where in the file an error arose, as far as its stack tells. */

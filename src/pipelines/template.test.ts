@@ -10,7 +10,7 @@ const values: TemplateValues = {
   attempt: 2,
   env: { TOKEN: "secret" },
 };
-const scope = { steps: ["Charge card"], hasResult: false };
+const scope = { steps: ["Charge card"], hasResult: false, bodyNames: null };
 
 function filled(json: unknown): unknown {
   const template = parseTemplate(json, scope);

@@ -24,6 +24,8 @@ export interface TemplateScope {
   readonly steps: readonly string[];
   /** Whether `result` is there. */
   readonly hasResult: boolean;
+  /** The properties that the order's body is declared to have; null: it may have any. */
+  readonly bodyNames: readonly string[] | null;
 }
 
 /** A text, taken apart. */
@@ -48,6 +50,18 @@ export interface Template {
 /** An expression is wrong. `message` says which, and why, in one line. */
 export class TemplateError extends Error {
   override readonly name = "TemplateError";
+  /** Where in what was given the text stands. */
+  readonly path: (string | number)[] = [];
+}
+
+/** Does something with a part of what was given, so that its errors say where. */
+export function within<T>(key: string | number, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof TemplateError) error.path.unshift(key);
+    throw error;
+  }
 }
 
 const VARIABLES = ["order", "body", "results", "result", "attempt", "env"] as const;
@@ -118,14 +132,16 @@ export function parseTemplate(json: unknown, scope: TemplateScope): Template {
     return { fill, variables: variablesOf(parts) };
   }
   if (Array.isArray(json)) {
-    const items = json.map((item) => parseTemplate(item, scope));
+    const items = json.map((item, index) => within(index, () => parseTemplate(item, scope)));
     return {
       fill: (values) => items.map(({ fill }) => fill(values)),
       variables: items.flatMap((item) => item.variables),
     };
   }
   if (typeof json === "object" && json !== null) {
-    const entries = Object.entries(json).map(([key, value]) => [key, parseTemplate(value, scope)] as const);
+    const entries = Object.entries(json).map(
+      ([key, value]) => [key, within(key, () => parseTemplate(value, scope))] as const,
+    );
     return {
       fill: (values) => Object.fromEntries(entries.map(([key, { fill }]) => [key, fill(values)])),
       variables: entries.flatMap(([, { variables }]) => variables),
@@ -172,8 +188,13 @@ function parseExpression(source: string, scope: TemplateScope): Expression {
   }
   const names = new Set<string>();
   const variables = new Set<string>();
-  visit(parsed.ast, new Set(), (variable, key) => {
+  visit(parsed.ast, new Set(), (variable, key, isOptional) => {
     names.add(variable);
+    if (variable === "body" && key !== null && !isOptional && scope.bodyNames?.includes(key) === false) {
+      throw new TemplateError(
+        `\${${source}}: the schema of the body has no property "${key}"; add it, or write body.?${key} where it may be missing`,
+      );
+    }
     if (variable === "env") {
       if (key === null) throw new TemplateError(`\${${source}}: name one variable of the environment, as env.NAME`);
       variables.add(key);
@@ -200,11 +221,15 @@ function parseExpression(source: string, scope: TemplateScope): Expression {
 }
 
 /** Tells of each variable that an expression names, and which key of it, if one is. */
-function visit(node: ASTNode, bound: ReadonlySet<string>, found: (variable: string, key: string | null) => void): void {
+function visit(
+  node: ASTNode,
+  bound: ReadonlySet<string>,
+  found: (variable: string, key: string | null, isOptional: boolean) => void,
+): void {
   const { op, args } = node as { op: string; args: unknown };
   if (op === "id") {
     if (typeof args === "string" && !bound.has(args) && (VARIABLES as readonly string[]).includes(args))
-      found(args, null);
+      found(args, null, false);
     return;
   }
   if (op === "value" || !Array.isArray(args)) return;
@@ -213,7 +238,7 @@ function visit(node: ASTNode, bound: ReadonlySet<string>, found: (variable: stri
     const name = target.args;
     const literal = typeof key === "string" ? key : isNode(key) && key.op === "value" ? key.args : null;
     if (typeof literal === "string" && !bound.has(name) && (VARIABLES as readonly string[]).includes(name)) {
-      found(name, literal);
+      found(name, literal, op === ".?" || op === "[?]");
       return;
     }
   }

@@ -1,7 +1,7 @@
 /** Pipelines whose steps are HTTP calls, from YAML or JSON: read, checked, and made pipelines that the engine runs. */
 import { readFileSync } from "node:fs";
 import { Ajv2020, type ErrorObject, type ValidateFunction } from "ajv/dist/2020.js";
-import { type Document, isNode, LineCounter, parseAllDocuments } from "yaml";
+import { type Document, isMap, isNode, isScalar, LineCounter, type Node, parseAllDocuments } from "yaml";
 import type { BodyCheck, Pipeline, RollbackContext, StepContext } from "../order/pipeline.ts";
 import {
   buildPipeline,
@@ -48,12 +48,15 @@ interface YamlPipeline {
 /** Where in a document: keys and positions. */
 type Path = readonly (string | number)[];
 
+/** Tells what is wrong at a place: with the name of a property, or (by default) with its value. */
+type Report = (path: Path, message: string, part?: "name" | "value") => void;
+
 /** Problems of one file that are told; more don't help whoever mends it. */
 const PROBLEMS_MAX = 20;
 
 const SCHEMA_FILE = new URL("../../docs/pipeline.schema.json", import.meta.url);
 
-const ajvOptions = { allErrors: true, strict: false, validateFormats: false } as const;
+const ajvOptions = { allErrors: true, strict: false, validateFormats: false, verbose: true } as const;
 let validator: ValidateFunction | null = null;
 
 function schemaValidator(): ValidateFunction {
@@ -77,14 +80,16 @@ export function parseYamlPipelines(
     return { kind: "problems", problems: [{ line: 1, column: 1, message: "the file is empty" }] };
   }
   for (const document of documents) {
-    const report = (path: Path, message: string): void => {
-      problems.push({ ...positionOf(document, path, lines), message });
+    const report: Report = (path, message, part = "value") => {
+      problems.push({ ...positionOf(document, path, part, lines), message });
     };
-    for (const error of document.errors) {
+    // What follows a mistake in the syntax is often no other.
+    const [error] = document.errors;
+    if (error !== undefined) {
       const { line, col } = lines.linePos(error.pos[0]);
       problems.push({ line, column: col, message: error.message });
+      continue;
     }
-    if (document.errors.length > 0) continue;
     const pipeline = pipelineOf(document, environment, report);
     if (pipeline !== null) pipelines.push(pipeline);
   }
@@ -96,7 +101,7 @@ export function parseYamlPipelines(
 function pipelineOf(
   document: Document,
   environment: Readonly<Record<string, string | undefined>>,
-  report: (path: Path, message: string) => void,
+  report: Report,
 ): Pipeline | null {
   let content: unknown;
   try {
@@ -117,10 +122,11 @@ function pipelineOf(
     report(path, message);
   };
   const checkBody = bodyCheckOf(written.body, wrong);
+  const bodyNames = declaredNames(written.body);
   const steps = written.steps.map((step, index) => {
     const earlier = written.steps.slice(0, index).map(({ name }) => name);
     if (earlier.includes(step.name)) wrong(["steps", index, "name"], `another step is named "${step.name}"`);
-    return stepOf(step, ["steps", index], earlier, environment, wrong);
+    return stepOf(step, ["steps", index], { steps: earlier, bodyNames }, environment, wrong);
   });
   if (!isSound) return null;
   try {
@@ -135,7 +141,7 @@ function pipelineOf(
 function stepOf(
   step: YamlStep,
   path: Path,
-  earlier: readonly string[],
+  known: Omit<TemplateScope, "hasResult">,
   environment: Readonly<Record<string, string | undefined>>,
   wrong: (path: Path, message: string) => void,
 ): PlainStepOptions {
@@ -152,14 +158,14 @@ function stepOf(
       return parsed;
     } catch (error) {
       if (!(error instanceof TemplateError)) throw error;
-      wrong(at, error.message);
+      wrong([...at, ...error.path], error.message);
       return null;
     }
   };
-  const forward = { steps: earlier, hasResult: false };
+  const forward = { ...known, hasResult: false };
   const runCall = run === undefined ? null : call(run, [...path, "run"], forward);
   const rollbackCall =
-    rollback === undefined ? null : call(rollback, [...path, "rollback"], { steps: earlier, hasResult: true });
+    rollback === undefined ? null : call(rollback, [...path, "rollback"], { ...known, hasResult: true });
   const verify = typeof onUnknown === "object" ? onUnknown.verify : null;
   const verifyCall = verify === null ? null : call(verify, [...path, "onUnknown", "verify"], forward);
   return {
@@ -197,38 +203,81 @@ function bodyCheckOf(
   };
 }
 
-/** Of what fails because its parts fail, the parts say more. */
-function mostTelling(errors: readonly ErrorObject[]): ErrorObject[] {
-  const telling = errors.filter(({ keyword }) => keyword !== "anyOf");
-  return telling.length > 0 ? telling : [...errors];
+/** The properties that a schema names, where it has nothing else that could name some; null: any. */
+function declaredNames(schema: object | boolean | undefined): string[] | null {
+  if (typeof schema !== "object" || !("properties" in schema)) return null;
+  const others = ["$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "patternProperties", "dependentSchemas"];
+  if (others.some((keyword) => keyword in schema)) return null;
+  const { properties } = schema;
+  return typeof properties === "object" && properties !== null ? Object.keys(properties) : null;
 }
 
-function problemOf(error: ErrorObject): [Path, string] {
+/** Where one of several forms was due: what is wrong within the form that was meant; or else that it is none of them. */
+function mostTelling(errors: readonly ErrorObject[]): ErrorObject[] {
+  const choices = errors.filter(({ keyword }) => keyword === "anyOf");
+  const isOf = (error: ErrorObject, choice: ErrorObject): boolean =>
+    error.schemaPath.startsWith(`${choice.schemaPath}/`) &&
+    `${error.instancePath}/`.startsWith(`${choice.instancePath}/`);
+  // It is of that form, but for something within it.
+  const isWithin = (error: ErrorObject, choice: ErrorObject): boolean =>
+    isOf(error, choice) && error.instancePath.length > choice.instancePath.length;
+  return errors.filter((error) =>
+    error.keyword === "anyOf"
+      ? !errors.some((each) => isWithin(each, error))
+      : choices.every((choice) => !isOf(error, choice) || isWithin(error, choice)),
+  );
+}
+
+function problemOf(error: ErrorObject): Parameters<Report> {
   const path: (string | number)[] = error.instancePath
     .split("/")
     .slice(1)
     .map((key) => key.replaceAll("~1", "/").replaceAll("~0", "~"))
     .map((key) => (/^\d+$/.test(key) ? Number(key) : key));
   const unknown: unknown = error.params["additionalProperty"];
-  if (typeof unknown === "string") return [[...path, unknown], `there is no property "${unknown}" here`];
+  if (typeof unknown === "string") {
+    const { properties = {} } = error.parentSchema as { properties?: object };
+    return [
+      [...path, unknown],
+      `there is no property "${unknown}" here; there are ${Object.keys(properties).join(", ")}`,
+      "name",
+    ];
+  }
   const what = path.length === 0 ? "the pipeline" : String(path.at(-1));
   return [path, `${typeof path.at(-1) === "number" ? `item ${Number(path.at(-1)) + 1}` : what}: ${messageOf(error)}`];
 }
 
-function messageOf({ message = "it is not valid", params }: ErrorObject): string {
+function messageOf({ keyword, message = "it is not valid", params, parentSchema }: ErrorObject): string {
+  if (keyword === "anyOf") {
+    const { description = "it has none of the forms that it may have" } = parentSchema as { description?: string };
+    return `it is not valid (${description.charAt(0).toLowerCase()}${description.slice(1).replace(/\.$/, "")})`;
+  }
   const allowed: unknown = params["allowedValues"];
   return Array.isArray(allowed) ? `${message}: ${allowed.join(", ")}` : message;
 }
 
-/** Where the thing at a path stands; or else whatever it would be in. */
-function positionOf(document: Document, path: Path, lines: LineCounter): { line: number; column: number } {
-  for (let length = path.length; length >= 0; length--) {
-    const node: unknown = length === 0 ? document.contents : document.getIn(path.slice(0, length), true);
-    const start = isNode(node) ? node.range?.[0] : undefined;
-    if (start !== undefined) {
-      const { line, col } = lines.linePos(start);
-      return { line, column: col };
-    }
-  }
-  return { line: 1, column: 1 };
+/** Where the property, or its value, at a path stands; or else whatever it would be in. */
+function positionOf(
+  document: Document,
+  path: Path,
+  part: "name" | "value",
+  lines: LineCounter,
+): { line: number; column: number } {
+  const nodes = Array.from({ length: path.length + 1 }, (_, length) => nodeAt(document, path.slice(0, length)));
+  const name = part === "name" ? keyOf(nodes.at(-2), path.at(-1)) : undefined;
+  const start = (name ?? nodes.findLast((node) => node !== undefined))?.range?.[0] ?? 0;
+  const { line, col } = lines.linePos(start);
+  return { line, column: col };
+}
+
+function nodeAt(document: Document, path: Path): Node | undefined {
+  const node: unknown = path.length === 0 ? document.contents : document.getIn(path, true);
+  return isNode(node) ? node : undefined;
+}
+
+function keyOf(parent: Node | undefined, name: string | number | undefined): Node | undefined {
+  const key: unknown = isMap(parent)
+    ? parent.items.find((pair) => isScalar(pair.key) && pair.key.value === name)?.key
+    : undefined;
+  return isNode(key) ? key : undefined;
 }
