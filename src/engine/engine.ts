@@ -476,7 +476,7 @@ export class Engine {
     const run = await this.#oneAfterTheOther(() => this.#takeUp(orderId));
     if (run === null) return this.#parked.has(orderId) ? { kind: "pipeline_missing" } : null;
     const outcome = run.act(request);
-    if (run.isIdle) run.proceed();
+    run.proceed();
     return outcome;
   }
 
@@ -686,14 +686,8 @@ export class Engine {
 
   /** A new run of an order that is this incarnation's; null: nothing can be done with it, and it is parked. */
   #runOf(stored: OwnedOrder): OrderRun | null {
-    let order: Order;
-    try {
-      order = replay(stored.orderId, stored.history);
-    } catch (error) {
-      this.#leaveAlone(stored.orderId, error instanceof Error ? error.message : String(error));
-      return null;
-    }
-    if (isFinal(order.state.status)) return null;
+    const order = this.#replayed(stored);
+    if (order === null || isFinal(order.state.status)) return null;
     const pipeline = this.#pipelines.find(stored.pipelineName, stored.pipelineVersion);
     if (pipeline === null) {
       const missing = pipelineLabel({ name: stored.pipelineName, version: stored.pipelineVersion });
@@ -711,6 +705,16 @@ export class Engine {
     const run = new OrderRun(this.#host, pipeline, order, stored.user, stored.body);
     this.#remember(run);
     return run;
+  }
+
+  /** The order of a history; null: it is damaged, and left alone. */
+  #replayed({ orderId, history }: StoredOrder): Order | null {
+    try {
+      return replay(orderId, history);
+    } catch (error) {
+      this.#leaveAlone(orderId, error instanceof Error ? error.message : String(error));
+      return null;
+    }
   }
 
   /** An order as the store holds it; one that can't be read is left alone. */
@@ -736,13 +740,12 @@ export class Engine {
   async #reread(run: OrderRun): Promise<void> {
     const { orderId } = run.order;
     const stored = await this.#readSound(orderId);
+    if (this.#stopping || this.#runs.get(orderId) !== run) return;
+    const order = stored === null || stored === "damaged" ? null : this.#replayed(stored);
+    if (order !== null && order.owner === this.#incarnation) return run.reread(order);
+    run.stop("the order is another node's");
     this.#forget(run);
-    if (stored === "damaged") return;
-    if (this.#stopping) return;
-    if (stored !== null && stored.owner === this.#incarnation) {
-      this.#adopt({ ...stored, body: run.bodyText });
-      return;
-    }
+    if (stored === "damaged" || (stored !== null && order === null)) return;
     this.#lateWritesRefused++;
     this.#log.warn(`Order ${orderId} is let go: it belongs to another node now`);
   }
@@ -754,7 +757,9 @@ export class Engine {
 
   #forget(run: OrderRun): void {
     this.#held.delete(run);
-    if (this.#runs.delete(run.order.orderId)) this.#bodyBytes -= bytesInMemory(run.bodyText) + run.resultChars;
+    if (this.#runs.get(run.order.orderId) !== run) return;
+    this.#runs.delete(run.order.orderId);
+    this.#bodyBytes -= bytesInMemory(run.bodyText) + run.resultChars;
   }
 
   /** Nothing is to be done with the order before that time, or (null) before somebody asks for it. */

@@ -7,6 +7,8 @@
  *    call; what the call says then waits for the write.
  * 3. What a call says after it has been given up (timed out, stopped) is not heard.
  * 4. Whoever asks something of the order is answered when that is durable, or when this run lets go of the order.
+ * 5. When the store refuses a write, nothing more is written until the order has been read again (`reread`); a call that is under way
+ *    goes on meanwhile, and afterwards if the order is still at it.
  */
 import { type ActionRequest, decideAction } from "../order/actions.ts";
 import { type CallOutcome, decide, decideStepCanceled, decideTooLate } from "../order/decide.ts";
@@ -84,6 +86,8 @@ export class OrderRun implements WriteListener {
   #order: Order;
   /** As it will be when the write under way is durable. */
   #next: Order | null = null;
+  /** The order is to be read again (invariant 5). */
+  #isOutOfDate = false;
   /** The wait before a call. */
   #timer: NodeJS.Timeout | null = null;
   #call: Call | null = null;
@@ -113,7 +117,12 @@ export class OrderRun implements WriteListener {
 
   /** Whether no call and no write is under way. */
   get isIdle(): boolean {
-    return this.#call === null && this.#next === null;
+    return this.#call === null && !this.#mustWait;
+  }
+
+  /** Whether nothing can be written now. */
+  get #mustWait(): boolean {
+    return this.#next !== null || this.#isOutOfDate;
   }
 
   /** Of the results that its steps have returned. */
@@ -121,8 +130,9 @@ export class OrderRun implements WriteListener {
     return this.#resultChars;
   }
 
-  /** Does what is to be done next, when its time has come. */
+  /** Does what is to be done next, when its time has come; nothing where something is under way or waited for already. */
   proceed(): void {
+    if (!this.isIdle || this.#timer !== null || this.#queuedFor !== null) return;
     const { state, asked, changeTimeMs } = this.#order;
     switch (state.status) {
       case "running":
@@ -181,6 +191,7 @@ export class OrderRun implements WriteListener {
     if (outcome.kind !== "applied" || next === null) {
       answer?.({ kind: "unknown" });
       this.#letGo();
+      this.#isOutOfDate = true;
       return outcome.kind === "fenced" ? this.#host.fenced() : this.#host.refused(this);
     }
     const before = this.#order;
@@ -199,7 +210,21 @@ export class OrderRun implements WriteListener {
     if (this.#call !== null || this.#ended !== null) return this.#goOnWithCall();
     this.#callBegun = false;
     this.#takeAsked();
-    if (this.#next === null) this.proceed();
+    this.proceed();
+  }
+
+  /** Goes on from what the store says of the order, after a write was refused. */
+  reread(order: Order): void {
+    this.#isOutOfDate = false;
+    this.#order = order;
+    const resultChars = order.steps.reduce((sum, { result }) => sum + (result?.length ?? 0), 0);
+    this.#host.grew(resultChars - this.#resultChars);
+    this.#resultChars = resultChars;
+    if (this.#call !== null && !this.#call.isOf(order)) this.stop("the order went on without it");
+    if (this.#call !== null || this.#ended !== null) return this.#goOnWithCall();
+    this.#callBegun = false;
+    this.#takeAsked();
+    this.proceed();
   }
 
   /** A slot for the call is free, and taken. */
@@ -222,7 +247,7 @@ export class OrderRun implements WriteListener {
   }
 
   #takeAsked(): void {
-    while (this.#next === null) {
+    while (!this.#mustWait) {
       const asked = this.#asked.shift();
       if (asked === undefined) return;
       const { request, answer } = asked;
@@ -321,8 +346,8 @@ export class OrderRun implements WriteListener {
     if (this.#call !== call) return;
     this.#endCall(call);
     const outcome = this.#outcomeOf(call, value, thrown);
-    if (this.#next === null) this.#write(decide(this.#order, this.pipeline, outcome));
-    else this.#ended = outcome;
+    if (this.#mustWait) this.#ended = outcome;
+    else this.#write(decide(this.#order, this.pipeline, outcome));
   }
 
   #endCall(call: Call): void {
@@ -469,6 +494,15 @@ class Call implements RollbackContext {
 
   get log(): StepLog {
     return this.#host.stepLog(this.#order.orderId, this.step.name);
+  }
+
+  /** Whether the order is still at it. */
+  isOf(order: Order): boolean {
+    const call = currentCall(order);
+    const { status } = order.state;
+    const isSame =
+      call !== null && call.attempt === this.attempt && order.steps[call.stepIndex]?.name === this.step.name;
+    return isSame && (status === "running") === (this.direction === "run");
   }
 
   abort(reason: Error): void {

@@ -1,0 +1,216 @@
+/** What somebody asks of an order, at the moments at which it meets something else: a call that begins, a write that is lost. */
+import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { Engine } from "../../src/engine/engine.ts";
+import { createLogger } from "../../src/log.ts";
+import type { StepContext } from "../../src/order/pipeline.ts";
+import { PipelineSet } from "../../src/order/pipeline-set.ts";
+import { buildPipeline } from "../../src/pipelines/define-pipeline.ts";
+import { newOrderId } from "../../src/store/order-id.ts";
+import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
+import { type Store, StoreUnavailableError } from "../../src/store/store.ts";
+import { temporaryFolder } from "../support/service.ts";
+import { waitFor } from "../support/wait.ts";
+
+interface Call {
+  readonly name: string;
+  readonly attempt: number;
+  readonly fence: number;
+  readonly signal: AbortSignal;
+  readonly end: (error?: Error) => void;
+  hasEnded: boolean;
+}
+
+interface Scene {
+  readonly engine: Engine;
+  readonly node: { mayStart: boolean };
+  /** What becomes of the next commit: it waits until it is let go, or its answer is lost. */
+  readonly commits: { next: "sound" | "held" | "lost"; release: () => void };
+  readonly calls: Call[];
+  readonly called: (name: string, attempt?: number) => Promise<Call>;
+  readonly submit: () => Promise<string>;
+  readonly status: (orderId: string) => Promise<string | undefined>;
+}
+
+const BY = { by: "ann" } as const;
+
+async function scene(t: TestContext): Promise<Scene> {
+  const real = await openSqliteStore({
+    path: join(temporaryFolder(t), "orders.sqlite"),
+    now: Date.now,
+    onBroken: (error) => {
+      throw error;
+    },
+  });
+  const commits: Scene["commits"] = { next: "sound", release: () => undefined };
+  const commit: Store["commit"] = async (writes) => {
+    const fate = commits.next;
+    commits.next = "sound";
+    if (fate === "held") await new Promise<void>((resolve) => (commits.release = resolve));
+    const outcomes = await real.commit(writes);
+    if (fate === "lost") throw new StoreUnavailableError("the answer is lost");
+    return outcomes;
+  };
+  const store = new Proxy(real, {
+    get: (target, name: keyof Store) => {
+      if (name === "commit") return commit;
+      const value: unknown = target[name];
+      return typeof value === "function" ? (value.bind(target) as unknown) : value;
+    },
+  });
+  const calls: Call[] = [];
+  const call = (name: string, { attempt, fence, signal }: StepContext): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const made: Call = {
+        name,
+        attempt,
+        fence,
+        signal,
+        hasEnded: false,
+        end: (error) => {
+          made.hasEnded = true;
+          if (error === undefined) resolve();
+          else reject(error);
+        },
+      };
+      calls.push(made);
+    });
+  const pipeline = buildPipeline({
+    name: "raced",
+    version: 1,
+    steps: ["Reserve", "Charge"].map((name) => ({
+      name,
+      run: (context) => call(`${name} run`, context),
+      rollback: (context) => call(`${name} rollback`, context),
+      retry: { attempts: 3, delay: 20, delayMax: 20, jitter: 0 },
+    })),
+  });
+  const node = { mayStart: true };
+  const engine = new Engine({
+    store,
+    incarnation: await real.cluster.register(
+      { serviceId: randomUUID(), url: "", version: "0.0.0", ttlMs: 5_000, process: null },
+      Date.now(),
+    ),
+    pipelines: new PipelineSet([pipeline]),
+    log: createLogger("fatal", "logfmt", () => undefined),
+    now: Date.now,
+    random: () => 0.5,
+    newOrderId,
+    mayStart: () => node.mayStart,
+    onFenced: () => undefined,
+    limits: { ordersMax: 100, bodyBytesMax: 10_000_000, largestOrderBytes: 1_000 },
+  });
+  t.after(async () => {
+    engine.abandon();
+    await real.close();
+  });
+  return {
+    engine,
+    node,
+    commits,
+    calls,
+    called: (name, attempt = 1) =>
+      waitFor(() => calls.find((each) => each.name === name && each.attempt === attempt), {
+        what: () => `${name} ${attempt} is called; called: ${calls.map((each) => each.name).join(", ")}`,
+      }),
+    submit: async () => {
+      const outcome = await engine.submit({ user: "ann", body: "{}", idempotencyKey: null, pipeline });
+      assert.ok(outcome.kind === "accepted");
+      return outcome.orderId;
+    },
+    status: async (orderId) => (await real.readOrder(orderId))?.status,
+  };
+}
+
+/** Brings the order to its second step, whose retry is due and held. */
+async function heldOrder({ node, called, submit }: Scene): Promise<string> {
+  const orderId = await submit();
+  (await called("Reserve run")).end();
+  const charge = await called("Charge run");
+  node.mayStart = false;
+  charge.end(new Error("not yet"));
+  await delay(60);
+  node.mayStart = true;
+  return orderId;
+}
+
+for (const action of ["cancel", "pause"] as const) {
+  test(`a call that was held does not begin while a ${action} is being written`, async (t) => {
+    const its = await scene(t);
+    const orderId = await heldOrder(its);
+    its.commits.next = "held";
+    const acted = its.engine.act(orderId, action === "cancel" ? { action, ...BY, reason: null } : { action, ...BY });
+    await delay(20);
+    its.engine.goOn();
+    await delay(20);
+    assert.deepEqual(
+      its.calls.map(({ name }) => name),
+      ["Reserve run", "Charge run"],
+      "nothing is called meanwhile",
+    );
+    its.commits.release();
+    assert.equal((await acted)?.kind, "done");
+    if (action === "pause") return assert.equal(await its.status(orderId), "paused");
+    (await its.called("Charge rollback")).end();
+    (await its.called("Reserve rollback")).end();
+    await waitFor(async () => (await its.status(orderId)) === "canceled", { what: "the order is canceled" });
+    assert.equal(its.calls.filter(({ name }) => name === "Charge run").length, 1);
+  });
+
+  test(`a ${action} during a call whose answer is lost waits for the call all the same`, async (t) => {
+    const its = await scene(t);
+    const orderId = await its.submit();
+    const call = await its.called("Reserve run");
+    its.commits.next = "lost";
+    void its.engine.act(orderId, action === "cancel" ? { action, ...BY, reason: null } : { action, ...BY });
+    await delay(700); // the write is made again, refused, and the order read
+    assert.deepEqual(
+      its.calls.map(({ name }) => name),
+      ["Reserve run"],
+      "the call goes on alone",
+    );
+    assert.equal(call.signal.aborted, action === "cancel");
+    call.end();
+    if (action === "pause") {
+      await waitFor(async () => (await its.status(orderId)) === "paused", { what: "the order is paused" });
+      assert.equal((await its.engine.act(orderId, { action: "resume", ...BY }))?.kind, "done");
+      await its.called("Charge run");
+      return;
+    }
+    (await its.called("Reserve rollback")).end();
+    await waitFor(async () => (await its.status(orderId)) === "canceled", { what: "the order is canceled" });
+    const fences = its.calls.map(({ fence }) => fence);
+    assert.deepEqual(
+      fences,
+      [...new Set(fences)].toSorted((one, other) => one - other),
+      "each call is later",
+    );
+  });
+}
+
+test("two actions at once on an order that waits for a retry have it made once", async (t) => {
+  const its = await scene(t);
+  const orderId = await its.submit();
+  const first = await its.called("Reserve run");
+  assert.equal((await its.engine.act(orderId, { action: "pause", ...BY }))?.kind, "done");
+  first.end(new Error("not yet"));
+  await waitFor(async () => (await its.status(orderId)) === "paused", { what: "the order is paused" });
+  const refused = { action: "complete", stepName: "Reserve", result: "1", ...BY } as const;
+  const acted = await Promise.all([
+    its.engine.act(orderId, { action: "resume", ...BY }),
+    its.engine.act(orderId, refused),
+    its.engine.act(orderId, refused),
+  ]);
+  assert.deepEqual(
+    acted.map((outcome) => outcome?.kind),
+    ["done", "refused", "refused"],
+  );
+  (await its.called("Reserve run", 2)).end();
+  await its.called("Charge run");
+  await delay(60);
+  assert.equal(its.calls.filter(({ name, attempt }) => name === "Reserve run" && attempt === 2).length, 1);
+});
