@@ -5,6 +5,8 @@ import { createLogger, type Logger } from "./log.ts";
 import type { Screen } from "./drill/drill.ts";
 import type { Node } from "./main.ts";
 import { StartError } from "./order/errors.ts";
+import { textOf } from "./order/step-error.ts";
+import { isOfPipelines } from "./stray-error.ts";
 import { StoreUnavailableError } from "./store/store.ts";
 import { programVersion } from "./version.ts";
 
@@ -39,8 +41,15 @@ try {
     for (const name of invocation.unknownVariables)
       log.warn(`The environment variable ${name} is no option and is ignored`);
     const broken = (error: unknown): void => stopAtOnce(log, error);
-    process.on("uncaughtException", broken);
-    process.on("unhandledRejection", broken);
+    const uncaught = (error: unknown): void => {
+      if (config.pipelines === null || !isOfPipelines(error)) return broken(error);
+      log.error(
+        `A step has left something behind that failed outside of its call, where nobody hears of it: ${textOf(error)}. ` +
+          "What a step begins it must await",
+      );
+    };
+    process.on("uncaughtException", uncaught);
+    process.on("unhandledRejection", uncaught);
     // Loaded now: whoever asks for help, or has mistyped an option, is answered in half the time.
     const { startNode } = await import("./main.ts");
     const starting = startNode(config, log, broken);

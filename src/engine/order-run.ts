@@ -17,6 +17,7 @@ import {
   idempotencyKey,
   type JsonObject,
   type Pipeline,
+  pipelineLabel,
   type RollbackContext,
   type Step,
   type StepContext,
@@ -381,7 +382,8 @@ export class OrderRun implements WriteListener {
   }
 
   #slotKey(step: Step): string {
-    return `${this.pipeline.name}\n${step.name}`;
+    // Each version counts for itself: it may have another limit, or another kind of one.
+    return `${pipelineLabel(this.pipeline)}\n${step.name}`;
   }
 
   #giveSlotBack(step: Step): void {

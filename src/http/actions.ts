@@ -14,13 +14,13 @@ import {
 } from "../order/actions.ts";
 import { CatalogueError } from "../order/errors.ts";
 import { type Incarnation, isFinal, replay } from "../order/order.ts";
-import type { Pipeline } from "../order/pipeline.ts";
+import type { JsonObject, Pipeline } from "../order/pipeline.ts";
 import type { PipelineSet } from "../order/pipeline-set.ts";
 import { encodeResult } from "../order/result.ts";
 import { type StoredOrder, StoreUnavailableError } from "../store/store.ts";
 import { requireUser, USER_SECURITY } from "./authorization.ts";
 import { ACTION_BODY_BYTES_MAX } from "./cluster.ts";
-import { type ReadVisible, submitRefusal } from "./orders.ts";
+import { bodyRefused, type ReadVisible, submitRefusal } from "./orders.ts";
 import { orderView } from "./order-view.ts";
 import { ActionBodies, named, problemResponses } from "./schemas.ts";
 
@@ -85,6 +85,7 @@ function actionRoute(app: FastifyInstance, action: Action, resource: ActionsReso
           "order_not_found",
           "action_not_allowed",
           "body_too_large",
+          "body_refused",
           "media_type_unsupported",
           "headers_too_large",
           "too_many_in_flight",
@@ -210,9 +211,13 @@ async function retryAsNew(
   }
   const body = await readBody(orderId);
   if (body === null) throw new StoreUnavailableError(`the body of order ${orderId} is gone`);
+  // The pipeline may be a newer one, which wants another body.
+  const parsed = JSON.parse(body) as JsonObject;
+  const finding = (await pipeline.checkBody?.(parsed)) ?? { kind: "accepted", body: parsed };
+  if (finding.kind === "refused") throw bodyRefused(finding.issues);
   const outcome = await submit({
     user,
-    body,
+    body: finding.body === parsed ? body : JSON.stringify(finding.body),
     idempotencyKey: `${RETRY_KEY} ${orderId} ${from}`,
     pipeline,
     options: { retry: { orderId, by: request.user, carried: found.steps } },

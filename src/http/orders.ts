@@ -3,7 +3,7 @@ import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { SubmitOutcome, Submission } from "../engine/engine.ts";
 import { CatalogueError } from "../order/errors.ts";
 import { isFinal } from "../order/order.ts";
-import { type BodyFinding, type JsonObject, type Pipeline, pipelineLabel } from "../order/pipeline.ts";
+import { type BodyFinding, type BodyIssue, type JsonObject, type Pipeline, pipelineLabel } from "../order/pipeline.ts";
 import type { PipelineSet } from "../order/pipeline-set.ts";
 import type { StoredOrder } from "../store/store.ts";
 import { isUuid } from "../uuid.ts";
@@ -216,18 +216,21 @@ function bodyToKeep(pipeline: Pipeline, request: FastifyRequest): string | Promi
     : acceptedText(finding, parsed, request);
 }
 
+/** What a pipeline's schema says against a body. */
+export function bodyRefused(issues: readonly BodyIssue[]): CatalogueError {
+  const shown = issues.slice(0, SHOWN_ISSUES_MAX);
+  const sentence = shown.map(({ pointer, message }) => `${pointer || "the body"}: ${message}`).join("; ");
+  const more = issues.length - shown.length;
+  return new CatalogueError(
+    "body_refused",
+    `${sentence}${more > 0 ? `; and ${more} more` : ""}.`,
+    shown.map(({ pointer, message }) => ({ detail: message, pointer: `#${pointer}` })),
+  );
+}
+
 /** @throws CatalogueError body_refused, body_too_large */
 function acceptedText(finding: BodyFinding, parsed: JsonObject, request: FastifyRequest): string {
-  if (finding.kind === "refused") {
-    const shown = finding.issues.slice(0, SHOWN_ISSUES_MAX);
-    const sentence = shown.map(({ pointer, message }) => `${pointer || "the body"}: ${message}`).join("; ");
-    const more = finding.issues.length - shown.length;
-    throw new CatalogueError(
-      "body_refused",
-      `${sentence}${more > 0 ? `; and ${more} more` : ""}.`,
-      shown.map(({ pointer, message }) => ({ detail: message, pointer: `#${pointer}` })),
-    );
-  }
+  if (finding.kind === "refused") throw bodyRefused(finding.issues);
   if (finding.body === parsed) return request.bodyText;
   const text = JSON.stringify(finding.body);
   const { bodyLimit } = request.routeOptions;

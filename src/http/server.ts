@@ -82,6 +82,8 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
     requestTimeout: limits.requestTimeoutMs,
     keepAliveTimeout: limits.keepAliveTimeoutMs,
     forceCloseConnections: "idle",
+    // What comes while the node stops is answered in our own words.
+    return503OnClosing: false,
     // HTTP/1.1 without Host is refused below, in our own words.
     http: {
       headersTimeout: limits.headersTimeoutMs,

@@ -1,6 +1,7 @@
 /** What a step returned, as the JSON that is kept. */
 import { exceedsDepth, JSON_DEPTH_MAX } from "./json-depth.ts";
 import type { JsonText } from "./order.ts";
+import { textOf } from "./step-error.ts";
 
 /** What one step may return: results are kept in the order's history, and given to every later step. */
 export const RESULT_CHARS_MAX = 64 * 1024;
@@ -28,7 +29,7 @@ export function encodeResult(value: unknown, charsBefore: number): EncodedResult
   try {
     text = JSON.stringify(value);
   } catch (error) {
-    const [why] = (error instanceof Error ? error.message : String(error)).split("\n");
+    const [why] = textOf(error).split("\n");
     return { ok: false, error: `returned what can't be made JSON: ${why}` };
   }
   if (text === undefined) return NOTHING;

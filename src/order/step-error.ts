@@ -44,7 +44,7 @@ export function uncertain(error: unknown): StepError {
 
 /**
  * To be thrown by a step that was told to come again later: the next attempt waits so long at least.
- * @param delayMs in milliseconds, an hour at the most
+ * @param delayMs in milliseconds, an hour at the most; what is no number says nothing
  */
 export function retryAfter(error: unknown, delayMs: number): StepError {
   return new StepError(error, { retryAfterMs: delayMs });
@@ -52,16 +52,31 @@ export function retryAfter(error: unknown, delayMs: number): StepError {
 
 const NO_TRAITS: FailureTraits = Object.freeze({ permanent: false, unknown: false, retryAfterMs: null });
 
-/** What a thrown value says of the attempts to come. */
+/** What a thrown value says of the attempts to come. It may be anything, also what throws when it is looked at. */
 export function failureTraits(thrown: unknown): FailureTraits {
-  return typeof thrown === "object" && thrown !== null && MARK in thrown ? (thrown as StepError) : NO_TRAITS;
+  try {
+    if (typeof thrown !== "object" || thrown === null || !(MARK in thrown)) return NO_TRAITS;
+    const {
+      permanent: isPermanent,
+      unknown,
+      retryAfterMs,
+    } = thrown as unknown as { readonly [Trait in keyof FailureTraits]: unknown };
+    return {
+      permanent: isPermanent === true,
+      unknown: unknown === true,
+      retryAfterMs: typeof retryAfterMs === "number" && Number.isFinite(retryAfterMs) ? retryAfterMs : null,
+    };
+  } catch {
+    return NO_TRAITS;
+  }
 }
 
 /** A text for whatever was thrown, even for what can't be made one. What fetch throws says why in its cause. */
 export function textOf(thrown: unknown): string {
   try {
     if (!(thrown instanceof Error)) return String(thrown);
-    const text = thrown.message || thrown.name;
+    const text: unknown = thrown.message || thrown.name;
+    if (typeof text !== "string") return String(text);
     const why = causeOf(thrown);
     return why === "" || text.includes(why) ? text : `${text}: ${why}`;
   } catch {

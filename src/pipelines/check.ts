@@ -13,8 +13,15 @@ export async function checkPipelines(
   // What is checked here runs elsewhere, where they are set.
   const unset = new Set<string>();
   const lenient = new Proxy(environment, {
+    getOwnPropertyDescriptor: (target, name) =>
+      Object.getOwnPropertyDescriptor(target, name) ?? {
+        value: "",
+        configurable: true,
+        enumerable: true,
+        writable: true,
+      },
     get: (target, name) => {
-      const value = target[String(name)];
+      const value = Object.hasOwn(target, name) ? target[String(name)] : undefined;
       if (value === undefined) unset.add(String(name));
       return value ?? "";
     },

@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import type { AddressInfo } from "node:net";
 import { test, type TestContext } from "node:test";
 import type { RollbackContext } from "../order/pipeline.ts";
-import { StepError } from "../order/step-error.ts";
+import { failureTraits, StepError } from "../order/step-error.ts";
 import {
   type CallOptions,
   parseCall,
@@ -285,3 +285,30 @@ function endless(response: ServerResponse): void {
   response.on("drain", more);
   more();
 }
+
+for (const [what, item, tail] of [
+  ["two dots", "..", "/charge"],
+  ["a dot", ".", "/charge"],
+  ["two dots at the end", "..", ""],
+] as const) {
+  test(`an order that names ${what} as a part of a path is refused, and nothing is sent`, async (t) => {
+    const url = await serve(t, () => assert.fail("it was sent"));
+    const context = contextOf({ body: { item } });
+    await assert.rejects(run({ url: `${url}/items/\${body.item}${tail}` }, context), (error: Error) => {
+      const { permanent } = failureTraits(error);
+      return permanent && /has a part that is "\." or "\.\."/.test(error.message);
+    });
+    await assert.rejects(
+      run({ url: `${url}/items/\${body.item}%2E${tail}` }, contextOf({ body: { item: "." } })),
+      /has a part/,
+    );
+  });
+}
+
+test("half of a surrogate pair in a url is refused for good", async () => {
+  const context = contextOf({ body: { item: "\ud800" } });
+  await assert.rejects(
+    run({ url: "http://127.0.0.1:1/${body.item}" }, context),
+    (error: Error) => failureTraits(error).permanent,
+  );
+});

@@ -165,7 +165,8 @@ function fillIn(
   try {
     return fill(values);
   } catch (error) {
-    if (error instanceof TemplateError) throw permanent(error);
+    // A half of a surrogate pair, which no url can have.
+    if (error instanceof TemplateError || error instanceof URIError) throw permanent(error);
     throw error;
   }
 }
@@ -182,6 +183,10 @@ async function send(
     place = new URL(url);
   } catch {
     throw permanent(`${label} has no url once it is filled in`);
+  }
+  // They would leave the path that the file's author has written, encoded or not.
+  if (/\/(\.|%2e){1,2}(?=\/|$)/i.test(url.replace(/[?#].*$/s, ""))) {
+    throw permanent(`${label} has a part that is "." or ".." once it is filled in`);
   }
   const { idempotencyKey, order, fence, signal, stepName } = context;
   let answer: Awaited<ReturnType<typeof request>>;

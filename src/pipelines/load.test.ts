@@ -184,6 +184,24 @@ for (const [what, name, text, expected] of [
     `${YAML.replace("1/", "1/${body.?note.orValue('')}/${body.custmer}")}body: { type: object, properties: { customer: {} } }\n`,
     /^a\.yaml:5:\d+: \$\{body\.custmer\}: the schema of the body has no property "custmer"; add it, or write body\.\?custmer/,
   ],
+  [
+    "has a body that is checked asynchronously",
+    "a.yaml",
+    `${YAML}body: { $async: true, type: object }\n`,
+    /^a\.yaml:6:17: no JSON Schema: there is no \$async in it$/,
+  ],
+  [
+    "has an alias within what it stands for",
+    "a.yaml",
+    'name: a\nversion: 1\nsteps:\n  - name: A\n    run: { url: "http://127.0.0.1:1/", body: &a { again: *a } }\n',
+    /^a\.yaml:1:1: it is nested too deeply, or an alias is within what it stands for$/,
+  ],
+  [
+    "names what every object has",
+    "a.yaml",
+    YAML.replace("1/", "1/${env.constructor}"),
+    /^a\.yaml:5:10: the environment variable constructor is not set$/,
+  ],
   ["is full of aliases", "a.yaml", bomb(), /^a\.yaml:1:1: .*alias/i],
   ["has another ending", "a.txt", YAML, /^a\.txt: a file with pipelines ends in/],
 ] as const) {

@@ -129,11 +129,18 @@ async function readData(file: string, environment: Readonly<Record<string, strin
 async function importCode(file: string): Promise<FileResult> {
   useOwnModules();
   const url = pathToFileURL(resolve(file)).href;
+  const ended = (): void => {
+    process.stderr.write(`order_process: ${file}: it ended the process while it was loaded\n`);
+    process.exitCode = 1;
+  };
+  process.once("exit", ended);
   let module: { readonly default?: unknown };
   try {
     module = await withinTime(import(url) as Promise<{ readonly default?: unknown }>);
   } catch (error) {
     return problem(importReason(error), placeIn(url, error));
+  } finally {
+    process.off("exit", ended);
   }
   const exported = [module.default].flat();
   if (exported.length > 0 && exported.every(isBuiltPipeline)) return { kind: "pipelines", pipelines: exported };

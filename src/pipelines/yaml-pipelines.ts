@@ -90,7 +90,13 @@ export function parseYamlPipelines(
       problems.push({ line, column: col, message: error.message });
       continue;
     }
-    const pipeline = pipelineOf(document, environment, report);
+    let pipeline: Pipeline | null = null;
+    try {
+      pipeline = pipelineOf(document, environment, report);
+    } catch (caught) {
+      if (!(caught instanceof RangeError)) throw caught;
+      report([], "it is nested too deeply, or an alias is within what it stands for");
+    }
     if (pipeline !== null) pipelines.push(pipeline);
   }
   return problems.length > 0
@@ -151,7 +157,7 @@ function stepOf(
     try {
       const parsed = parseCall(options, scope);
       for (const name of parsed.variables) {
-        const value = environment[name];
+        const value = Object.hasOwn(environment, name) ? environment[name] : undefined;
         if (value === undefined) wrong(at, `the environment variable ${name} is not set`);
         else env[name] = value;
       }
@@ -187,6 +193,10 @@ function bodyCheckOf(
   wrong: (path: Path, message: string) => void,
 ): BodyCheck | null {
   if (schema === undefined) return null;
+  if (typeof schema === "object" && "$async" in schema) {
+    wrong(["body", "$async"], "no JSON Schema: there is no $async in it");
+    return null;
+  }
   let validate: ValidateFunction;
   try {
     validate = new Ajv2020(ajvOptions).compile(schema);

@@ -171,7 +171,7 @@ export function permitsContract(name: string, openStore: () => Promise<Store>): 
       const calls = new Calls(() => 5);
       const node = await nodeOn(t, store, calls, 2, "idle");
       await node.submit(10);
-      const key = "idle\nLimited";
+      const key = "idle v1\nLimited";
       await waitFor(
         async () => {
           const { record } = await store.cluster.permits(key);

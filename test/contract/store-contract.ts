@@ -777,8 +777,22 @@ export function storeContract(name: string, open: OpenStores): void {
   contract("a cursor that is none, or was never given out, is gone", async (store) => {
     const owner = await register(store);
     await created(store, owner);
-    for (const cursor of ["", "x", "-1", "1.5", "999999999", "9999999999999-0.1", "1-1.1", "0-0", "\u0000"]) {
+    for (const cursor of [
+      "",
+      "x",
+      "-1",
+      "1.5",
+      "999999999",
+      "9999999999999-0.1",
+      "1-1.1",
+      "0-0",
+      "\u0000",
+      "99999999999999999999-1.0",
+      "1-99999999999999999999.0",
+    ]) {
       assert.deepEqual(await store.readChanges(cursor, 10), { kind: "gone" }, JSON.stringify(cursor));
+      const ofEach = Array.from({ length: 32 }, () => cursor).join(",");
+      assert.deepEqual(await store.readChanges(ofEach, 10), { kind: "gone" }, ofEach);
     }
   });
 }

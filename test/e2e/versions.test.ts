@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { assertRefused } from "../support/checks.ts";
-import { acceptedOrderId, finalOrder, readOrder } from "../support/client.ts";
+import { assertProblem, assertRefused } from "../support/checks.ts";
+import { acceptedOrderId, type Answer, finalOrder, readOrder, send } from "../support/client.ts";
 import { runCommand, startService, temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
 
@@ -83,6 +83,58 @@ test("orders keep the version that they began with, wait for a node that has it,
     newer.steps.map(({ step_name: name }) => name),
     ["Book", "Insure", "Wait", "Post", "Completed"],
   );
+});
+
+test("an order that is made again with a newer version needs a body that this one takes", async (t) => {
+  const file = join(temporaryFolder(t), "trip.ts");
+  const write = (version: number, body: string): void => {
+    writeFileSync(
+      file,
+      `import { definePipeline, permanent } from "order-process";
+const to = { "~standard": { version: 1, vendor: "test", validate: (value) =>
+  "to" in value ? { value } : { issues: [{ message: "is missing", path: ["to"] }] } } };
+export default definePipeline({ name: "trip", version: ${version}, ${body} steps: [
+  { name: "Book", run: () => { throw permanent("no room"); } }] });
+`,
+    );
+  };
+  write(1, "");
+  const first = await startService(t, { args: ["--pipelines", file] });
+  const [without, withTo] = [await acceptedOrderId(first.url), await acceptedOrderId(first.url, { to: "Ann" })];
+  for (const orderId of [without, withTo]) await finalOrder(first.url, orderId);
+  await first.end("SIGTERM");
+  write(2, "body: to,");
+  const second = await startService(t, { data: first.data, args: ["--pipelines", file] });
+  const retry = (orderId: string): Promise<Answer> =>
+    send(`${second.url}/orders/${orderId}/retry`, { method: "POST", headers: { authorization: "user" } });
+  const refused = await retry(without);
+  assertProblem(refused, 422, "body_refused");
+  assert.match(String(refused.json?.["detail"]), /to: is missing/);
+  const again = await retry(withTo);
+  assert.deepEqual([again.status, again.json?.["pipeline_version"]], [201, 2]);
+});
+
+test("a promise that a step leaves behind and that fails ends no node", async (t) => {
+  const file = join(temporaryFolder(t), "careless.ts");
+  writeFileSync(
+    file,
+    `import { definePipeline } from "order-process";
+export default definePipeline({ name: "careless", version: 1, steps: [
+  { name: "Fetch", run: () => void fetch("http://127.0.0.1:1/audit") },
+  { name: "Reject", run: () => void Promise.reject(new Error("nobody hears")) },
+  { name: "Timer", run: () => void setTimeout(() => { throw new Error("too late"); }, 1) },
+  { name: "Wait", run: () => new Promise((resolve) => setTimeout(resolve, 100)) },
+] });
+`,
+  );
+  const service = await startService(t, { args: ["--pipelines", file] });
+  assert.equal((await finalOrder(service.url, await acceptedOrderId(service.url))).status, "completed");
+  for (const said of ["fetch failed", "nobody hears", "too late"]) {
+    await waitFor(() => service.output().includes(`outside of its call, where nobody hears of it: ${said}`), {
+      what: () => `the log tells of it: ${service.output()}`,
+    });
+  }
+  assert.equal((await finalOrder(service.url, await acceptedOrderId(service.url))).status, "completed");
 });
 
 test("steps that change under one version are refused at the start, in one line; timeouts may change", async (t) => {

@@ -109,8 +109,9 @@ function encode(positions: readonly Position[]): string {
 function decode(cursor: string, streams: number): Position[] | null {
   const positions: Position[] = [];
   for (const part of cursor.split(",", streams + 1)) {
-    const [, id, count] = /^(\d{1,20}-\d{1,20})\.(\d{1,9})$/.exec(part) ?? [];
-    if (id === undefined) return null;
+    const [, id, time, number, count] = /^((\d{1,20})-(\d{1,20}))\.(\d{1,9})$/.exec(part) ?? [];
+    // Redis's ids are two numbers of 64 bits.
+    if (id === undefined || [time, number].some((each) => BigInt(each ?? 0) >= 1n << 64n)) return null;
     positions.push({ id, count: Number(count) });
   }
   return positions.length === streams ? positions : null;
