@@ -65,6 +65,7 @@ try {
 /** The client's commands. @returns the exit code */
 async function runOrders(): Promise<number> {
   const { describeClientError, runOrdersCommand } = await import("./client/commands.ts");
+  const { printable } = await import("./client/tables.ts");
   try {
     return await runOrdersCommand(process.argv.slice(3), process.env, {
       write: (text) => void process.stdout.write(text),
@@ -75,7 +76,7 @@ async function runOrders(): Promise<number> {
     });
   } catch (error) {
     const line = error instanceof UsageError ? error.message : (describeClientError(error) ?? describe(error));
-    process.stderr.write(`order_process: ${line.replaceAll(/\s*\n\s*/g, " ")}\n`);
+    process.stderr.write(`order_process: ${printable(line.replaceAll(/\s*\n\s*/g, " "))}\n`);
     return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILURE;
   }
 }

@@ -139,9 +139,9 @@ export function createClient({ url, user, fetch: ask = fetch }: ClientOptions): 
         const headers = { accept: "text/event-stream", ...(last === "" ? {} : { "last-event-id": last }) };
         const response = await request(path, { headers, ...(signal === undefined ? {} : { signal }) });
         if (response.status === 204 || response.body === null) return;
-        for await (const event of eventsIn(response.body)) {
-          last = event.id;
-          yield event;
+        for await (const { id, entry } of eventsIn(response.body)) {
+          last = id;
+          if (entry !== null) yield { id, entry };
         }
       } catch (error) {
         if (signal?.aborted === true) return;
@@ -204,8 +204,10 @@ async function serviceError(response: Response): Promise<ServiceError> {
   });
 }
 
-/** Server-sent events, as they come. */
-async function* eventsIn(body: ReadableStream<Uint8Array>): AsyncGenerator<FollowedEvent, void> {
+/** Server-sent events as they come, and ids without an event, from which to go on all the same. */
+async function* eventsIn(
+  body: ReadableStream<Uint8Array>,
+): AsyncGenerator<{ readonly id: string; readonly entry: HistoryEntry | null }, void> {
   const decoder = new TextDecoder();
   const reader = body.getReader();
   try {
@@ -218,7 +220,7 @@ async function* eventsIn(body: ReadableStream<Uint8Array>): AsyncGenerator<Follo
       for (const frame of frames) {
         const id = /^id: (.*)$/m.exec(frame)?.[1];
         const data = /^data: (.*)$/m.exec(frame)?.[1];
-        if (id !== undefined && data !== undefined) yield { id, entry: JSON.parse(data) as HistoryEntry };
+        if (id !== undefined) yield { id, entry: data === undefined ? null : (JSON.parse(data) as HistoryEntry) };
       }
     }
   } finally {

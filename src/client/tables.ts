@@ -51,7 +51,7 @@ export function showList(orders: readonly OrderSummary[], counts: OrderList["cou
   ]);
   const head = ["ORDER", "STATUS", "STEP", "PIPELINE", "CREATED", ...(withUser ? ["USER"] : [])];
   const sums = Object.entries(counts).map(([status, count]) => `${count} ${status}`);
-  return `${orders.length === 0 ? `${user} has no such orders.\n` : table([head, ...rows])}${sums.length === 0 ? "" : `\nIn all: ${sums.join(", ")}.\n`}`;
+  return `${orders.length === 0 ? `${printable(user)} has no such orders.\n` : table([head, ...rows])}${sums.length === 0 ? "" : `\nIn all: ${sums.join(", ")}.\n`}`;
 }
 
 /** What became of a step, in a few words. */
@@ -74,8 +74,14 @@ export function stateOf(step: OrderView["steps"][number]): string {
   return words.filter((word) => word !== undefined).join(", ");
 }
 
+/** A text of somebody else's as a part of a line: nothing in it moves the cursor, changes colours, or makes another line. */
+export function printable(text: string): string {
+  return text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "\ufffd");
+}
+
 /** Columns as wide as they must be, parted by two spaces. */
-function table(rows: readonly (readonly string[])[]): string {
+function table(written: readonly (readonly string[])[]): string {
+  const rows = written.map((row) => row.map(printable));
   const widths: number[] = [];
   for (const row of rows) for (const [at, cell] of row.entries()) widths[at] = Math.max(widths[at] ?? 0, cell.length);
   const lines = rows.map((row) =>

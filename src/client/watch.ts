@@ -1,7 +1,7 @@
 /** `order_process orders watch`: an order's progress as it happens. On a terminal a picture that is drawn over; else a line an event. */
 import type { Client, HistoryEntry, OrderView } from "./client.ts";
 import type { Terminal } from "./commands.ts";
-import { stateOf } from "./tables.ts";
+import { printable, stateOf } from "./tables.ts";
 
 /** It waits for a person: what was watched will not end by itself. */
 const EXIT_NEEDS_OPERATOR = 3;
@@ -50,7 +50,7 @@ export function lineOf({ time, event, status, step, attempt, error, by, reason }
     error,
   ].filter((word) => word !== undefined);
   const line = `${time}  ${event.padEnd(18)} ${step.padEnd(20)} ${status}`;
-  return more.length === 0 ? line : `${line}  (${more.join(", ")})`;
+  return printable(more.length === 0 ? line : `${line}  (${more.join(", ")})`);
 }
 
 function draw({ order_id: id, pipeline, status, current_step: current, steps }: OrderView, columns: number): string[] {
@@ -59,7 +59,7 @@ function draw({ order_id: id, pipeline, status, current_step: current, steps }: 
     const isCurrent = step.step_name === current && step.step_complete_time === undefined;
     return `  ${markOf(step, isCurrent)} ${step.step_name.padEnd(width)}  ${isCurrent ? status : stateOf(step)}`.trimEnd();
   });
-  return [`${pipeline}  ${id}  ${status}`, ...lines].map((line) => line.slice(0, Math.max(20, columns - 1)));
+  return [`${pipeline}  ${id}  ${status}`, ...lines].map((line) => printable(line).slice(0, Math.max(20, columns - 1)));
 }
 
 function markOf(step: OrderView["steps"][number], isCurrent: boolean): string {

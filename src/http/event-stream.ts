@@ -1,7 +1,8 @@
 /**
  * One answer of server-sent events (the WHATWG's HTML standard, 9.2), to a client that may be slow or gone.
  *
- * 1. What waits to be sent is bounded: who does not read is cut off, and can go on from the last event that it has got.
+ * 1. What waits to be sent is bounded, as its owner sends no more before the client has taken it (`drained`). Who takes nothing for long is
+ *    cut off, and can go on from the last event that it has got.
  */
 import type { FastifyReply } from "fastify";
 
@@ -10,9 +11,6 @@ const KEEP_ALIVE_MS = 15_000;
 
 /** How long a client waits before it connects again. */
 const RECONNECT_MS = 1_000;
-
-/** More than waits for a client that reads. */
-const BACKLOG_BYTES_MAX = 1024 * 1024;
 
 /** A client that reads takes something within it. */
 const STUCK_MS_MAX = 60_000;
@@ -26,9 +24,10 @@ export class EventStream {
 
   /**
    * Sends the answer's head.
+   * @param position what a client that connects again goes on behind, where it is not the last event that it was sent
    * @param stuckMsMax how long the client may take nothing while something waits for it
    */
-  constructor(reply: FastifyReply, stuckMsMax = STUCK_MS_MAX) {
+  constructor(reply: FastifyReply, position: (() => string) | null = null, stuckMsMax = STUCK_MS_MAX) {
     this.#reply = reply;
     this.#stuckMsMax = stuckMsMax;
     reply.hijack();
@@ -39,9 +38,14 @@ export class EventStream {
       "x-accel-buffering": "no",
     });
     raw.write(`retry: ${RECONNECT_MS}\n\n`);
+    // An id without data is no event, and yet remembered.
+    const sign = (): string => (position === null ? ":\n\n" : `id: ${position()}\n\n`);
+    if (position !== null) raw.write(sign());
     raw.on("close", () => this.end());
     raw.on("error", () => this.end());
-    this.#keepAlive = setInterval(() => this.#write(":\n\n"), KEEP_ALIVE_MS);
+    this.#keepAlive = setInterval(() => {
+      if (!this.isFull) this.send(sign());
+    }, KEEP_ALIVE_MS);
     this.#keepAlive.unref();
   }
 
@@ -55,15 +59,20 @@ export class EventStream {
     else this.#onEnd.push(action);
   }
 
+  /** Whether the client has not taken yet what was sent: then nothing more is to be sent. */
+  get isFull(): boolean {
+    return this.#reply.raw.writableNeedDrain;
+  }
+
   /** Sends events, as eventText makes them. */
   send(events: string): void {
-    this.#write(events);
+    if (!this.#ended) this.#reply.raw.write(events);
   }
 
   /** Resolves when the client has taken what was sent, or it has ended. */
   async drained(): Promise<void> {
     const { raw } = this.#reply;
-    if (this.#ended || !raw.writableNeedDrain) return;
+    if (this.#ended || !this.isFull) return;
     await new Promise<void>((resolve) => {
       const timer = setTimeout(() => this.#cut(), this.#stuckMsMax);
       const done = (): void => {
@@ -83,13 +92,6 @@ export class EventStream {
     clearInterval(this.#keepAlive);
     this.#reply.raw.end();
     for (const action of this.#onEnd) action();
-  }
-
-  #write(text: string): void {
-    if (this.#ended) return;
-    const { raw } = this.#reply;
-    raw.write(text);
-    if (raw.writableLength > BACKLOG_BYTES_MAX) this.#cut();
   }
 
   #cut(): void {

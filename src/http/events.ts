@@ -26,6 +26,12 @@ export interface EventsResource {
 /** Who follows all orders reads much. */
 const ALL_WATCHERS_MAX = 100;
 
+/** So many of them may be one user's. */
+const ALL_WATCHERS_OF_USER_MAX = 10;
+
+/** Events that are sent at once, before it is looked whether the client takes them. */
+const PIECE_CHARS = 64 * 1024;
+
 /** Changes that are read and told at once to who follows all orders. */
 const ALL_PAGE_CHANGES = 500;
 
@@ -118,7 +124,7 @@ export function eventsRoutes(app: FastifyInstance, resource: EventsResource, rea
     },
   });
 
-  let allWatchers = 0;
+  const allWatchers = new Map<string, number>();
   app.route({
     method: "GET",
     url: "/events",
@@ -142,12 +148,7 @@ export function eventsRoutes(app: FastifyInstance, resource: EventsResource, rea
     },
     onRequest: requireUser,
     handler: async (request, reply) => {
-      if (allWatchers >= ALL_WATCHERS_MAX) {
-        throw new CatalogueError(
-          "too_many_watchers",
-          `${ALL_WATCHERS_MAX} follow the events of all orders at this node.`,
-        );
-      }
+      requirePlace(allWatchers, request.user);
       const header = request.headers["last-event-id"];
       const cursor = typeof header === "string" && header !== "" ? header : null;
       const first = await follow.readChanges(cursor, 1);
@@ -157,14 +158,18 @@ export function eventsRoutes(app: FastifyInstance, resource: EventsResource, rea
           "What followed that Last-Event-ID is no longer kept, or it is none; begin anew without it.",
         );
       }
-      const stream = remember(new EventStream(reply));
-      allWatchers++;
+      const { user } = request;
+      requirePlace(allWatchers, user); // others may have come meanwhile
+      allWatchers.set(user, (allWatchers.get(user) ?? 0) + 1);
+      const following = new Following(resource, feed, resource.isOperator(user) ? null : user, cursor ?? first.next);
+      const stream = remember(new EventStream(reply, () => following.cursor));
       stream.onEnd(() => {
-        allWatchers--;
+        const left = (allWatchers.get(user) ?? 1) - 1;
+        if (left === 0) allWatchers.delete(user);
+        else allWatchers.set(user, left);
         streams.delete(stream);
       });
-      const user = resource.isOperator(request.user) ? null : request.user;
-      void followAll(resource, feed, { stream, user, cursor: cursor ?? first.next }).catch((error: unknown) => {
+      void following.follow(stream).catch((error: unknown) => {
         log.warn({ err: error }, "Following the events of all orders broke off");
         stream.end();
       });
@@ -182,43 +187,78 @@ function lastRevision(request: FastifyRequest, { revision }: StoredOrder): numbe
   throw new CatalogueError("request_invalid", "This order has had no event with that Last-Event-ID.");
 }
 
-/** Sends what has happened behind a cursor, and then what happens, until the stream ends. */
-async function followAll(
-  { follow, serviceOf }: EventsResource,
-  feed: ChangeFeed,
-  {
-    stream,
-    user,
-    cursor: start,
-  }: { readonly stream: EventStream; readonly user: string | null; readonly cursor: string },
-): Promise<void> {
-  let cursor = start;
-  let wake: () => void = () => undefined;
-  let isDue = true;
-  const stop = feed.listen({
-    changed: () => {
-      isDue = true;
-      wake();
-    },
-  });
-  stream.onEnd(() => wake());
-  try {
-    while (!stream.hasEnded) {
-      isDue = false;
-      const page = await follow.readChanges(cursor, ALL_PAGE_CHANGES);
-      // It has fallen so far behind that it must begin anew; it is told so when it connects again.
-      if (page.kind === "gone") return stream.end();
-      const visible = page.changes.filter((change) => user === null || change.user === user);
-      if (visible.length > 0) stream.send(await eventsOf(visible, follow, serviceOf));
-      cursor = page.next;
-      await stream.drained();
-      if (page.changes.length === ALL_PAGE_CHANGES || isDue || stream.hasEnded) continue;
-      await new Promise<void>((resolve) => (wake = resolve));
-    }
-    return undefined;
-  } finally {
-    stop();
+/** @throws CatalogueError too_many_watchers */
+function requirePlace(watchers: ReadonlyMap<string, number>, user: string): void {
+  const all = Array.from(watchers.values()).reduce((sum, each) => sum + each, 0);
+  if (all < ALL_WATCHERS_MAX && (watchers.get(user) ?? 0) < ALL_WATCHERS_OF_USER_MAX) return;
+  throw new CatalogueError(
+    "too_many_watchers",
+    `So many may follow the events of all orders at this node: ${ALL_WATCHERS_MAX}, and ${ALL_WATCHERS_OF_USER_MAX} of each user.`,
+  );
+}
+
+/** One who follows the events of all orders, or of all of a user's. */
+class Following {
+  readonly #resource: EventsResource;
+  readonly #feed: ChangeFeed;
+  readonly #user: string | null;
+  #cursor: string;
+
+  constructor(resource: EventsResource, feed: ChangeFeed, user: string | null, cursor: string) {
+    this.#resource = resource;
+    this.#feed = feed;
+    this.#user = user;
+    this.#cursor = cursor;
   }
+
+  /** All up to it was sent, or is not to be seen. */
+  get cursor(): string {
+    return this.#cursor;
+  }
+
+  /** Sends what has happened behind the cursor, and then what happens, until the stream ends. */
+  async follow(stream: EventStream): Promise<void> {
+    const { follow, serviceOf } = this.#resource;
+    let wake: () => void = () => undefined;
+    let isDue = true;
+    const stop = this.#feed.listen({
+      changed: () => {
+        isDue = true;
+        wake();
+      },
+    });
+    stream.onEnd(() => wake());
+    try {
+      while (!stream.hasEnded) {
+        isDue = false;
+        const page = await follow.readChanges(this.#cursor, ALL_PAGE_CHANGES);
+        // It has fallen so far behind that it must begin anew; it is told so when it connects again.
+        if (page.kind === "gone") return stream.end();
+        const visible = page.changes.filter((change) => this.#user === null || change.user === this.#user);
+        const texts = visible.length === 0 ? [] : await eventsOf(visible, follow, serviceOf);
+        for (let at = 0; at < texts.length && !stream.hasEnded;) {
+          const piece = pieceOf(texts, at);
+          stream.send(piece.join(""));
+          at += piece.length;
+          await stream.drained();
+        }
+        this.#cursor = page.next;
+        if (page.changes.length === ALL_PAGE_CHANGES || isDue || stream.hasEnded) continue;
+        await new Promise<void>((resolve) => (wake = resolve));
+      }
+      return undefined;
+    } finally {
+      stop();
+    }
+  }
+}
+
+/** So many texts, one at least, as are sent at once. */
+function pieceOf(texts: readonly string[], from: number): string[] {
+  let chars = 0;
+  let to = from;
+  while (to < texts.length && (to === from || chars < PIECE_CHARS)) chars += texts[to++]?.length ?? 0;
+  return texts.slice(from, to);
 }
 
 /** The events of changes, in their order. An order's history has whatever the change has made of it. */
@@ -226,7 +266,7 @@ async function eventsOf(
   changes: readonly Change[],
   follow: EventsResource["follow"],
   serviceOf: ServiceOf,
-): Promise<string> {
+): Promise<string[]> {
   const ids = new Set(changes.map(({ orderId }) => orderId));
   const orders = new Map((await follow.readOrders([...ids])).map((order) => [order.orderId, order]));
   const texts: string[] = [];
@@ -240,13 +280,15 @@ async function eventsOf(
     );
     if (entry !== undefined) texts.push(eventText(cursor, entry));
   }
-  return texts.join("");
+  return texts;
 }
 
 interface Watcher {
   readonly stream: EventStream;
   /** The last revision that was sent to it. */
   sent: number;
+  /** It has not taken yet what was sent. */
+  waits: boolean;
 }
 
 /** An order that somebody follows. */
@@ -281,7 +323,7 @@ class WatchedOrders {
       isDue: false,
     };
     this.#orders.set(orderId, order);
-    const watcher = { stream, sent: after };
+    const watcher = { stream, sent: after, waits: false };
     order.watchers.add(watcher);
     this.#stop ??= this.#feed.listen({ changed: (ids) => this.#changed(ids) });
     this.#send(order);
@@ -328,12 +370,24 @@ class WatchedOrders {
   }
 
   #send(order: WatchedOrder): void {
-    for (const watcher of order.watchers) {
-      if (watcher.sent < order.texts.length) {
-        watcher.stream.send(order.texts.slice(watcher.sent).join(""));
-        watcher.sent = order.texts.length;
-      }
-      if (order.isFinal) watcher.stream.end();
+    for (const watcher of order.watchers) this.#sendTo(order, watcher);
+  }
+
+  /** Sends what the client takes, and the rest when it has taken that. */
+  #sendTo(order: WatchedOrder, watcher: Watcher): void {
+    const { stream } = watcher;
+    while (watcher.sent < order.texts.length && !stream.isFull && !stream.hasEnded) {
+      const piece = pieceOf(order.texts, watcher.sent);
+      stream.send(piece.join(""));
+      watcher.sent += piece.length;
     }
+    if (stream.isFull && !stream.hasEnded) {
+      if (watcher.waits) return;
+      watcher.waits = true;
+      void stream.drained().then(() => {
+        watcher.waits = false;
+        this.#sendTo(order, watcher);
+      });
+    } else if (order.isFinal && watcher.sent >= order.texts.length) stream.end();
   }
 }

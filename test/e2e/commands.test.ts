@@ -129,6 +129,17 @@ test("who watches an order that comes to wait for an operator is told so, and wa
   assert.match(warned, /waits for an operator: order_process orders retry [0-9a-f-]{36}, or skip/);
 });
 
+test("what others have written does not move the cursor of whoever looks at it", async (t) => {
+  const { url } = await clientOf(t, "1h");
+  const id = (await run(url, ["submit", "--start-at", new Date(Date.now() + 3_600_000).toISOString()])).text.trim();
+  await run(url, ["cancel", id, "--reason", "\u001b]0;pwned\u0007\u001b[2J\nforged\u202e"]);
+  for (const command of ["history", "get", "watch"]) {
+    const { text } = await run(url, [command, id]);
+    assert.doesNotMatch(text.replaceAll("\n", ""), /[\p{Cc}\p{Cf}]/u);
+    assert.doesNotMatch(text, /^forged/m);
+  }
+});
+
 test("what goes wrong at the command line is one line, with a code", async (t) => {
   const { url } = await clientOf(t, "0ms");
   const failing = async (args: readonly string[], where = url): Promise<unknown> =>

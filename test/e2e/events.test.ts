@@ -1,12 +1,17 @@
 /** Finding orders, and following what happens to them. */
 import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
+import { join } from "node:path";
 import { connect, type Socket } from "node:net";
 import { test } from "node:test";
 import Fastify from "fastify";
 import { EventStream } from "../../src/http/event-stream.ts";
+import { newOrderId } from "../../src/store/order-id.ts";
+import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
+import type { AdvanceWrite } from "../../src/store/store.ts";
 import { assertProblem, heartbeatStatus } from "../support/checks.ts";
 import { acceptedOrderId, type Answer, finalOrder, readOrder, send, submitOrder } from "../support/client.ts";
-import { startService } from "../support/service.ts";
+import { startService, temporaryFolder } from "../support/service.ts";
 import { openStream } from "../support/sse.ts";
 import { waitFor } from "../support/wait.ts";
 
@@ -173,6 +178,75 @@ test("all of a user's orders are followed without gaps or repeats, by one who go
   await Promise.all([after.ended, operator.ended, stranger.ended]);
 });
 
+test("a history of more than a megabyte is followed to its end, alone and among all", async (t) => {
+  const ATTEMPTS = 1_500;
+  const data = temporaryFolder(t);
+  const store = await openSqliteStore({ path: join(data, "orders.sqlite"), now: Date.now, onBroken: assert.ifError });
+  const owner = await store.cluster.register(
+    { serviceId: randomUUID(), url: "", version: "0.0.0", ttlMs: 5_000, process: null },
+    Date.now(),
+  );
+  const [orderId, atMs] = [newOrderId("user", null), Date.now()];
+  const advance = (
+    revision: number,
+    event: AdvanceWrite["event"],
+    newStatus: AdvanceWrite["newStatus"],
+  ): AdvanceWrite => ({
+    kind: "advance",
+    orderId,
+    owner,
+    expectedRevision: revision,
+    event,
+    newStatus,
+    formerStatus: "running",
+    user: "user",
+  });
+  const error = "x".repeat(900);
+  await store.commit([
+    {
+      kind: "create",
+      orderId,
+      user: "user",
+      idempotencyKey: null,
+      pipelineName: "default",
+      pipelineVersion: 1,
+      event: { kind: "created", atMs, owner, stepName: "Scheduling" },
+      body: "{}",
+    },
+    ...Array.from({ length: ATTEMPTS }, (_, index) =>
+      advance(index + 1, { kind: "attempt_failed", atMs, error, retryAtMs: atMs }, null),
+    ),
+    advance(ATTEMPTS + 1, { kind: "step_failed", atMs, error: "no", rollbackIndex: null }, "failed"),
+  ]);
+  await store.cluster.leave(owner);
+  await store.close();
+  const { url } = await startService(t, { data });
+  const revisions = Array.from({ length: ATTEMPTS + 2 }, (_, index) => index + 1);
+  const alone = await openStream(`${url}/orders/${orderId}/events`);
+  await alone.ended;
+  assert.deepEqual(
+    alone.events.map((event) => event.data["revision"]),
+    revisions,
+  );
+  const all = await openStream(`${url}/events`, { lastEventId: "0" });
+  await waitFor(() => all.events.length === revisions.length, { what: () => `${all.events.length} events have come` });
+});
+
+test("who follows all orders is told at once from where to go on, and may do so ten times, others too", async (t) => {
+  const { url } = await startService(t);
+  const response = await fetch(`${url}/events`, { headers: { authorization: "user" } });
+  const reader = (response.body ?? assert.fail()).getReader();
+  let text = "";
+  while (!/^id: \d+$/m.test(text)) text += new TextDecoder().decode((await reader.read()).value);
+  const missed = await acceptedOrderId(url);
+  await reader.cancel();
+  const later = await openStream(`${url}/events`, { lastEventId: /^id: (\d+)$/m.exec(text)?.[1] ?? "" });
+  await waitFor(() => later.events.some((event) => event.data["order_id"] === missed), { what: "nothing is missed" });
+  for (let count = 1; count < 10; count++) await openStream(`${url}/events`);
+  assertProblem(await get(`${url}/events`, "user"), 503, "too_many_watchers");
+  assert.equal((await openStream(`${url}/events`, { user: "another" })).status, 200);
+});
+
 test("ten thousand watchers of one order all see its end, and the service goes on", async (t) => {
   const WATCHERS = 10_000;
   const { url } = await startService(t, { args: ["--step-time", "5s"] });
@@ -205,7 +279,7 @@ test("a watcher that never reads is left behind, with little in memory, and cut 
   t.after(() => app.close());
   let stream: EventStream | undefined;
   app.get("/", (_request, reply) => {
-    stream = new EventStream(reply, 200);
+    stream = new EventStream(reply, null, 200);
     return reply;
   });
   await app.listen({ port: 0, host: "127.0.0.1" });

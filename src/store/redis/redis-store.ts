@@ -344,8 +344,8 @@ class RedisStore implements Store {
   async #readOrders(orderIds: readonly string[]): Promise<StoredOrder[]> {
     const orders: StoredOrder[] = [];
     for (const [orderId, text] of await this.#readTexts(orderIds)) {
-      const { body: _body, ...order } = decodeOrder(text);
-      orders.push({ orderId, ...order, ownerServiceId: await this.cluster.serviceOf(order.owner) });
+      const order = soundOrder(text);
+      if (order !== null) orders.push({ orderId, ...order, ownerServiceId: await this.cluster.serviceOf(order.owner) });
     }
     return orders;
   }
@@ -399,10 +399,13 @@ class RedisStore implements Store {
   async #listed(orderId: string, text: string | undefined, filter: OrderFilter): Promise<StoredOrder | null> {
     if (text === undefined) return null;
     // Most are told apart by the header of their text alone.
-    const { user, pipelineName } = decodeHeader(text);
+    const header = soundHeader(text);
+    if (header === null) return null;
+    const { user, pipelineName } = header;
     if (filter.user !== null && user !== filter.user) return null;
     if (filter.pipelineName !== null && pipelineName !== filter.pipelineName) return null;
-    const { body: _body, ...order } = decodeOrder(text);
+    const order = soundOrder(text);
+    if (order === null) return null;
     const stored = { orderId, ...order, ownerServiceId: await this.cluster.serviceOf(order.owner) };
     return matchesFilter(stored, filter) ? stored : null;
   }
@@ -743,4 +746,22 @@ async function allEnded<T>(work: readonly Promise<T>[]): Promise<T[]> {
 /** CONFIG is not everybody's, and some who run Redis for others take it away. */
 function isForbidden(error: unknown): boolean {
   return error instanceof Error && /^(NOPERM|ERR unknown command)/.test(error.message);
+}
+
+/** An order without its body. One that is damaged must not keep the others from being seen; asked for by its id, it is told of. */
+function soundOrder(text: string): Omit<ReturnType<typeof decodeOrder>, "body"> | null {
+  try {
+    const { body: _body, ...order } = decodeOrder(text);
+    return order;
+  } catch {
+    return null;
+  }
+}
+
+function soundHeader(text: string): ReturnType<typeof decodeHeader> | null {
+  try {
+    return decodeHeader(text);
+  } catch {
+    return null;
+  }
 }
