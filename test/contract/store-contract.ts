@@ -750,6 +750,33 @@ export function storeContract(name: string, open: OpenStores): void {
     },
   );
 
+  contract("of a commit of which a part is refused, the rest has changed, whatever users are named", async (store) => {
+    const owner = await register(store);
+    const keyed = creation(owner, { idempotencyKey: "key", user: 'ann "x" \n é/\u2028' });
+    await store.commit([keyed]);
+    const { next } = await changes(store, null);
+    const again = creation(owner, { idempotencyKey: "key", user: keyed.user, body: "{}" });
+    const [one, other] = [creation(owner), creation(owner, { user: keyed.user })];
+    const outcomes = await store.commit([one, again, other]);
+    assert.deepEqual(kinds(outcomes), ["applied", "key_taken", "applied"]);
+    const { changes: seen } = await changes(store, next);
+    assert.deepEqual(
+      seen.map(({ orderId, revision, user }) => `${orderId} ${revision} ${user}`).toSorted(),
+      [one, other].map(({ orderId, user }) => `${orderId} 1 ${user}`).toSorted(),
+    );
+  });
+
+  contract("an order that is made and final in one commit is nobody's to go on with, and is listed", async (store) => {
+    const owner = await register(store);
+    const write = creation(owner);
+    const outcomes = await store.commit([write, advance(write.orderId, owner, 1, completion)]);
+    assert.deepEqual(kinds(outcomes), ["applied", "applied"]);
+    assert.deepEqual(await allOrderIds(store, owner, 10), []);
+    assert.deepEqual(idsOf(await store.listOrders(ALL, null, 10)), [write.orderId]);
+    assert.deepEqual(idsOf(await store.listOrders({ ...ALL, user: "user" }, null, 10)), [write.orderId]);
+    assert.deepEqual(await store.countOrders(null), { completed: 1 });
+  });
+
   contract("a page of changes is short only where there are no more, however small the commits were", async (store) => {
     const owner = await register(store);
     const { next } = await changes(store, null);

@@ -79,11 +79,13 @@ test("writes become the keys and arguments that the script describes", () => {
         [changesKey(0)],
       ].flat(),
       args: [
-        ["cluster", "3", "50", "3", "3", "9"],
-        ["3", "c", encodeOrder(create), "running", userDigest("alice"), `"${ID}",1,"alice"`],
-        ["a", String(lengths[0]), `,["step_completed",${AT_MS},"B"]`, `"${ID}",2,"alice"`],
-        ["o", String(lengths[1]), `,["owner_changed",${AT_MS},9]`, `"${ID}",3,"alice"`, "9"],
-        ["1", "k", encodeOrder(keyed), "running", userDigest("alice"), `"${keyed.orderId}",1,"alice"`],
+        ["cluster", "3", "50"],
+        [`"${ID}",1,"alice","${ID}",2,"alice","${ID}",3,"alice","${keyed.orderId}",1,"alice"`],
+        ["3", "3", "9"],
+        ["3", "c", encodeOrder(create), "running", userDigest("alice")],
+        ["a", String(lengths[0]), `,["step_completed",${AT_MS},"B"]`],
+        ["o", String(lengths[1]), `,["owner_changed",${AT_MS},9]`, "9"],
+        ["1", "k", encodeOrder(keyed), "running", userDigest("alice")],
         [keyDigest("alice", "key")],
         ["1", "n"],
       ].flat(),
@@ -94,15 +96,15 @@ test("writes become the keys and arguments that the script describes", () => {
 
 test("an advance names the length that its order had at its owner and revision, in bytes, or none where it is in no such state", () => {
   const known = { [ID]: [3, 1, 100] } as const;
-  const argsOf = (write: Write): readonly string[] => callsFor([write], false, known)[0]?.args.slice(5) ?? [];
+  const argsOf = (write: Write): readonly string[] => callsFor([write], false, known)[0]?.args.slice(6) ?? [];
   const event = { kind: "step_completed", atMs: AT_MS, nextStepName: "Ünïcode" } as const;
   assert.deepEqual(argsOf(advance(ID, 3)).slice(0, 3), ["f", "100", `,["step_completed",${AT_MS}]`]);
-  assert.deepEqual(argsOf(advance(ID, 3)).slice(4), ["running", "completed", userDigest("alice")]);
+  assert.deepEqual(argsOf(advance(ID, 3)).slice(3), ["running", "completed", userDigest("alice")]);
   assert.deepEqual(argsOf(advance(ID, 3, 2)), ["n"]);
   assert.deepEqual(argsOf(advance(ID, 4)), ["n"]);
   const text = `,["step_completed",${AT_MS},"Ünïcode"]`;
   const [call] = callsFor([{ ...advance(ID, 3), event, newStatus: null }, advance(ID, 3, 2)], false, known);
-  assert.deepEqual(call?.args.slice(5, 8), ["a", "100", text]);
+  assert.deepEqual(call?.args.slice(6, 9), ["a", "100", text]);
   assert.equal(call?.args[10], String(100 + Buffer.byteLength(text)));
 });
 

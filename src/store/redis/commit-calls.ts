@@ -70,7 +70,12 @@ function callOf(
   { clusterId, entriesKept, changes }: { clusterId: string; entriesKept: number; changes: string },
 ): CommitCall {
   const keys = groups.map(({ partition }) => partitionKey(partition));
-  const args = [clusterId, String(groups.length), String(entriesKept), ...groups.map(({ owner }) => String(owner))];
+  const told = groups.flatMap(({ writes: members }) =>
+    members.filter(({ write, length }) => write.kind === "create" || length !== null),
+  );
+  const changed = entriesKept === 0 ? "" : told.map(changeOf).join(",");
+  const owners = groups.map(({ owner }) => String(owner));
+  const args = [clusterId, String(groups.length), String(entriesKept), changed, ...owners];
   const writes: PlannedWrite[] = [];
   for (const { partition, writes: members } of groups) {
     keys.push(openKey(partition), idempotencyKeysKey(partition), ...indexKeys(partition));
@@ -89,33 +94,31 @@ function pushWrite(args: string[], { write, text, length }: PlannedWrite, partit
   if (write.kind === "create") {
     const { orderId, user, idempotencyKey } = write;
     const status = write.event.startAtMs === undefined ? "running" : "scheduled";
-    const found = [status, userDigest(user), changeOf(orderId, 1, user)] as const;
     if (idempotencyKey === null) {
-      args.push("c", text, ...found);
+      args.push("c", text, status, userDigest(user));
       return;
     }
     const digest = keyDigest(user, idempotencyKey);
     if (partitionOf(digest) !== partition) {
       throw new Error(`order id ${orderId} was not made for its user and idempotency key (newOrderId)`);
     }
-    args.push("k", text, ...found, digest);
+    args.push("k", text, status, userDigest(user), digest);
     return;
   }
-  const { orderId, event, newStatus, formerStatus, user } = write;
+  const { event, newStatus, formerStatus, user } = write;
   if (length === null) {
     args.push("n");
     return;
   }
-  const change = changeOf(orderId, write.expectedRevision + 1, user);
-  if (event.kind === "owner_changed") args.push("o", String(length), text, change, String(event.owner));
-  else if (newStatus === null) args.push("a", String(length), text, change);
-  else
-    args.push(isFinal(newStatus) ? "f" : "s", String(length), text, change, formerStatus, newStatus, userDigest(user));
+  if (event.kind === "owner_changed") args.push("o", String(length), text, String(event.owner));
+  else if (newStatus === null) args.push("a", String(length), text);
+  else args.push(isFinal(newStatus) ? "f" : "s", String(length), text, formerStatus, newStatus, userDigest(user));
 }
 
 /** As it stands in the stream of changes. */
-function changeOf(orderId: string, revision: number, user: string): string {
-  return `"${orderId}",${revision},${JSON.stringify(user)}`;
+function changeOf({ orderId, write }: PlannedWrite): string {
+  const revision = write.kind === "create" ? 1 : write.expectedRevision + 1;
+  return `"${orderId}",${revision},${JSON.stringify(write.user)}`;
 }
 
 /** Users whose digests are remembered: more than are busy at once. */

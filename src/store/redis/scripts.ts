@@ -46,16 +46,17 @@ export const COMMIT_MISSING = "M";
  *     KEYS  a partition key for each group
  *           for each group: open, keys (of idempotency keys), counts, orders, by_user and rare key, an order key for each write
  *           the key of the stream of changes
- *     ARGV  cluster id, number of groups, entries that the stream keeps (0: none is added), an owner for each group
+ *     ARGV  cluster id, number of groups, entries that the stream keeps (0: none is added), what the stream tells of all writes but n
+ *           (order id, revision and user of each, as JSON parted by commas), an owner for each group
  *           for each group: number of writes, then for each write
- *             c <text> <status> <user> <change>            make the order
- *             k <text> <status> <user> <change> <digest>   make the order, unless the digest is taken
- *             a <length> <event> <change>                  append the event to the order's text of that length
- *             s <length> <event> <change> <from> <to> <user>   the same; the order has another status then
- *             f <length> <event> <change> <from> <to> <user>   the same; it is final then
- *             o <length> <event> <change> <owner>          the same as a; the order is the new owner's then
- *             n                            nothing: the order is not in the state that the write names
- *           <user> is the digest of the order's user, <change> what the stream tells of the write
+ *             c <text> <status> <user>             make the order
+ *             k <text> <status> <user> <digest>    make the order, unless the digest is taken
+ *             a <length> <event>                   append the event to the order's text of that length
+ *             s <length> <event> <from> <to> <user>    the same; the order has another status then
+ *             f <length> <event> <from> <to> <user>    the same; it is final then
+ *             o <length> <event> <owner>           the same as a; the order is the new owner's then
+ *             n                                    nothing: the order is not in the state that the write names
+ *           <user> is the digest of the order's user
  *     reply the outcomes as one string, a letter a write (COMMIT_*); then for each K, in their order: the id of the order that
  *           has the idempotency key
  *
@@ -65,21 +66,26 @@ export const COMMIT_MISSING = "M";
  * too much is cut off again, and nobody has seen it.
  *
  * A write that is refused has changed nothing. What makes Redis fail in the middle (a string longer than it allows) comes first
- * in each write, so that a write is applied whole or not at all even then.
+ * in each write, so that a write is applied whole or not at all even then. What goes into an index is gathered, and put there with one
+ * command for each group: commands are most of what a write costs, and each is written to Redis's log.
  */
 export const COMMIT = script(`#!lua
 local call = redis.call
 local groups = tonumber(ARGV[2])
 local fenced = {}
 for group = 1, groups do
-  local found = call('HMGET', KEYS[group], 'cluster', 'fenced:' .. ARGV[3 + group])
+  local found = call('HMGET', KEYS[group], 'cluster', 'fenced:' .. ARGV[4 + group])
   if found[1] ~= ARGV[1] then
     return redis.error_reply('${STORE_GONE} ' .. KEYS[group] .. ' is of another cluster, or gone')
   end
   fenced[group] = found[2]
 end
 
-local counted, changes = {}, {}
+local counted
+-- Writes that the stream would tell of, and those of them that were refused, by their number.
+local told, refused, refusals = 0, {}, 0
+-- For ZADD: pairs of score and member; for ZREM: members. Of one group.
+local opened, closed, listed, listedByUser
 local function count(status, user, by)
   counted[status] = (counted[status] or 0) + by
   local ofUser = status .. ' ' .. user
@@ -90,27 +96,32 @@ local function isRare(status)
   return status ~= 'running' and status ~= 'completed'
 end
 
-local function create(order, open, owner, key, text, status, user, change, digest)
+local function add(key, members)
+  if #members > 0 then call('ZADD', key, unpack(members)) end
+end
+
+local function append2(list, one, other)
+  list[#list + 1] = one
+  list[#list + 1] = other
+end
+
+local function create(order, owner, key, text, status, user, digest)
   local holder = digest and call('HGET', KEYS[key], digest)
   if holder then return '${COMMIT_KEY_TAKEN}', holder end
   if not call('SET', order, text, 'NX') then return '${COMMIT_CONFLICT}' end
   local id = string.sub(order, -36)
-  call('ZADD', open, owner, id)
+  append2(opened, owner, id)
   if digest then call('HSET', KEYS[key], digest, id) end
-  call('ZADD', KEYS[key + 2], 0, id)
-  call('ZADD', KEYS[key + 3], 0, user .. ' ' .. id)
+  append2(listed, 0, id)
+  append2(listedByUser, 0, user .. ' ' .. id)
   if isRare(status) then call('ZADD', KEYS[key + 4], 0, status .. ' ' .. id, 0, status .. '/' .. user .. ' ' .. id) end
   count(status, user, 1)
-  changes[#changes + 1] = change
   return '${COMMIT_APPLIED}'
 end
 
-local function append(order, length, event, change)
+local function append(order, length, event)
   local now = call('APPEND', order, event)
-  if now == length + #event then
-    changes[#changes + 1] = change
-    return '${COMMIT_APPLIED}'
-  end
+  if now == length + #event then return '${COMMIT_APPLIED}' end
   if now == #event then
     call('DEL', order)
     return '${COMMIT_MISSING}'
@@ -120,14 +131,14 @@ local function append(order, length, event, change)
 end
 
 local outcomes, reply = {}, { '' }
-local key, arg = groups, 3 + groups
+local key, arg = groups, 4 + groups
 for group = 1, groups do
-  local owner, isFenced = ARGV[3 + group], fenced[group]
+  local owner, isFenced = ARGV[4 + group], fenced[group]
   local open, digests, counts, rare = KEYS[key + 1], key + 2, KEYS[key + 3], KEYS[key + 6]
   local writes = tonumber(ARGV[arg + 1])
   key = key + 6
   arg = arg + 1
-  counted = {}
+  counted, opened, closed, listed, listedByUser = {}, {}, {}, {}, {}
   for _ = 1, writes do
     key = key + 1
     local order, kind, given = KEYS[key], ARGV[arg + 1], ARGV[arg + 2]
@@ -136,18 +147,18 @@ for group = 1, groups do
       arg = arg + 1
       if not isFenced then outcome = '${COMMIT_CONFLICT}' end
     elseif kind == 'c' or kind == 'k' then
-      local status, user, change, digest = ARGV[arg + 3], ARGV[arg + 4], ARGV[arg + 5], nil
-      arg = arg + 5
+      local status, user, digest = ARGV[arg + 3], ARGV[arg + 4], nil
+      arg = arg + 4
       if kind == 'k' then
         arg = arg + 1
         digest = ARGV[arg]
       end
       if not isFenced then
-        outcome, reply[#reply + 1] = create(order, open, owner, digests, given, status, user, change, digest)
+        outcome, reply[#reply + 1] = create(order, owner, digests, given, status, user, digest)
       end
     else
-      local event, change, receiver, from, to, user = ARGV[arg + 3], ARGV[arg + 4], nil, nil, nil, nil
-      arg = arg + 4
+      local event, receiver, from, to, user = ARGV[arg + 3], nil, nil, nil, nil
+      arg = arg + 3
       if kind == 'o' then
         receiver = ARGV[arg + 1]
         arg = arg + 1
@@ -160,13 +171,13 @@ for group = 1, groups do
       elseif receiver and call('HEXISTS', KEYS[group], 'fenced:' .. receiver) == 1 then
         outcome = '${COMMIT_CONFLICT}'
       else
-        outcome = append(order, tonumber(given), event, change)
+        outcome = append(order, tonumber(given), event)
         if outcome == '${COMMIT_APPLIED}' and kind ~= 'a' then
           local id = string.sub(order, -36)
           if kind == 'f' then
-            call('ZREM', open, id)
+            closed[#closed + 1] = id
           elseif receiver then
-            call('ZADD', open, receiver, id)
+            append2(opened, receiver, id)
           end
           if to then
             if isRare(from) then call('ZREM', rare, from .. ' ' .. id, from .. '/' .. user .. ' ' .. id) end
@@ -178,13 +189,36 @@ for group = 1, groups do
       end
     end
     outcomes[#outcomes + 1] = outcome
+    if kind ~= 'n' then
+      told = told + 1
+      if outcome ~= '${COMMIT_APPLIED}' then
+        refused[told] = true
+        refusals = refusals + 1
+      end
+    end
   end
+  add(open, opened)
+  -- After it: an order may be made and final in one commit.
+  if #closed > 0 then call('ZREM', open, unpack(closed)) end
+  add(KEYS[digests + 2], listed)
+  add(KEYS[digests + 3], listedByUser)
   for field, by in pairs(counted) do
     if by ~= 0 then call('HINCRBY', counts, field, by) end
   end
 end
-if #changes > 0 and ARGV[3] ~= '0' then
-  call('XADD', KEYS[#KEYS], 'MAXLEN', '~', ARGV[3], '*', 'c', table.concat(changes, ','))
+if told > refusals and ARGV[3] ~= '0' then
+  local changes = ARGV[4]
+  if refusals > 0 then
+    local all, applied = cjson.decode('[' .. changes .. ']'), {}
+    for number = 1, told do
+      if not refused[number] then
+        local id, revision, user = unpack(all, 3 * number - 2, 3 * number)
+        applied[#applied + 1] = cjson.encode(id) .. ',' .. string.format('%.0f', revision) .. ',' .. cjson.encode(user)
+      end
+    end
+    changes = table.concat(applied, ',')
+  end
+  call('XADD', KEYS[#KEYS], 'MAXLEN', '~', ARGV[3], '*', 'c', changes)
 end
 reply[1] = table.concat(outcomes)
 return reply
