@@ -98,7 +98,7 @@ export class OrderRun implements WriteListener {
   #ended: CallOutcome | null = null;
   /** The step that a slot is waited for. */
   #queuedFor: Step | null = null;
-  #asked: Asked[] = [];
+  #asked: Asked[] | null = null;
   /** Who waits for the write that is under way. */
   #answered: Asked["answer"] | null = null;
   #resultChars = 0;
@@ -162,6 +162,7 @@ export class OrderRun implements WriteListener {
   /** Asks something of the order; resolves when it is durable, or refused. */
   act(request: ActionRequest): Promise<ActionOutcome> {
     return new Promise((answer) => {
+      this.#asked ??= [];
       this.#asked.push({ request, answer });
       this.#takeAsked();
     });
@@ -249,7 +250,7 @@ export class OrderRun implements WriteListener {
 
   #takeAsked(): void {
     while (!this.#mustWait) {
-      const asked = this.#asked.shift();
+      const asked = this.#asked?.shift();
       if (asked === undefined) return;
       const { request, answer } = asked;
       const atMs = this.#host.now();
@@ -277,8 +278,8 @@ export class OrderRun implements WriteListener {
   #letGo(): void {
     this.#answered?.({ kind: "unknown" });
     this.#answered = null;
-    for (const { answer } of this.#asked) answer({ kind: "unknown" });
-    this.#asked = [];
+    for (const { answer } of this.#asked ?? []) answer({ kind: "unknown" });
+    this.#asked = null;
   }
 
   #atTime(dueMs: number | null, event: (atMs: number) => LaterEvent): void {

@@ -53,6 +53,7 @@ const abandoned = { kind: "rollback_abandoned", atMs, error: "no" } as const;
 const undone = { kind: "step_rolled_back", atMs, rollbackIndex: null } as const;
 const canceled = { kind: "canceled", atMs, by, reason: null, rollbackIndex: 0 } as const;
 const paused = { kind: "paused", atMs, by } as const;
+const resumed = { kind: "resumed", atMs, by } as const;
 const [interrupted] = [{ kind: "owner_changed", atMs, owner: 2 } as const];
 
 const scheduled = createdOrder("id", decideCreation(pipeline, 1, 0, { startAtMs: 9 }));
@@ -72,6 +73,7 @@ const STATES: readonly (readonly [string, Order, readonly Action[]])[] = [
   ["paused at the commit", lived(reserved, waits, approved, paused), ["resume"]],
   ["running after the commit", lived(reserved, waits, approved, paid), ["pause"]],
   ["paused", evolve(created, paused), ["cancel", "resume"]],
+  ["paused and resumed fifty times", lived(...Array.from({ length: 50 }, () => [paused, resumed]).flat()), ["cancel"]],
   ["rolling back", lived(failed), ["pause"]],
   ["rolling back, to be paused", lived(failed, { kind: "pause_requested", atMs, by }), ["pause", "resume"]],
   ["rolling back and paused", lived(failed, paused), ["resume"]],

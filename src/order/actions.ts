@@ -31,6 +31,12 @@ export const ACTIONS_BY_STATUS: { readonly [Status in OrderStatus]: readonly Act
   canceled: ["retry"],
 };
 
+/**
+ * An order is not paused, nor its rollback tried again, when people have done something to it so many times: each adds to its history,
+ * which whoever looks at it is sent. What ends it is always allowed.
+ */
+export const INTERVENTIONS_MAX = 100;
+
 /** What is asked of an order that is not final. */
 export type ActionRequest =
   | { readonly action: "cancel"; readonly by: string; readonly reason: string | null }
@@ -107,6 +113,10 @@ export function refusalOf(order: Order, pipeline: Pipeline, action: Action): str
   const { status } = state;
   if (!ACTIONS_BY_STATUS[status].includes(action)) return `the order is ${status}`;
   const held = state.status === "paused" ? state.held : state;
+  const mayRepeat = action === "pause" || (action === "retry" && status === "rollback_incomplete");
+  if (mayRepeat && order.interventions >= INTERVENTIONS_MAX) {
+    return `people have done something to the order ${INTERVENTIONS_MAX} times, and its history is to stay readable`;
+  }
   switch (action) {
     case "cancel": {
       if (held.status === "rolling_back") return "the order is paused while it is rolled back";

@@ -227,6 +227,8 @@ export interface Order {
   readonly state: OrderState;
   /** What happens when the call under way has ended (invariant 4). */
   readonly asked: "pause" | "cancel" | null;
+  /** How often people have done something to it. */
+  readonly interventions: number;
   /** The steps that have started, in the order of the pipeline. */
   readonly steps: readonly StepRecord[];
   readonly retryOf: string | null;
@@ -258,6 +260,7 @@ export function createdOrder(orderId: string, event: Extract<OrderEvent, { kind:
       ? { status: "scheduled", startAtMs, stepName }
       : { status: "running", call: firstCall(carried.length, atMs) },
     asked: null,
+    interventions: 0,
     steps,
     retryOf: event.retryOf ?? null,
   };
@@ -270,6 +273,12 @@ const NO_STEPS: readonly CarriedStep[] = [];
  * @throws Error when the event can't follow: the history is damaged or the caller is wrong
  */
 export function evolve(order: Order, event: LaterEvent): Order {
+  const next = evolved(order, event);
+  const isByHand = "by" in event && event.by !== undefined;
+  return isByHand ? { ...next, interventions: next.interventions + 1 } : next;
+}
+
+function evolved(order: Order, event: LaterEvent): Order {
   const { state } = order;
   const atMs = Math.max(event.atMs, order.changeTimeMs);
   switch (event.kind) {
@@ -465,6 +474,7 @@ function after(order: Order, atMs: number, to: OrderState, steps: readonly StepR
     revision: order.revision + 1,
     state: pauses && isPausable(to) ? { status: "paused", held: to } : to,
     asked: pauses ? null : order.asked,
+    interventions: order.interventions,
     steps,
     retryOf: order.retryOf,
   };
