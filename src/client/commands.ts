@@ -6,18 +6,8 @@ import { UsageError } from "../config.ts";
 import { ORDER_STATUSES } from "../order/order.ts";
 import { type Client, createClient, type ListOptions, type OrderView, ServiceError } from "./client.ts";
 import { showList, showOrder } from "./tables.ts";
+import type { Terminal } from "./terminal.ts";
 import { lineOf, watchOrder } from "./watch.ts";
-
-/** Where the commands write, and where they read from. */
-export interface Terminal {
-  readonly write: (text: string) => void;
-  /** A line that is no result, for whoever watches. */
-  readonly warn: (line: string) => void;
-  /** Whether a person watches, so that lines can be written over. */
-  readonly isWatched: boolean;
-  readonly columns: number;
-  readonly readInput: () => string;
-}
 
 interface Shared {
   readonly url: string;

@@ -1,7 +1,7 @@
 /** `order_process orders watch`: an order's progress as it happens. On a terminal a picture that is drawn over; else a line an event. */
 import type { Client, HistoryEntry, OrderView } from "./client.ts";
-import type { Terminal } from "./commands.ts";
 import { printable, stateOf } from "./tables.ts";
+import type { Terminal } from "./terminal.ts";
 
 /** It waits for a person: what was watched will not end by itself. */
 const EXIT_NEEDS_OPERATOR = 3;
