@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { permanent, StepError } from "./order/step-error.ts";
 import { isOfPipelines } from "./stray-error.ts";
 
 const OWN = "/app/node_modules/order-process/dist/";
@@ -7,6 +8,12 @@ const OWN = "/app/node_modules/order-process/dist/";
 function withStack(...places: readonly string[]): Error {
   const error = new Error("no");
   error.stack = ["Error: no", ...places.map((place) => `    at ${place}`)].join("\n");
+  return error;
+}
+
+function lookalike(): Error {
+  const error = new Error(`no\n    at ${OURS}`);
+  error.stack = `Error: ${error.message}\n    at ${STEP}`;
   return error;
 }
 
@@ -23,6 +30,10 @@ for (const [what, error, isTheirs] of [
   ["of nobody", withStack(NODE), true],
   ["of ours", withStack(OURS, STEP), false],
   ["of a library that we use", withStack(NODE, LIBRARY, OURS), false],
+  ["that a step threw with permanent", permanent("no"), true],
+  ["that a call's signal aborts with", new StepError("timed out", {}), true],
+  ["whose stack names no file that there can be", withStack("file:///x%2Fy.js:1:1"), true],
+  ["whose message looks like a place of ours", lookalike(), true],
   ["that is none", "a text", true],
   ["that can't be looked at", new Proxy(new Error("no"), { get: () => assert.fail("looked at") }), true],
 ] as const) {

@@ -3,6 +3,7 @@
  * not end the node, and after it, as the order is taken over, every other one.
  */
 import { fileURLToPath } from "node:url";
+import { isStepError } from "./order/step-error.ts";
 
 const OWN_FOLDER = fileURLToPath(new URL(".", import.meta.url));
 
@@ -12,16 +13,21 @@ const OWN_FOLDER = fileURLToPath(new URL(".", import.meta.url));
  * @param ownFolder where the service's own code is
  */
 export function isOfPipelines(error: unknown, ownFolder = OWN_FOLDER): boolean {
-  let stack = "";
   try {
-    stack = error instanceof Error ? String(error.stack) : "";
+    // What a call's signal aborts with is ours, and so is `permanent(…)`; who throws it is a step.
+    if (!(error instanceof Error) || isStepError(error)) return true;
+    const stack = String(error.stack);
+    // The message comes first, and may look like anything.
+    const first = placesIn(stack.slice(stack.indexOf(error.message) + error.message.length)).find(
+      (place) => !place.includes("/node_modules/") || place.startsWith(ownFolder),
+    );
+    return first === undefined || !first.startsWith(ownFolder);
   } catch {
-    // It can't even be looked at, and so is none of ours.
+    return true; // it can't even be looked at, and so is none of ours
   }
-  const places = Array.from(
-    stack.matchAll(/^\s*at (?:.*\()?((?:file:\/\/)?\/[^()\n]*):\d+:\d+\)?$/gm),
-    ([, place = ""]) => (place.startsWith("file:") ? fileURLToPath(place) : place),
-  );
-  const first = places.find((place) => !place.includes("/node_modules/") || place.startsWith(ownFolder));
-  return first === undefined || !first.startsWith(ownFolder);
+}
+
+function placesIn(stack: string): string[] {
+  const places = stack.matchAll(/^\s*at (?:.*\()?((?:file:\/\/)?\/[^()\n]*):\d+:\d+\)?$/gm);
+  return Array.from(places, ([, place = ""]) => (place.startsWith("file:") ? fileURLToPath(place) : place));
 }

@@ -160,6 +160,9 @@ const GIVE_AWAY_ORDERS = 500;
 /** How often a node that stops looks for orders that it can give away: well within the half second that a hand-over may take. */
 const GIVE_AWAY_MS = 50;
 
+/** Who asks something of an order is answered within it. */
+const ACT_MS_MAX = 5_000;
+
 /** What must still be written when the grace time is over gets so long. */
 const LAST_WRITES_MS = 5_000;
 
@@ -203,6 +206,8 @@ export class Engine {
   readonly #stranded = new Map<string, Stranded>();
   #passingOn = false;
   #stopping = false;
+  /** Nothing is read or written any more. */
+  #isOver = false;
   #isFenced = false;
   #lateWritesRefused = 0;
   #wakeDrain: (() => void) | null = null;
@@ -464,20 +469,22 @@ export class Engine {
   /**
    * Does what somebody asks of an order of this incarnation; resolves when it is durable, or refused.
    * @returns null: the order is not this incarnation's
-   * @throws StoreUnavailableError when the order can't be read; then nothing was done
+   * @throws StoreUnavailableError when the store can't be written or read; then nothing was done
    */
   async act(
     orderId: string,
     request: ActionRequest,
   ): Promise<ActionOutcome | { readonly kind: "pipeline_missing" } | null> {
+    const { failure } = this.#groupCommit;
+    if (failure !== null) throw new StoreUnavailableError(failure);
     const running = this.#runs.get(orderId);
-    if (running !== undefined) return running.act(request);
+    if (running !== undefined) return withinTime(running.act(request));
     if (!this.#parked.has(orderId)) return null;
     const run = await this.#oneAfterTheOther(() => this.#takeUp(orderId));
     if (run === null) return this.#parked.has(orderId) ? { kind: "pipeline_missing" } : null;
     const outcome = run.act(request);
     run.proceed();
-    return outcome;
+    return withinTime(outcome);
   }
 
   /**
@@ -499,6 +506,7 @@ export class Engine {
     for (const run of this.#runs.values()) run.stop("the node is stopping");
     if (this.#groupCommit.failure === null) await this.#settledWithin(LAST_WRITES_MS);
     givenAway += await this.#giveAway(successors, performance.now() + LAST_WRITES_MS);
+    this.#isOver = true;
     const left = this.#runs.size + this.#parked.size;
     this.#runs.clear();
     this.#unparkAll();
@@ -510,6 +518,7 @@ export class Engine {
   /** Lets go of everything at once: this incarnation counts as dead, and its orders are others' (cluster rule 3). */
   abandon(): void {
     this.#stopping = true;
+    this.#isOver = true;
     for (const run of this.#runs.values()) run.stop("the node was taken for dead");
     this.#runs.clear();
     this.#held.clear();
@@ -529,7 +538,8 @@ export class Engine {
       for (const run of batch) run.giveTo(incarnation);
       await this.#settledWithin(endMs - performance.now(), () => batch.every((run) => run.isIdle));
       const orderIds = batch.filter((run) => run.order.owner === incarnation).map((run) => run.order.orderId);
-      for (const run of batch) this.#forget(run);
+      // What was refused is read again, and tried again: the successor may be dead by now.
+      if (orderIds.length === 0) break;
       await successors.tell(incarnation, orderIds);
       given += orderIds.length;
     }
@@ -615,8 +625,8 @@ export class Engine {
   }
 
   /** Asks the store again and again until it answers (guarantee G7), or the node stops: then `otherwise`. */
-  async #patiently<T>(ask: () => Promise<T>, otherwise: T): Promise<T> {
-    while (!this.#stopping) {
+  async #patiently<T>(ask: () => Promise<T>, otherwise: T, isOver = (): boolean => this.#stopping): Promise<T> {
+    while (!isOver()) {
       try {
         const answer = await ask();
         if (this.#readFailure !== null) this.#auditDue = true; // a claim may have been committed, and its answer lost
@@ -720,7 +730,11 @@ export class Engine {
   /** An order as the store holds it; one that can't be read is left alone. */
   async #readSound(orderId: string): Promise<StoredOrder | null | "damaged"> {
     try {
-      return await this.#patiently(() => this.#store.readOrder(orderId), null);
+      return await this.#patiently(
+        () => this.#store.readOrder(orderId),
+        null,
+        () => this.#isOver,
+      );
     } catch (error) {
       this.#leaveAlone(orderId, error instanceof Error ? error.message : String(error));
       return "damaged";
@@ -740,9 +754,13 @@ export class Engine {
   async #reread(run: OrderRun): Promise<void> {
     const { orderId } = run.order;
     const stored = await this.#readSound(orderId);
-    if (this.#stopping || this.#runs.get(orderId) !== run) return;
+    if (this.#isOver || this.#runs.get(orderId) !== run) return;
     const order = stored === null || stored === "damaged" ? null : this.#replayed(stored);
-    if (order !== null && order.owner === this.#incarnation) return run.reread(order);
+    if (order !== null && order.owner === this.#incarnation) {
+      run.reread(order);
+      this.#wakeDrain?.();
+      return;
+    }
     run.stop("the order is another node's");
     this.#forget(run);
     if (stored === "damaged" || (stored !== null && order === null)) return;
@@ -814,6 +832,19 @@ export class Engine {
       };
       this.#wakeDrain();
     });
+  }
+}
+
+/** The store may fail while it is being done: then nobody waits for long. */
+async function withinTime(outcome: Promise<ActionOutcome>): Promise<ActionOutcome> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<ActionOutcome>((resolve) => {
+    timer = setTimeout(() => resolve({ kind: "unknown" }), ACT_MS_MAX);
+  });
+  try {
+    return await Promise.race([outcome, late]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

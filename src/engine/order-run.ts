@@ -175,7 +175,7 @@ export class OrderRun implements WriteListener {
     const call = this.#call;
     if (call === null) return;
     this.#endCall(call);
-    call.abort(new Error(reason));
+    call.abort(new StepError(reason, {}));
   }
 
   /** Gives the order to another incarnation; only while the run is idle. The host hears `finished` or `refused`. */
@@ -241,7 +241,7 @@ export class OrderRun implements WriteListener {
 
   /** Something was written during the call. */
   #goOnWithCall(): void {
-    if (this.#order.asked === "cancel") this.#call?.abort(new Error("the order is canceled"));
+    if (this.#order.asked === "cancel") this.#call?.abort(new StepError("the order is canceled", {}));
     const ended = this.#ended;
     this.#ended = null;
     if (ended === null) return this.#takeAsked();

@@ -50,17 +50,22 @@ export function retryAfter(error: unknown, delayMs: number): StepError {
   return new StepError(error, { retryAfterMs: delayMs });
 }
 
+/** Whether it is an error of this kind, of whatever copy of the package. */
+export function isStepError(thrown: unknown): boolean {
+  return typeof thrown === "object" && thrown !== null && MARK in thrown;
+}
+
 const NO_TRAITS: FailureTraits = Object.freeze({ permanent: false, unknown: false, retryAfterMs: null });
 
 /** What a thrown value says of the attempts to come. It may be anything, also what throws when it is looked at. */
 export function failureTraits(thrown: unknown): FailureTraits {
   try {
-    if (typeof thrown !== "object" || thrown === null || !(MARK in thrown)) return NO_TRAITS;
+    if (!isStepError(thrown)) return NO_TRAITS;
     const {
       permanent: isPermanent,
       unknown,
       retryAfterMs,
-    } = thrown as unknown as { readonly [Trait in keyof FailureTraits]: unknown };
+    } = thrown as { readonly [Trait in keyof FailureTraits]: unknown };
     return {
       permanent: isPermanent === true,
       unknown: unknown === true,

@@ -185,7 +185,7 @@ async function send(
     throw permanent(`${label} has no url once it is filled in`);
   }
   // They would leave the path that the file's author has written, encoded or not.
-  if (/\/(\.|%2e){1,2}(?=\/|$)/i.test(url.replace(/[?#].*$/s, ""))) {
+  if (/[\\/](\.|%2e){1,2}(?=[\\/]|$)/i.test(url.replace(/[?#].*$/s, "").replaceAll(/[\t\r\n]/g, ""))) {
     throw permanent(`${label} has a part that is "." or ".." once it is filled in`);
   }
   const { idempotencyKey, order, fence, signal, stepName } = context;

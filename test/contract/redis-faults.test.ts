@@ -757,3 +757,58 @@ fault("where a replica takes over for a server of a Redis Cluster, the store fin
   assert.match(String(await replica.command("INFO", "replication")), /role:master/);
   assert.deepEqual(broken, []);
 });
+
+fault(
+  "where Redis fails in the middle of a commit, what came before is applied whole, and what follows is not",
+  async (t) => {
+    const server = await startRedis(t);
+    const { store, owner } = await openStore(t, server.location);
+    const large = creation(owner);
+    const alike = (): CreateWrite => {
+      for (;;) {
+        const write = creation(owner);
+        if (partitionOf(write.orderId) === partitionOf(large.orderId)) return write;
+      }
+    };
+    const [former, given, before, after] = [alike(), alike(), alike(), alike()];
+    await committed(store, large, former, given);
+    await server.command("CONFIG", "SET", "proto-max-bulk-len", "1048576"); // the least that it may be
+    const grown = (revision: number): AdvanceWrite => {
+      const write = advance(large.orderId, owner, revision);
+      return {
+        ...write,
+        event: { kind: "step_completed", atMs: AT_MS, nextStepName: "B", result: JSON.stringify("x".repeat(700_000)) },
+      };
+    };
+    await committed(store, grown(1));
+    const end = { kind: "step_completed", atMs: AT_MS, nextStepName: null } as const;
+    const completion = { ...advance(former.orderId, owner, 1), event: end, newStatus: "completed" } as const;
+    const { next } = (await store.readChanges(null, 1)) as { next: string };
+    await assert.rejects(store.commit([before, completion, grown(2), after]));
+    assert.deepEqual(
+      new Set(
+        (await store.readOrders([before.orderId, former.orderId, large.orderId, after.orderId])).map(
+          ({ orderId, status, revision }) => `${orderId} ${status} ${revision}`,
+        ),
+      ),
+      new Set([`${before.orderId} running 1`, `${former.orderId} completed 2`, `${large.orderId} running 2`]),
+    );
+    const open: string[] = [];
+    for (let cursor: string | null = null, isFirst = true; isFirst || cursor !== null; isFirst = false) {
+      const page = await store.listOrderIds(owner, cursor, 100);
+      open.push(...page.orderIds);
+      cursor = page.next;
+    }
+    assert.deepEqual(open.toSorted(), [large, given, before].map(({ orderId }) => orderId).toSorted());
+    assert.deepEqual(await store.countOrders("user"), { running: 3, completed: 1 });
+    const page = await store.readChanges(next, 10);
+    assert.ok(page.kind === "changes");
+    assert.deepEqual(
+      page.changes.map(({ orderId, revision }) => [orderId, revision]),
+      [
+        [before.orderId, 1],
+        [former.orderId, 2],
+      ],
+    );
+  },
+);

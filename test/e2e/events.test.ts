@@ -247,6 +247,19 @@ test("who follows all orders is told at once from where to go on, and may do so 
   assert.equal((await openStream(`${url}/events`, { user: "another" })).status, 200);
 });
 
+test("who goes away before an answer has begun leaves its place to others", async (t) => {
+  const { url } = await startService(t);
+  const { port } = new URL(url);
+  for (let count = 0; count < 60; count++) {
+    const socket = connect(Number(port), "127.0.0.1");
+    socket.on("error", () => undefined);
+    socket.write("GET /events HTTP/1.1\r\nHost: x\r\nAuthorization: user\r\n\r\n");
+    await new Promise((resolve) => socket.once("connect", resolve));
+    socket.resetAndDestroy();
+  }
+  await waitFor(async () => (await openStream(`${url}/events`)).status === 200, { what: "there is a place" });
+});
+
 test("ten thousand watchers of one order all see its end, and the service goes on", async (t) => {
   const WATCHERS = 10_000;
   const { url } = await startService(t, { args: ["--step-time", "5s"] });

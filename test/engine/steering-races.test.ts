@@ -214,3 +214,41 @@ test("two actions at once on an order that waits for a retry have it made once",
   await delay(60);
   assert.equal(its.calls.filter(({ name, attempt }) => name === "Reserve run" && attempt === 2).length, 1);
 });
+
+test("an order that a stopping node can't give away is read again, and counted as left", async (t) => {
+  const its = await scene(t);
+  const orderId = await heldOrder({ ...its, node: its.node });
+  const startMs = performance.now();
+  // Of nobody: whoever gets it is not alive, and the store refuses.
+  const drained = await its.engine.drain(5_000, {
+    choose: () => Promise.resolve({ incarnation: 999, room: 10 }),
+    tell: () => assert.fail("nobody got it"),
+  });
+  assert.deepEqual([drained.givenAway, drained.left], [0, 1]);
+  assert.ok(performance.now() - startMs < 2_500, "it does not wait for all of its grace");
+  assert.equal(await its.status(orderId), "running");
+});
+
+test("what a call did counts though the answer of a pause is lost while the node stops", async (t) => {
+  const its = await scene(t);
+  const orderId = await its.submit();
+  const call = await its.called("Reserve run");
+  const drained = its.engine.drain(4_000, { choose: () => Promise.resolve(null), tell: () => Promise.resolve() });
+  its.commits.next = "lost";
+  void its.engine.act(orderId, { action: "pause", ...BY });
+  await delay(900);
+  call.end();
+  assert.equal((await drained).cut, 0);
+  assert.equal(await its.status(orderId), "paused");
+});
+
+test("while the store fails nobody waits for an action", async (t) => {
+  const its = await scene(t);
+  const orderId = await its.submit();
+  await its.called("Reserve run");
+  its.commits.next = "lost";
+  const first = its.engine.act(orderId, { action: "pause", ...BY });
+  await waitFor(() => its.engine.storeFailure, { what: "the store has failed" });
+  await assert.rejects(its.engine.act(orderId, { action: "cancel", ...BY, reason: null }), StoreUnavailableError);
+  assert.equal((await first)?.kind, "unknown");
+});

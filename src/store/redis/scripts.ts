@@ -96,8 +96,40 @@ local function isRare(status)
   return status ~= 'running' and status ~= 'completed'
 end
 
-local function add(key, members)
-  if #members > 0 then call('ZADD', key, unpack(members)) end
+local SLICE = 2000
+local function inSlices(command, key, list)
+  for at = 1, #list, SLICE do call(command, key, unpack(list, at, math.min(at + SLICE - 1, #list))) end
+end
+
+-- Puts what was gathered of a group where it belongs.
+local function flush(open, listedKey, listedByUserKey, counts)
+  inSlices('ZADD', open, opened)
+  -- After it: an order may be made and final in one commit.
+  inSlices('ZREM', open, closed)
+  inSlices('ZADD', listedKey, listed)
+  inSlices('ZADD', listedByUserKey, listedByUser)
+  for field, by in pairs(counted) do
+    if by ~= 0 then call('HINCRBY', counts, field, by) end
+  end
+end
+
+local function tell()
+  if told == refusals or ARGV[3] == '0' then return end
+  local changes = ARGV[4]
+  if refusals > 0 then
+    local isRead, all = pcall(cjson.decode, '[' .. changes .. ']')
+    if isRead then
+      local applied = {}
+      for number = 1, told do
+        if not refused[number] then
+          local id, revision, user = unpack(all, 3 * number - 2, 3 * number)
+          applied[#applied + 1] = cjson.encode(id) .. ',' .. string.format('%.0f', revision) .. ',' .. cjson.encode(user)
+        end
+      end
+      changes = table.concat(applied, ',')
+    end
+  end
+  call('XADD', KEYS[#KEYS], 'MAXLEN', '~', ARGV[3], '*', 'c', changes)
 end
 
 local function append2(list, one, other)
@@ -108,7 +140,9 @@ end
 local function create(order, owner, key, text, status, user, digest)
   local holder = digest and call('HGET', KEYS[key], digest)
   if holder then return '${COMMIT_KEY_TAKEN}', holder end
-  if not call('SET', order, text, 'NX') then return '${COMMIT_CONFLICT}' end
+  local made = redis.pcall('SET', order, text, 'NX')
+  if not made then return '${COMMIT_CONFLICT}' end
+  if made.err then return made end
   local id = string.sub(order, -36)
   append2(opened, owner, id)
   if digest then call('HSET', KEYS[key], digest, id) end
@@ -120,7 +154,8 @@ local function create(order, owner, key, text, status, user, digest)
 end
 
 local function append(order, length, event)
-  local now = call('APPEND', order, event)
+  local now = redis.pcall('APPEND', order, event)
+  if type(now) == 'table' then return now end
   if now == length + #event then return '${COMMIT_APPLIED}' end
   if now == #event then
     call('DEL', order)
@@ -188,6 +223,15 @@ for group = 1, groups do
         end
       end
     end
+    if type(outcome) == 'table' then
+      -- Redis has failed. What came before is applied whole; this and what follows is not.
+      flush(open, KEYS[digests + 2], KEYS[digests + 3], counts)
+      refusals = refusals + 1
+      refused[told + 1] = true
+      told = told + 1
+      tell()
+      return outcome
+    end
     outcomes[#outcomes + 1] = outcome
     if kind ~= 'n' then
       told = told + 1
@@ -197,29 +241,9 @@ for group = 1, groups do
       end
     end
   end
-  add(open, opened)
-  -- After it: an order may be made and final in one commit.
-  if #closed > 0 then call('ZREM', open, unpack(closed)) end
-  add(KEYS[digests + 2], listed)
-  add(KEYS[digests + 3], listedByUser)
-  for field, by in pairs(counted) do
-    if by ~= 0 then call('HINCRBY', counts, field, by) end
-  end
+  flush(open, KEYS[digests + 2], KEYS[digests + 3], counts)
 end
-if told > refusals and ARGV[3] ~= '0' then
-  local changes = ARGV[4]
-  if refusals > 0 then
-    local all, applied = cjson.decode('[' .. changes .. ']'), {}
-    for number = 1, told do
-      if not refused[number] then
-        local id, revision, user = unpack(all, 3 * number - 2, 3 * number)
-        applied[#applied + 1] = cjson.encode(id) .. ',' .. string.format('%.0f', revision) .. ',' .. cjson.encode(user)
-      end
-    end
-    changes = table.concat(applied, ',')
-  end
-  call('XADD', KEYS[#KEYS], 'MAXLEN', '~', ARGV[3], '*', 'c', changes)
-end
+tell()
 reply[1] = table.concat(outcomes)
 return reply
 `);

@@ -74,6 +74,9 @@ const WORKER = new URL(`worker${extname(import.meta.url)}`, import.meta.url);
 /** Reads beyond this many requests under way are refused: each keeps its caller, some kilobytes of HTTP request, in memory. */
 const PENDING_MAX = 2_000;
 
+/** Services that are remembered: more starts than any cluster has in a long time, and some megabytes. */
+const SERVICES_MAX = 10_000;
+
 const APPLIED: WriteOutcome = Object.freeze({ kind: "applied" });
 const CONFLICT: WriteOutcome = Object.freeze({ kind: "conflict" });
 const FENCED: WriteOutcome = Object.freeze({ kind: "fenced" });
@@ -105,8 +108,12 @@ class SqliteStore implements Store {
     permits: (key) => this.#ask("permits", { key }),
     changePermits: (key, seen, record) => this.#ask("changePermits", { key, seen, record }),
     serviceOf: async (incarnation) => {
+      const known = this.#services.get(incarnation);
+      if (known !== undefined) return known;
       const serviceId = await this.#ask("serviceOf", { incarnation });
       if (serviceId === null) throw new Error(`the store has no incarnation ${incarnation}`);
+      if (this.#services.size >= SERVICES_MAX) this.#services.clear();
+      this.#services.set(incarnation, serviceId);
       return serviceId;
     },
     hasService: (serviceId) => this.#ask("hasService", { serviceId }),
@@ -125,6 +132,8 @@ class SqliteStore implements Store {
   readonly #options: SqliteStoreOptions;
   readonly #worker: Worker;
   readonly #pending = new Map<number, PendingRequest>();
+  /** Whose incarnation is whose never changes. */
+  readonly #services = new Map<Incarnation, string>();
   #lastId = 0;
   #closing = false;
 
