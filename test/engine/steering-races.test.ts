@@ -33,6 +33,7 @@ interface Scene {
   readonly called: (name: string, attempt?: number) => Promise<Call>;
   readonly submit: () => Promise<string>;
   readonly status: (orderId: string) => Promise<string | undefined>;
+  readonly revision: (orderId: string) => Promise<number | undefined>;
 }
 
 const BY = { by: "ann" } as const;
@@ -123,17 +124,19 @@ async function scene(t: TestContext): Promise<Scene> {
       return outcome.orderId;
     },
     status: async (orderId) => (await real.readOrder(orderId))?.status,
+    revision: async (orderId) => (await real.readOrder(orderId))?.revision,
   };
 }
 
 /** Brings the order to its second step, whose retry is due and held. */
-async function heldOrder({ node, called, submit }: Scene): Promise<string> {
+async function heldOrder({ node, called, submit, revision }: Scene): Promise<string> {
   const orderId = await submit();
   (await called("Reserve run")).end();
   const charge = await called("Charge run");
   node.mayStart = false;
   charge.end(new Error("not yet"));
-  await delay(60);
+  await waitFor(async () => (await revision(orderId)) === 3, { what: "the attempt has failed" });
+  await delay(200); // the next one is due after 20 ms
   node.mayStart = true;
   return orderId;
 }
@@ -167,7 +170,10 @@ for (const action of ["cancel", "pause"] as const) {
     const call = await its.called("Reserve run");
     its.commits.next = "lost";
     void its.engine.act(orderId, action === "cancel" ? { action, ...BY, reason: null } : { action, ...BY });
-    await delay(700); // the write is made again, refused, and the order read
+    await waitFor(() => its.engine.storeFailure, { what: "the answer is lost" });
+    await waitFor(() => its.engine.storeFailure === null, { what: "the write is made again, and refused" });
+    if (action === "cancel") await waitFor(() => call.signal.aborted, { what: "the call hears of it" });
+    else await delay(200); // the order is read
     assert.deepEqual(
       its.calls.map(({ name }) => name),
       ["Reserve run"],
