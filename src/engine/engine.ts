@@ -756,14 +756,13 @@ export class Engine {
     const stored = await this.#readSound(orderId);
     if (this.#isOver || this.#runs.get(orderId) !== run) return;
     const order = stored === null || stored === "damaged" ? null : this.#replayed(stored);
-    if (order !== null && order.owner === this.#incarnation) {
-      run.reread(order);
-      this.#wakeDrain?.();
-      return;
+    if (order === null) {
+      run.stop("the order is gone, or damaged");
+      return this.#forget(run);
     }
-    run.stop("the order is another node's");
-    this.#forget(run);
-    if (stored === "damaged" || (stored !== null && order === null)) return;
+    run.reread(order);
+    this.#wakeDrain?.();
+    if (order.owner === this.#incarnation) return;
     this.#lateWritesRefused++;
     this.#log.warn(`Order ${orderId} is let go: it belongs to another node now`);
   }

@@ -217,8 +217,13 @@ export class OrderRun implements WriteListener {
 
   /** Goes on from what the store says of the order, after a write was refused. */
   reread(order: Order): void {
+    const { owner } = this.#order;
     this.#isOutOfDate = false;
     this.#order = order;
+    if (order.owner !== owner) {
+      this.stop("the order is another node's");
+      return this.#host.finished(this);
+    }
     const resultChars = order.steps.reduce((sum, { result }) => sum + (result?.length ?? 0), 0);
     this.#host.grew(resultChars - this.#resultChars);
     this.#resultChars = resultChars;

@@ -20,7 +20,6 @@ export interface Demand {
   readonly key: string;
   /** Of the cluster. */
   readonly callsMax: number;
-  readonly underWay: number;
   /** The most calls that were under way or waited at once, since `demands` was called last. */
   readonly wanted: number;
   /** What `allow` has set. */
@@ -86,7 +85,7 @@ export class Slots {
       const { scope, callsMax, underWay, wanted, allowed, waiting } = counter;
       if (scope === "node") continue;
       counter.wanted = underWay + waiting.size;
-      demands.push({ key, callsMax, underWay, wanted, allowed });
+      demands.push({ key, callsMax, wanted, allowed });
     }
     return demands;
   }

@@ -106,11 +106,10 @@ function actionRoute(app: FastifyInstance, action: Action, resource: ActionsReso
       }
       const outcome = await resource.act(stored.orderId, requestOf(action, request), async () => {
         const now = await readVisible(request, stored.orderId);
-        // One that is canceled already is nothing to be canceled, but no mistake either.
         return isFinal(now.status) ? null : now.owner;
       });
       const after = await readVisible(request, stored.orderId);
-      if (!wasDoneBefore(outcome, requestOf(action, request), after, pipeline)) requireDone(outcome, action, after);
+      if (!wasDoneBefore(outcome, requestOf(action, request), after)) requireDone(outcome, action, after);
       return viewOf(after, resource);
     },
   });
@@ -121,21 +120,15 @@ function viewOf(stored: StoredOrder, { pipelines }: ActionsResource): ReturnType
 }
 
 /** Whether an order that is final by now was asked the same before: whoever asks may not have heard the answer. */
-function wasDoneBefore(
-  outcome: ActOutcome,
-  request: ActionRequest,
-  after: StoredOrder,
-  pipeline: Pipeline | null,
-): boolean {
-  if (outcome.kind !== "refused" || !isFinal(after.status) || pipeline === null) return false;
-  return isDoneAlready(replay(after.orderId, after.history), pipeline, request);
+function wasDoneBefore(outcome: ActOutcome, request: ActionRequest, after: StoredOrder): boolean {
+  if (outcome.kind !== "refused" || !isFinal(after.status)) return false;
+  return isDoneAlready(replay(after.orderId, after.history), request);
 }
 
 /** @throws CatalogueError action_not_allowed, pipeline_not_loaded, store_unavailable */
 function requireDone(outcome: ActOutcome, action: Action, after: StoredOrder): void {
   if (outcome.kind === "done") return;
   if (outcome.kind === "refused") {
-    if (action === "cancel" && after.status === "canceled") return; // asked twice
     const reason = isFinal(after.status) ? `the order is ${after.status}` : outcome.reason;
     throw new CatalogueError("action_not_allowed", `The order does not allow ${action} now: ${reason}.`);
   }

@@ -68,7 +68,7 @@ export function decideAction(
   { atMs, callUnderWay }: { readonly atMs: number; readonly callUnderWay: boolean },
 ): ActionDecision {
   const { by } = request;
-  if (isDoneAlready(order, pipeline, request)) return { kind: "nothing_to_do" };
+  if (isDoneAlready(order, request)) return { kind: "nothing_to_do" };
   const reason = isFinal(order.state.status)
     ? `the order is ${order.state.status}`
     : refusalOf(order, pipeline, request.action);
@@ -197,7 +197,7 @@ export function stepsToUndo(order: Order, pipeline: Pipeline): string[] {
 }
 
 /** Whether what is asked has been asked, or done, before: a client may not have heard the answer. */
-export function isDoneAlready(order: Order, pipeline: Pipeline, request: ActionRequest): boolean {
+export function isDoneAlready(order: Order, request: ActionRequest): boolean {
   const { state, asked, steps } = order;
   switch (request.action) {
     case "cancel": {
@@ -212,7 +212,7 @@ export function isDoneAlready(order: Order, pipeline: Pipeline, request: ActionR
     case "pause":
       return asked === "pause" || state.status === "paused";
     case "complete": {
-      const index = pipeline.steps.findIndex(({ name, wait }) => name === request.stepName && wait !== null);
+      const index = steps.findIndex(({ name }) => name === request.stepName);
       const step = steps[index];
       if (step?.outcome === "done") return step.by === request.by && step.result === request.result;
       const held = state.status === "paused" ? state.held : state;

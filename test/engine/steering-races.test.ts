@@ -6,6 +6,7 @@ import { test, type TestContext } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { Engine } from "../../src/engine/engine.ts";
 import { createLogger } from "../../src/log.ts";
+import type { Incarnation } from "../../src/order/order.ts";
 import type { StepContext } from "../../src/order/pipeline.ts";
 import { PipelineSet } from "../../src/order/pipeline-set.ts";
 import { buildPipeline } from "../../src/pipelines/define-pipeline.ts";
@@ -34,6 +35,8 @@ interface Scene {
   readonly submit: () => Promise<string>;
   readonly status: (orderId: string) => Promise<string | undefined>;
   readonly revision: (orderId: string) => Promise<number | undefined>;
+  /** Another node is alive. */
+  readonly join: () => Promise<Incarnation>;
 }
 
 const BY = { by: "ann" } as const;
@@ -90,12 +93,14 @@ async function scene(t: TestContext): Promise<Scene> {
     })),
   });
   const node = { mayStart: true };
-  const engine = new Engine({
-    store,
-    incarnation: await real.cluster.register(
+  const register = (): Promise<Incarnation> =>
+    real.cluster.register(
       { serviceId: randomUUID(), url: "", version: "0.0.0", ttlMs: 5_000, process: null },
       Date.now(),
-    ),
+    );
+  const engine = new Engine({
+    store,
+    incarnation: await register(),
     pipelines: new PipelineSet([pipeline]),
     log: createLogger("fatal", "logfmt", () => undefined),
     now: Date.now,
@@ -124,6 +129,7 @@ async function scene(t: TestContext): Promise<Scene> {
       return outcome.orderId;
     },
     status: async (orderId) => (await real.readOrder(orderId))?.status,
+    join: register,
     revision: async (orderId) => (await real.readOrder(orderId))?.revision,
   };
 }
@@ -223,7 +229,7 @@ test("two actions at once on an order that waits for a retry have it made once",
 
 test("an order that a stopping node can't give away is read again, and counted as left", async (t) => {
   const its = await scene(t);
-  const orderId = await heldOrder({ ...its, node: its.node });
+  const orderId = await heldOrder(its);
   const startMs = performance.now();
   // Of nobody: whoever gets it is not alive, and the store refuses.
   const drained = await its.engine.drain(5_000, {
@@ -233,6 +239,21 @@ test("an order that a stopping node can't give away is read again, and counted a
   assert.deepEqual([drained.givenAway, drained.left], [0, 1]);
   assert.ok(performance.now() - startMs < 2_500, "it does not wait for all of its grace");
   assert.equal(await its.status(orderId), "running");
+});
+
+test("who gets an order from a stopping node is told of it, though the answer of the store is lost", async (t) => {
+  const its = await scene(t);
+  const orderId = await heldOrder(its);
+  const successor = await its.join();
+  its.commits.next = "lost";
+  const told: string[] = [];
+  const startMs = performance.now();
+  const drained = await its.engine.drain(8_000, {
+    choose: () => Promise.resolve({ incarnation: successor, room: 10 }),
+    tell: (_, orderIds) => Promise.resolve(void told.push(...orderIds)),
+  });
+  assert.deepEqual([drained.givenAway, drained.left, told], [1, 0, [orderId]]);
+  assert.ok(performance.now() - startMs < 4_000, "it does not wait for all of its grace");
 });
 
 test("what a call did counts though the answer of a pause is lost while the node stops", async (t) => {
