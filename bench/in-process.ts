@@ -13,6 +13,7 @@ import { Engine } from "../src/engine/engine.ts";
 import { createLogger } from "../src/log.ts";
 import { PipelineSet } from "../src/order/pipeline-set.ts";
 import { builtInPipeline } from "../src/pipelines/built-in.ts";
+import { systemClock } from "../src/runtime/clock.ts";
 import { newOrderId } from "../src/store/order-id.ts";
 import { isRedisUrl, parseRedisUrl } from "../src/store/redis/location.ts";
 import { openRedisStore } from "../src/store/redis/redis-store.ts";
@@ -47,7 +48,7 @@ const engine = new Engine({
   ),
   pipelines: new PipelineSet([pipeline]),
   log: createLogger("warn", "logfmt", (text) => process.stderr.write(text)),
-  now: Date.now,
+  clock: systemClock(),
   random: Math.random,
   newOrderId,
   mayStart: () => true,

@@ -8,7 +8,8 @@ import { askToJoin, type JoinAnswer, PROTOCOL } from "./cluster/join.ts";
 import { timingOf } from "./cluster/timing.ts";
 import type { Config } from "./config.ts";
 import { type DataFolder, openDataFolder } from "./data-folder.ts";
-import { Engine, type EngineLimits } from "./engine/engine.ts";
+import type { EngineLimits } from "./engine/capacity.ts";
+import { Engine } from "./engine/engine.ts";
 import type { HeartbeatStatus } from "./http/schemas.ts";
 import { closeServer, createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "./http/server.ts";
 import type { Logger } from "./log.ts";
@@ -17,6 +18,7 @@ import { type Pipeline, pipelineLabel, pipelineShape } from "./order/pipeline.ts
 import { PipelineSet } from "./order/pipeline-set.ts";
 import { RESULTS_CHARS_MAX } from "./order/result.ts";
 import { builtInPipeline } from "./pipelines/built-in.ts";
+import { type Clock, systemClock } from "./runtime/clock.ts";
 import { bootIdentity, ownProcess } from "./process-identity.ts";
 import type { ClusterIdentity } from "./store/cluster-store.ts";
 import { newOrderId } from "./store/order-id.ts";
@@ -38,8 +40,7 @@ export interface Node {
 /** What a test or a benchmark puts in the place of the usual. */
 export interface NodeParts {
   readonly pipeline?: Pipeline;
-  /** Milliseconds since the epoch. */
-  readonly now?: () => number;
+  readonly clock?: Clock;
   /** Something around the store that was opened. */
   readonly wrapStore?: (store: Store) => Store;
 }
@@ -57,6 +58,7 @@ export async function startNode(
   parts: NodeParts = {},
 ): Promise<Node> {
   const folder = openDataFolder(config.data);
+  const clock = parts.clock ?? systemClock();
   const cleanUp: (() => Promise<void> | void)[] = [() => folder.release()];
   const undo = async (): Promise<void> => {
     for (const step of cleanUp.toReversed()) await step();
@@ -71,11 +73,11 @@ export async function startNode(
   }
 
   async function startIn({ path, serviceId }: DataFolder): Promise<Node> {
-    const now = parts.now ?? Date.now;
+    const { now } = clock;
     const version = programVersion();
     log.info(`Service configuration loaded: {${config.host} ${config.port}}, data in ${path}`);
     const pipelines = await loadAll(config, parts, log);
-    const joined = await askForStore(config, folder, log);
+    const joined = await askForStore(config, folder, log, clock);
     const location = storeLocation(config, folder, joined);
     const store = await openStore(location, joined !== null || folder.membership !== null);
     cleanUp.push(() => store.close());
@@ -173,15 +175,14 @@ export async function startNode(
       },
       timing: timingOf(config.nodeTtlMs),
       log,
-      clock: () => performance.now(),
-      now,
+      clock,
       createEngine: (incarnation, hooks) =>
         new Engine({
           store,
           incarnation,
           pipelines,
           log,
-          now,
+          clock,
           random: Math.random,
           newOrderId,
           limits,
@@ -233,7 +234,7 @@ export async function startNode(
       const store = await openStoreAt(location, {
         credentials: config.storeCredentials,
         nodeTtlMs: config.nodeTtlMs,
-        now: parts.now ?? Date.now,
+        now: clock.now,
         onBroken,
         onNotice: (line) => log.warn(line),
         onConnected: () => onStoreConnected(),
@@ -310,6 +311,7 @@ async function askForStore(
   config: Config,
   { serviceId, membership }: DataFolder,
   log: Logger,
+  clock: Clock,
 ): Promise<JoinAnswer | null> {
   if (config.join === null) return null;
   log.info(`Attempting to join leader: ${config.join}`);
@@ -318,6 +320,7 @@ async function askForStore(
     serviceId,
     version: programVersion(),
     patienceMs: membership === null ? JOIN_PATIENCE_MS : 0,
+    clock,
   });
   if (answer === null) {
     if (membership === null) {

@@ -8,12 +8,14 @@
  * 1. There is one Life at most. Between two there is none, and whatever is asked then is told to come again.
  * 2. An incarnation that was found dead is left at once, with all its orders (cluster rule 3).
  */
-import { setTimeout as delay } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
-import type { Drained, Receivers, SubmitOutcome, Submission, Successors, TakenOver } from "../engine/engine.ts";
+import type { Drained, SubmitOutcome, Submission } from "../engine/engine.ts";
+import type { Receivers, Successors } from "../engine/hand-off.ts";
+import type { TakenOver } from "../engine/order-loader.ts";
 import { StartError } from "../order/errors.ts";
 import type { Incarnation } from "../order/order.ts";
 import type { Logger } from "../log.ts";
+import { type Clock, pause } from "../runtime/clock.ts";
 import type { ClusterIdentity, NodeDescription, NodeRow } from "../store/cluster-store.ts";
 import { type Store, type StoreReport, StoreUnavailableError } from "../store/store.ts";
 import type { ActionRequest } from "../order/actions.ts";
@@ -57,10 +59,7 @@ export interface ClusterNodeOptions {
   readonly node: NodeDescription;
   readonly timing: Timing;
   readonly log: Logger;
-  /** Monotonic, in milliseconds. */
-  readonly clock: () => number;
-  /** Milliseconds since the epoch. */
-  readonly now: () => number;
+  readonly clock: Clock;
   readonly createEngine: (incarnation: Incarnation, hooks: EngineHooks) => RunningEngine;
   /** The node can't go on: the process must end. */
   readonly onBroken: (error: Error) => void;
@@ -107,7 +106,11 @@ export class ClusterNode {
 
   constructor(options: ClusterNodeOptions) {
     this.#options = options;
-    this.#peers = new Peers({ secret: options.identity.secret, timeoutMs: Math.max(1_000, options.timing.ttlMs) });
+    this.#peers = new Peers({
+      secret: options.identity.secret,
+      timeoutMs: Math.max(1_000, options.timing.ttlMs),
+      clock: options.clock,
+    });
   }
 
   /** The present incarnation, or null: the node is joining again. */
@@ -141,7 +144,7 @@ export class ClusterNode {
 
   /** The cluster as this node last saw it. */
   view(): ClusterView {
-    const { identity, node, storeReport, now } = this.#options;
+    const { identity, node, storeReport, clock } = this.#options;
     const life = this.#life;
     const snapshot = life?.membership.snapshot ?? null;
     const nodes = (snapshot?.nodes ?? []).map((row) => {
@@ -153,7 +156,7 @@ export class ClusterNode {
         version: row.version,
         connected: row.alive && !(life?.membership.isDead(row) ?? false),
         ordersInFlight: isSelf ? this.ordersInFlight : row.alive ? row.ordersInFlight : 0,
-        lastActivityMs: row.alive ? now() - Math.round(silentMs) : row.lastHeartbeatMs,
+        lastActivityMs: row.alive ? clock.now() - Math.round(silentMs) : row.lastHeartbeatMs,
         pipelines: row.pipelines ?? [],
       };
     });
@@ -163,7 +166,7 @@ export class ClusterNode {
       version: node.version,
       connected: false,
       ordersInFlight: 0,
-      lastActivityMs: now(),
+      lastActivityMs: clock.now(),
       pipelines: node.pipelines ?? [],
     };
     const leader = snapshot?.nodes.find(({ incarnation }) => incarnation === snapshot.leader.incarnation);
@@ -182,17 +185,17 @@ export class ClusterNode {
    * @throws StoreUnavailableError
    */
   async transfer(request: TransferRequest): Promise<TransferOutcome> {
-    const { clock, now } = this.#options;
+    const { clock } = this.#options;
     const life = this.#life;
     if (life === null || this.#stopping) return { kind: "not_ready" };
     const { serviceId, incarnation, ordersMax } = request;
-    const [atMs, startMs] = [now(), clock()];
+    const [atMs, startMs] = [clock.now(), clock.monotonic()];
     const owners = incarnation === null ? await this.#deadOwners(serviceId) : [incarnation];
     if (!Array.isArray(owners)) return owners;
     let orders = 0;
     for (const owner of owners) orders += (await life.engine.takeOver(owner, ordersMax - orders)).orders;
     if (incarnation === null && orders > 0) {
-      this.#record({ serviceId, atMs, orders, durationMs: clock() - startMs });
+      this.#record({ serviceId, atMs, orders, durationMs: clock.monotonic() - startMs });
     }
     return { kind: "transferred", orders };
   }
@@ -216,14 +219,14 @@ export class ClusterNode {
    */
   async act(orderId: string, request: ActionRequest, owner: () => Promise<Incarnation | null>): Promise<ActOutcome> {
     const { clock } = this.#options;
-    const endMs = clock() + ACT_MS_MAX;
+    const endMs = clock.monotonic() + ACT_MS_MAX;
     for (;;) {
       const incarnation = await owner();
       if (incarnation === null) return { kind: "refused", reason: "the order is final" };
       const outcome = await this.#actAt(incarnation, orderId, request);
       const isLasting = outcome.kind !== "not_now" || outcome.mayBeDone;
-      if (isLasting || this.#stopping || clock() >= endMs) return outcome;
-      await delay(ACT_AGAIN_MS);
+      if (isLasting || this.#stopping || clock.monotonic() >= endMs) return outcome;
+      await pause(clock, ACT_AGAIN_MS);
     }
   }
 
@@ -299,26 +302,25 @@ export class ClusterNode {
   }
 
   async #begin(): Promise<void> {
-    const { store, node, timing, log, clock, now, createEngine, onBroken } = this.#options;
-    const registeredMs = clock();
-    const incarnation = await store.cluster.register(node, now());
+    const { store, node, timing, log, clock, createEngine, onBroken } = this.#options;
+    const registeredMs = clock.monotonic();
+    const incarnation = await store.cluster.register(node, clock.now());
     const die = (): void => this.#rejoin(incarnation);
     const engine = createEngine(incarnation, { mayStart: () => membership.mayStart, onFenced: die });
-    let lastAuditMs = clock();
+    let lastAuditMs = clock.monotonic();
     const membership: Membership = new Membership(
       {
         store: store.cluster,
         incarnation,
         timing,
         clock,
-        now,
         ordersInFlight: () => engine.ordersInFlight,
         refusesConnections: (url) => refusesConnections(url, timing.heartbeatMs),
         onHeartbeat: () => {
           engine.goOn();
           this.#passOn(engine, membership);
-          if (clock() - lastAuditMs < AUDIT_MS) return;
-          lastAuditMs = clock();
+          if (clock.monotonic() - lastAuditMs < AUDIT_MS) return;
+          lastAuditMs = clock.monotonic();
           engine.audit().catch((error: unknown) => this.#break(error));
         },
         onSnapshot: (snapshot) => leadership.onSnapshot(snapshot),
@@ -342,7 +344,6 @@ export class ClusterNode {
           peers: this.#peers,
           log,
           clock,
-          now,
           transfer: (request) => this.transfer(request),
           record: (record) => this.#record(record),
         }),
@@ -383,7 +384,7 @@ export class ClusterNode {
   }
 
   async #beginAgain(former: RunningEngine): Promise<void> {
-    const { store, identity, log, node } = this.#options;
+    const { store, identity, log, node, clock } = this.#options;
     while (!this.#stopping) {
       try {
         const { clusterId } = await store.cluster.identity();
@@ -398,7 +399,7 @@ export class ClusterNode {
         return;
       } catch (error) {
         if (!(error instanceof StoreUnavailableError)) throw error;
-        await delay(REGISTER_AGAIN_MS);
+        await pause(clock, REGISTER_AGAIN_MS);
       }
     }
   }
@@ -466,7 +467,7 @@ export class ClusterNode {
     const tell = async (row: NodeRow, orderIds: readonly string[]): Promise<boolean> => {
       try {
         const room = await this.#peers.give(row, orderIds);
-        rooms.set(row.incarnation, { room, atMs: clock() });
+        rooms.set(row.incarnation, { room, atMs: clock.monotonic() });
         return true;
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error);
@@ -477,7 +478,8 @@ export class ClusterNode {
     // Told of none first: what it is given it must hear of, or else the orders would wait for its audit.
     const roomOf = async (row: NodeRow): Promise<number> => {
       const known = rooms.get(row.incarnation);
-      const isOld = known === undefined || (known.room === 0 && clock() - known.atMs >= ASK_FOR_ROOM_AGAIN_MS);
+      const isOld =
+        known === undefined || (known.room === 0 && clock.monotonic() - known.atMs >= ASK_FOR_ROOM_AGAIN_MS);
       if (isOld && !(await tell(row, []))) unreachable.add(row.incarnation);
       return unreachable.has(row.incarnation) ? 0 : (rooms.get(row.incarnation)?.room ?? 0);
     };
@@ -509,4 +511,4 @@ export class ClusterNode {
 }
 
 const JOINING = "this node is joining its cluster";
-const SILENT = "this node could not say for long that it lives";
+const SILENT = "the heartbeat lease has expired";

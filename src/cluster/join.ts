@@ -1,8 +1,8 @@
 /** `--join`: asks a node where its cluster's store is, and makes sure that this node can be part of it. */
-import { setTimeout as delay } from "node:timers/promises";
 import { Ajv } from "ajv";
 import type { FromSchema } from "json-schema-to-ts";
 import { StartError } from "../order/errors.ts";
+import { type Clock, pause } from "../runtime/clock.ts";
 import { postJson } from "./post-json.ts";
 
 /** What a node says of its cluster to one that wants to join. Nothing of it is secret: credentials never travel (cluster rule 9). */
@@ -34,6 +34,7 @@ export interface JoinRequest {
   readonly version: string;
   /** How long to try: the two may be started together. */
   readonly patienceMs: number;
+  readonly clock: Clock;
 }
 
 const TRY_AGAIN_MS = 200;
@@ -44,20 +45,26 @@ const ANSWER_MS = 2_000;
  * @returns null when no node answers there in time
  * @throws StartError with one line when who answers is no node, or one of a version that can't be joined
  */
-export async function askToJoin({ address, serviceId, version, patienceMs }: JoinRequest): Promise<JoinAnswer | null> {
+export async function askToJoin({
+  address,
+  serviceId,
+  version,
+  patienceMs,
+  clock,
+}: JoinRequest): Promise<JoinAnswer | null> {
   const isJoinAnswer = new Ajv().compile<JoinAnswer>(JoinAnswer);
-  const endMs = performance.now() + patienceMs;
+  const endMs = clock.monotonic() + patienceMs;
   const body = JSON.stringify({ service_id: serviceId, version, protocol: PROTOCOL });
   for (;;) {
-    const said = await postJson(new URL(`http://${address}/cluster/join`), body, { timeoutMs: ANSWER_MS }).catch(
+    const said = await postJson(new URL(`http://${address}/cluster/join`), body, { timeoutMs: ANSWER_MS, clock }).catch(
       (error: unknown) => {
         if (!speaksNoHttp(error)) return null;
         throw new StartError(`can't join ${address}: what answers there is no order_process; check the address`);
       },
     );
     if (said === null || said.status === 503) {
-      if (performance.now() >= endMs) return null;
-      await delay(TRY_AGAIN_MS);
+      if (clock.monotonic() >= endMs) return null;
+      await pause(clock, TRY_AGAIN_MS);
       continue;
     }
     const { status, answer } = said;

@@ -8,6 +8,7 @@
  */
 import type { Incarnation } from "../order/order.ts";
 import type { Logger } from "../log.ts";
+import type { Clock } from "../runtime/clock.ts";
 import type { ClusterSnapshot, ClusterStore, LeaderRow, NodeRow } from "../store/cluster-store.ts";
 import type { Membership } from "./membership.ts";
 import type { Timing } from "./timing.ts";
@@ -18,8 +19,7 @@ export interface LeadershipOptions {
   readonly serviceId: string;
   readonly timing: Timing;
   readonly log: Logger;
-  /** Monotonic, in milliseconds. */
-  readonly clock: () => number;
+  readonly clock: Clock;
   readonly membership: Membership;
   /** Has the orders of the dead taken over, until none is left or nobody takes any. Never rejects. */
   readonly sweep: () => Promise<void>;
@@ -90,14 +90,14 @@ export class Leadership {
 
   async #stand({ leader }: ClusterSnapshot): Promise<void> {
     const { store, incarnation, clock, membership } = this.#options;
-    this.#lastRenewalMs = clock();
+    this.#lastRenewalMs = clock.monotonic();
     if (await store.claimLeadership(incarnation, leader)) await membership.refresh();
   }
 
   async #lead(snapshot: ClusterSnapshot): Promise<void> {
     const { store, incarnation, membership, timing, clock, log } = this.#options;
-    if (clock() - this.#lastRenewalMs >= timing.heartbeatMs) {
-      this.#lastRenewalMs = clock();
+    if (clock.monotonic() - this.#lastRenewalMs >= timing.heartbeatMs) {
+      this.#lastRenewalMs = clock.monotonic();
       if (!(await store.renewLeadership(incarnation, snapshot.leader.term))) return;
     }
     let someoneDied = false;
@@ -110,12 +110,12 @@ export class Leadership {
       );
       someoneDied = true;
     }
-    if (someoneDied || clock() - this.#lastSweepMs >= timing.ttlMs) this.#startSweep();
+    if (someoneDied || clock.monotonic() - this.#lastSweepMs >= timing.ttlMs) this.#startSweep();
   }
 
   /** One sweep at a time; a death that comes meanwhile has another follow. */
   #startSweep(): void {
-    this.#lastSweepMs = this.#options.clock();
+    this.#lastSweepMs = this.#options.clock.monotonic();
     if (this.#sweep !== null) {
       this.#sweepAgain = true;
       return;

@@ -9,6 +9,7 @@
  * 2. At most one heartbeat and one read are under way.
  */
 import type { Incarnation } from "../order/order.ts";
+import type { Clock, Timer } from "../runtime/clock.ts";
 import type { ClusterSnapshot, ClusterStore, NodeRow } from "../store/cluster-store.ts";
 import { StoreUnavailableError } from "../store/store.ts";
 import { FailureDetector, isDeadly, type Silence } from "./failure-detector.ts";
@@ -18,10 +19,7 @@ export interface MembershipOptions {
   readonly store: ClusterStore;
   readonly incarnation: Incarnation;
   readonly timing: Timing;
-  /** Monotonic, in milliseconds. */
-  readonly clock: () => number;
-  /** Milliseconds since the epoch. */
-  readonly now: () => number;
+  readonly clock: Clock;
   readonly ordersInFlight: () => number;
   /** Whether nothing listens at a node's address: its process is gone. */
   readonly refusesConnections: (url: string) => Promise<boolean>;
@@ -48,7 +46,7 @@ export class Membership {
   #refused = new Set<string>();
   #snapshot: ClusterSnapshot | null = null;
   #lastHeartbeatMs: number;
-  #timers: { beat: NodeJS.Timeout | null; read: NodeJS.Timeout | null } = { beat: null, read: null };
+  #timers: { beat: Timer | null; read: Timer | null } = { beat: null, read: null };
   #stopped = false;
 
   /** @param registeredMs when the registration was sent, on the monotonic clock: it counts as a heartbeat */
@@ -60,7 +58,7 @@ export class Membership {
 
   /** Whether this node has said lately that it lives: what it begins now, nobody takes from it before it could notice. */
   get mayStart(): boolean {
-    return !this.#stopped && this.#options.clock() - this.#lastHeartbeatMs < this.#options.timing.leaseMs;
+    return !this.#stopped && this.#options.clock.monotonic() - this.#lastHeartbeatMs < this.#options.timing.leaseMs;
   }
 
   /** As last read; null before the first read. */
@@ -83,7 +81,7 @@ export class Membership {
   /** Ends both loops; the row stays. */
   stop(): void {
     this.#stopped = true;
-    for (const timer of Object.values(this.#timers)) if (timer !== null) clearTimeout(timer);
+    for (const timer of Object.values(this.#timers)) timer?.cancel();
   }
 
   /** Whether a node that is alive by its row is dead by its silence (cluster rule 2). */
@@ -111,9 +109,9 @@ export class Membership {
   }
 
   async #beat(): Promise<void> {
-    const { store, incarnation, ordersInFlight, now, clock, onHeartbeat } = this.#options;
-    const sentMs = clock();
-    const isAlive = await store.beat(incarnation, ordersInFlight(), now());
+    const { store, incarnation, ordersInFlight, clock, onHeartbeat } = this.#options;
+    const sentMs = clock.monotonic();
+    const isAlive = await store.beat(incarnation, ordersInFlight(), clock.now());
     if (this.#stopped) return;
     if (isAlive) {
       this.#lastHeartbeatMs = sentMs;
@@ -126,7 +124,7 @@ export class Membership {
 
   async #read(): Promise<void> {
     const { store, clock, onSnapshot } = this.#options;
-    const startMs = clock();
+    const startMs = clock.monotonic();
     const snapshot = await store.read();
     if (this.#stopped) return;
     // Where this node's own heartbeats don't get through, the others' may not either: a store can be read and not written (rule 2).
@@ -135,7 +133,11 @@ export class Membership {
     const { leader, nodes } = snapshot;
     const alive = nodes.filter((row) => row.alive);
     const heartbeats = alive.map((row) => ({ id: String(row.incarnation), beat: String(row.heartbeat) }));
-    this.#detector.observe([...heartbeats, { id: LEADER, beat: `${leader.term}:${leader.renewal}` }], startMs, clock());
+    this.#detector.observe(
+      [...heartbeats, { id: LEADER, beat: `${leader.term}:${leader.renewal}` }],
+      startMs,
+      clock.monotonic(),
+    );
     this.#snapshot = snapshot;
     this.#lookForEvidence(alive);
     await onSnapshot(snapshot);
@@ -160,11 +162,10 @@ export class Membership {
   #schedule(loop: "beat" | "read", work: () => Promise<void>): void {
     const { timing, clock } = this.#options;
     const everyMs = loop === "beat" ? timing.heartbeatMs : timing.readMs;
-    let dueMs = clock() + everyMs;
+    let dueMs = clock.monotonic() + everyMs;
     const next = (): void => {
       if (this.#stopped) return;
-      const waitMs = Math.max(0, dueMs - clock());
-      this.#timers[loop] = setTimeout(() => void run(), waitMs);
+      this.#timers[loop] = clock.after(dueMs - clock.monotonic(), () => void run());
     };
     const run = async (): Promise<void> => {
       try {
@@ -176,7 +177,7 @@ export class Membership {
           return;
         }
       }
-      dueMs = Math.max(dueMs + everyMs, clock());
+      dueMs = Math.max(dueMs + everyMs, clock.monotonic());
       next();
     };
     next();

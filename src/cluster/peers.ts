@@ -2,6 +2,7 @@
 import { connect } from "node:net";
 import type { ActionRequest } from "../order/actions.ts";
 import type { Incarnation } from "../order/order.ts";
+import type { Clock } from "../runtime/clock.ts";
 import type { ActOutcome } from "./cluster.ts";
 import { postJson } from "./post-json.ts";
 import { PROOF_HEADER, proofFor } from "./proof.ts";
@@ -16,6 +17,7 @@ export interface PeersOptions {
   readonly secret: string;
   /** How long an answer may take. */
   readonly timeoutMs: number;
+  readonly clock: Clock;
 }
 
 /** A node that stops has its grace time only, and other nodes to ask. */
@@ -24,10 +26,12 @@ const GIVE_MS_MAX = 1_000;
 export class Peers {
   readonly #secret: string;
   readonly #timeoutMs: number;
+  readonly #clock: Clock;
 
-  constructor({ secret, timeoutMs }: PeersOptions) {
+  constructor({ secret, timeoutMs, clock }: PeersOptions) {
     this.#secret = secret;
     this.#timeoutMs = timeoutMs;
+    this.#clock = clock;
   }
 
   /**
@@ -75,7 +79,11 @@ export class Peers {
     const body = JSON.stringify(content);
     const proof = proofFor(this.#secret, { path, target: peer.incarnation, body });
     const headers = { authorization: "cluster", [PROOF_HEADER]: `${peer.incarnation} ${proof}` };
-    const { status, answer } = await postJson(new URL(path, peer.url), body, { headers, timeoutMs });
+    const { status, answer } = await postJson(new URL(path, peer.url), body, {
+      headers,
+      timeoutMs,
+      clock: this.#clock,
+    });
     if (status < 200 || status > 299 || typeof answer !== "object" || answer === null) {
       throw new Error(`${peer.url}${path} answered ${status}: ${JSON.stringify(answer)}`);
     }

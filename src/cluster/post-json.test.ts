@@ -5,6 +5,7 @@ import type { AddressInfo } from "node:net";
 import { test, type TestContext } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
+import { systemClock } from "../runtime/clock.ts";
 import { type JsonAnswer, postJson } from "./post-json.ts";
 
 /** Long enough for an answer at once. */
@@ -21,7 +22,10 @@ async function ask(t: TestContext, answer: (response: ServerResponse) => void, t
     server.close();
     server.closeAllConnections();
   });
-  return postJson(new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`), "{}", { timeoutMs });
+  return postJson(new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`), "{}", {
+    timeoutMs,
+    clock: systemClock(),
+  });
 }
 
 test("an answer is read with its status, whatever that is", async (t) => {
@@ -64,7 +68,7 @@ test("an answer that is there is read, though this process was busy for longer t
   );
   t.after(() => server.terminate());
   const [port] = (await once(server, "message")) as [number];
-  const answer = postJson(new URL(`http://127.0.0.1:${port}/`), "{}", { timeoutMs: SHORT_MS });
+  const answer = postJson(new URL(`http://127.0.0.1:${port}/`), "{}", { timeoutMs: SHORT_MS, clock: systemClock() });
   // As a node is that cuts thousands of calls at once when it stops.
   for (let turn = 0; turn < 4; turn++) {
     await setImmediate();

@@ -3,6 +3,8 @@
  * which a node may well listen.
  */
 
+import type { Clock } from "../runtime/clock.ts";
+
 // Not imported: that would load all of Node's `fetch`, too, and make each start longer by a twentieth.
 const { request } = process.getBuiltinModule("node:http");
 
@@ -10,6 +12,12 @@ export interface JsonAnswer {
   readonly status: number;
   /** Null: it was no JSON. */
   readonly answer: unknown;
+}
+
+export interface PostOptions {
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly timeoutMs: number;
+  readonly clock: Clock;
 }
 
 /** In so many parts a timeout passes. */
@@ -25,11 +33,7 @@ const ANSWER_BYTES_MAX = 1024 * 1024;
  * it passes.
  * @throws Error when there is no whole answer in time, or of Node's
  */
-export function postJson(
-  url: URL,
-  body: string,
-  { headers = {}, timeoutMs }: { readonly headers?: Readonly<Record<string, string>>; readonly timeoutMs: number },
-): Promise<JsonAnswer> {
+export function postJson(url: URL, body: string, { headers = {}, timeoutMs, clock }: PostOptions): Promise<JsonAnswer> {
   return new Promise((resolve, reject) => {
     const sending = request(
       url,
@@ -54,10 +58,12 @@ export function postJson(
     );
     // Between two ticks the event loop has looked for the answer, however late they are.
     let ticks = 0;
-    const timer = setInterval(() => {
+    const tick = (): void => {
       if (++ticks === TICKS) sending.destroy(new Error(`no whole answer within ${timeoutMs} ms`));
-    }, timeoutMs / TICKS);
-    sending.once("close", () => clearInterval(timer));
+      else timer = clock.after(timeoutMs / TICKS, tick);
+    };
+    let timer = clock.after(timeoutMs / TICKS, tick);
+    sending.once("close", () => timer.cancel());
     sending.once("error", reject);
     sending.end(body);
   });

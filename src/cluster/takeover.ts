@@ -5,6 +5,7 @@
  */
 import type { Incarnation } from "../order/order.ts";
 import type { Logger } from "../log.ts";
+import type { Clock } from "../runtime/clock.ts";
 import type { NodeRow } from "../store/cluster-store.ts";
 import { type OwnerSummary, type Store, StoreUnavailableError } from "../store/store.ts";
 import type { TransferOutcome, TransferRecord, TransferRequest } from "./cluster.ts";
@@ -16,8 +17,7 @@ export interface TakeoverOptions {
   readonly incarnation: Incarnation;
   readonly peers: Peers;
   readonly log: Logger;
-  readonly clock: () => number;
-  readonly now: () => number;
+  readonly clock: Clock;
   /** This node's own part of a takeover. */
   readonly transfer: (request: TransferRequest) => Promise<TransferOutcome>;
   readonly record: (record: TransferRecord) => void;
@@ -69,9 +69,9 @@ async function transferOrders(
   orphaned: Orphaned,
   exhausted: Set<Incarnation>,
 ): Promise<number> {
-  const { clock, now, log, record } = options;
+  const { clock, log, record } = options;
   const { serviceId, orders: ordersLeft, takers } = orphaned;
-  const [atMs, startMs] = [now(), clock()];
+  const [atMs, startMs] = [clock.now(), clock.monotonic()];
   const shares = spreadOrders(
     ordersLeft,
     takers
@@ -83,7 +83,7 @@ async function transferOrders(
   );
   const orders = taken.reduce((sum, part) => sum + part, 0);
   if (orders > 0) {
-    const durationMs = clock() - startMs;
+    const durationMs = clock.monotonic() - startMs;
     record({ serviceId, atMs, orders, durationMs });
     const nodes = taken.filter((part) => part > 0).length;
     log.info(`Orders of ${serviceId} transferred: ${orders}, to ${nodes} node(s), in ${Math.round(durationMs)} ms`);

@@ -11,6 +11,7 @@
  * 3. Memory is bounded by the caller: one write per order in flight.
  */
 import type { Logger } from "../log.ts";
+import type { Clock, Timer } from "../runtime/clock.ts";
 import type { AdvanceWrite, CreateWrite, Store, WriteOutcome } from "../store/store.ts";
 
 /** Who waits for a write. */
@@ -44,6 +45,7 @@ const RETRY_MS = 500;
 export interface GroupCommitOptions {
   readonly store: Store;
   readonly log: Logger;
+  readonly clock: Clock;
   /** Called after each batch, when its listeners have heard. */
   readonly onSettled: () => void;
   /** The store works again after a failure: of what was dropped then, some may have been applied. */
@@ -53,18 +55,20 @@ export interface GroupCommitOptions {
 export class GroupCommit {
   readonly #store: Store;
   readonly #log: Logger;
+  readonly #clock: Clock;
   readonly #onSettled: () => void;
   readonly #onRecovered: () => void;
   #queue: Entry[] = [];
   #batchesInFlight = 0;
   #flushScheduled = false;
   #failure: string | null = null;
-  #retryTimer: NodeJS.Timeout | null = null;
+  #retryTimer: Timer | null = null;
   #closed = false;
 
   constructor(options: GroupCommitOptions) {
     this.#store = options.store;
     this.#log = options.log;
+    this.#clock = options.clock;
     this.#onSettled = options.onSettled;
     this.#onRecovered = options.onRecovered;
   }
@@ -92,7 +96,7 @@ export class GroupCommit {
     this.#closed = true;
     this.#dropCreations(this.#queue, new Error(reason));
     this.#queue = [];
-    if (this.#retryTimer !== null) clearTimeout(this.#retryTimer);
+    this.#retryTimer?.cancel();
     this.#retryTimer = null;
   }
 
@@ -104,7 +108,7 @@ export class GroupCommit {
   #scheduleFlush(): void {
     if (this.#flushScheduled || this.#batchesInFlight >= BATCHES_IN_FLIGHT_MAX || this.#failure !== null) return;
     this.#flushScheduled = true;
-    setImmediate(() => {
+    this.#clock.nextTurn(() => {
       this.#flushScheduled = false;
       this.#flush();
     });
@@ -157,7 +161,9 @@ export class GroupCommit {
     this.#failure = error.message;
     this.#queue = this.#dropCreations([...batch, ...this.#queue], error);
     this.#onSettled();
-    if (this.#retryTimer === null && !this.#closed) this.#retryTimer = setTimeout(() => this.#retry(), RETRY_MS);
+    if (this.#retryTimer === null && !this.#closed) {
+      this.#retryTimer = this.#clock.after(RETRY_MS, () => this.#retry());
+    }
   }
 
   /** Tells the listeners of creations that they are dropped; returns the other writes. */

@@ -12,26 +12,20 @@
  */
 import { type ActionRequest, decideAction } from "../order/actions.ts";
 import { type CallOutcome, decide, decideStepCanceled, decideTooLate } from "../order/decide.ts";
-import { currentCall, evolve, type Incarnation, isFinal, type LaterEvent, type Order } from "../order/order.ts";
-import {
-  idempotencyKey,
-  type JsonObject,
-  type Pipeline,
-  pipelineLabel,
-  type RollbackContext,
-  type Step,
-  type StepContext,
-  type StepLog,
-} from "../order/pipeline.ts";
+import { currentCall, evolve, type Incarnation, type LaterEvent, type Order } from "../order/order.ts";
+import { type Pipeline, pipelineLabel, type Step, type StepLog } from "../order/pipeline.ts";
 import { encodeResult, RESULTS_CHARS_MAX } from "../order/result.ts";
-import { failureTraits, permanent, StepError, textOf } from "../order/step-error.ts";
+import { failureTraits, StepError } from "../order/step-error.ts";
+import type { Clock, Timer } from "../runtime/clock.ts";
 import type { AdvanceWrite, WriteOutcome } from "../store/store.ts";
+import { Attempt, type AttemptOf, describeError } from "./attempt.ts";
 import type { WriteListener } from "./group-commit.ts";
+import { type LifeLog, logCall, logTransition } from "./life-log.ts";
 import type { Slots } from "./slots.ts";
 
 /** What an order's run needs from the engine. */
 export interface RunHost {
-  now(): number;
+  readonly clock: Clock;
   random(): number;
   /** False while the node is stopping, or may have been taken for dead: no call begins. */
   mayCall(): boolean;
@@ -52,12 +46,12 @@ export interface RunHost {
   /** The store takes nothing from this incarnation any more: it counts as dead. */
   fenced(): void;
   /** Where a step's own lines go. */
-  stepLog(orderId: string, step: string): StepLog;
+  readonly stepLog: (orderId: string, step: string) => StepLog;
   readonly slots: Slots;
   /** A person must look at the order: the rollback of that step has failed for good. */
   needsOperator(order: Order, step: string, error: string): void;
   /** Null where the log level makes the lines of an order's life unwanted. */
-  readonly lifeLog: ((line: string) => void) | null;
+  readonly lifeLog: LifeLog | null;
 }
 
 /** How something that was asked of an order ended. */
@@ -72,13 +66,7 @@ interface Asked {
   readonly answer: (outcome: ActionOutcome) => void;
 }
 
-/** setTimeout can't wait longer. */
-export const TIMER_MS_MAX = 2 ** 31 - 1;
-
-/** An error's text is kept with the order; more than this is cut. */
-const ERROR_CHARS_MAX = 1_000;
-
-export class OrderRun implements WriteListener {
+export class OrderRun implements WriteListener, AttemptOf {
   readonly user: string;
   readonly bodyText: string;
   readonly pipeline: Pipeline;
@@ -90,8 +78,8 @@ export class OrderRun implements WriteListener {
   /** The order is to be read again (invariant 5). */
   #isOutOfDate = false;
   /** The wait before a call. */
-  #timer: NodeJS.Timeout | null = null;
-  #call: Call | null = null;
+  #timer: Timer | null = null;
+  #call: Attempt | null = null;
   /** Whether the call that the order is at was made by this run, however it went. */
   #callBegun = false;
   /** How a call ended, while a write was under way (invariant 2). */
@@ -110,6 +98,10 @@ export class OrderRun implements WriteListener {
     this.user = user;
     this.bodyText = bodyText;
     for (const { result } of order.steps) if (result !== null) this.#resultChars += result.length;
+  }
+
+  get stepLog(): AttemptOf["stepLog"] {
+    return this.#host.stepLog;
   }
 
   get order(): Order {
@@ -139,10 +131,10 @@ export class OrderRun implements WriteListener {
       case "running":
       case "rolling_back": {
         if (asked === "cancel") return this.#write(decideStepCanceled(this.#order, this.pipeline, null));
-        if (asked === "pause") return this.#write({ kind: "paused", atMs: this.#host.now() });
+        if (asked === "pause") return this.#write({ kind: "paused", atMs: this.#host.clock.now() });
         const { notBeforeMs } = state.call;
         // Never longer than the wait was meant to be, should the clock have been set back since.
-        const waitMs = notBeforeMs === null ? 0 : notBeforeMs - Math.max(this.#host.now(), changeTimeMs);
+        const waitMs = notBeforeMs === null ? 0 : notBeforeMs - Math.max(this.#host.clock.now(), changeTimeMs);
         return waitMs > 0 ? this.#callAfter(waitMs) : this.#makeCall();
       }
       case "scheduled":
@@ -181,7 +173,7 @@ export class OrderRun implements WriteListener {
   /** Gives the order to another incarnation; only while the run is idle. The host hears `finished` or `refused`. */
   giveTo(owner: Incarnation): void {
     this.stop("the order is given to another node");
-    const event = { kind: "owner_changed", atMs: this.#host.now(), owner } as const;
+    const event = { kind: "owner_changed", atMs: this.#host.clock.now(), owner } as const;
     this.#write(this.#callBegun ? event : { ...event, callBegun: false });
   }
 
@@ -258,7 +250,7 @@ export class OrderRun implements WriteListener {
       const asked = this.#asked?.shift();
       if (asked === undefined) return;
       const { request, answer } = asked;
-      const atMs = this.#host.now();
+      const atMs = this.#host.clock.now();
       const decision = this.#isTooMuch(request)
         ? ({
             kind: "refused",
@@ -288,23 +280,21 @@ export class OrderRun implements WriteListener {
   }
 
   #atTime(dueMs: number | null, event: (atMs: number) => LaterEvent): void {
-    const atMs = Math.max(this.#host.now(), this.#order.changeTimeMs);
+    const atMs = Math.max(this.#host.clock.now(), this.#order.changeTimeMs);
     if (dueMs === null || dueMs > atMs) return this.#host.parked(this, dueMs);
     if (!this.#host.mayCall()) return this.#host.held(this);
     this.#write(event(atMs));
   }
 
   #callAfter(waitMs: number): void {
-    const partMs = Math.min(waitMs, TIMER_MS_MAX);
-    this.#timer = setTimeout(() => {
+    this.#timer = this.#host.clock.after(waitMs, () => {
       this.#timer = null;
-      if (waitMs > partMs) this.#callAfter(waitMs - partMs);
-      else this.#makeCall();
-    }, partMs);
+      this.#makeCall();
+    });
   }
 
   #waitNoLonger(): void {
-    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer?.cancel();
     this.#timer = null;
     if (this.#queuedFor !== null) this.#host.slots.leave(this.#slotKey(this.#queuedFor), this);
     this.#queuedFor = null;
@@ -325,7 +315,7 @@ export class OrderRun implements WriteListener {
   #begin(step: Step): void {
     const { status } = this.#order.state;
     const direction = status === "running" ? "run" : "rollback";
-    const call = new Call(this, this.#host, step, direction);
+    const call = new Attempt(this, step, direction);
     this.#call = call;
     this.#callBegun = true;
     this.#host.callsUnderWayChanged(1);
@@ -333,7 +323,7 @@ export class OrderRun implements WriteListener {
     try {
       const result = call.make();
       if (!isThenable(result)) return this.#callEnded(call, result, null);
-      call.timer = setTimeout(() => this.#timeOut(call, step.timeoutMs), Math.min(step.timeoutMs, TIMER_MS_MAX));
+      call.timer = this.#host.clock.after(step.timeoutMs, () => this.#timeOut(call, step.timeoutMs));
       result.then(
         (value) => this.#callEnded(call, value, null),
         (error: unknown) => this.#callEnded(call, undefined, { error }),
@@ -343,13 +333,13 @@ export class OrderRun implements WriteListener {
     }
   }
 
-  #timeOut(call: Call, timeoutMs: number): void {
+  #timeOut(call: Attempt, timeoutMs: number): void {
     const error = new StepError(`timed out after ${timeoutMs} ms`, { unknown: true });
     this.#callEnded(call, undefined, { error });
     call.abort(error);
   }
 
-  #callEnded(call: Call, value: unknown, thrown: { error: unknown } | null): void {
+  #callEnded(call: Attempt, value: unknown, thrown: { error: unknown } | null): void {
     if (this.#call !== call) return;
     this.#endCall(call);
     const outcome = this.#outcomeOf(call, value, thrown);
@@ -357,15 +347,15 @@ export class OrderRun implements WriteListener {
     else this.#write(decide(this.#order, this.pipeline, outcome));
   }
 
-  #endCall(call: Call): void {
+  #endCall(call: Attempt): void {
     this.#call = null;
-    if (call.timer !== null) clearTimeout(call.timer);
+    call.timer?.cancel();
     this.#host.callsUnderWayChanged(-1);
     this.#giveSlotBack(call.step);
   }
 
-  #outcomeOf(call: Call, value: unknown, thrown: { error: unknown } | null): CallOutcome {
-    const atMs = this.#host.now();
+  #outcomeOf(call: Attempt, value: unknown, thrown: { error: unknown } | null): CallOutcome {
+    const atMs = this.#host.clock.now();
     let failure = thrown;
     if (failure === null) {
       // What a rollback returns is of no interest to anybody.
@@ -422,169 +412,6 @@ export class OrderRun implements WriteListener {
 
 const NOTHING = { ok: true, text: null } as const;
 
-/** One call of a run or rollback, and what it is given. Most of it is made only when asked for: most calls don't. */
-class Call implements RollbackContext {
-  readonly step: Step;
-  readonly direction: "run" | "rollback";
-  readonly attempt: number;
-  /** Its limit. */
-  timer: NodeJS.Timeout | null = null;
-  /** It was verified that the attempts before it have done nothing. */
-  formerNotDone = false;
-  readonly #run: OrderRun;
-  readonly #host: RunHost;
-  /** As it was when the call was made. */
-  readonly #order: Order;
-  #body: JsonObject | null = null;
-  #results: JsonObject | null = null;
-  #controller: AbortController | null = null;
-  #abortReason: Error | null = null;
-
-  constructor(run: OrderRun, host: RunHost, step: Step, direction: "run" | "rollback") {
-    this.#run = run;
-    this.#host = host;
-    this.#order = run.order;
-    this.step = step;
-    this.direction = direction;
-    this.attempt = currentCall(run.order)?.attempt ?? 1;
-  }
-
-  /** Calls the step's function. */
-  make(): unknown {
-    const { step } = this;
-    if (this.direction === "rollback") return step.rollback?.(this);
-    const isUnknown = currentCall(this.#order)?.isUnknown === true;
-    return isUnknown && step.verify !== undefined ? this.#verifyAndRun() : step.run(this);
-  }
-
-  get order(): StepContext["order"] {
-    return { orderId: this.#order.orderId, user: this.#run.user };
-  }
-
-  get stepName(): string {
-    return this.step.name;
-  }
-
-  get body(): JsonObject {
-    this.#body ??= JSON.parse(this.#run.bodyText) as JsonObject;
-    return this.#body;
-  }
-
-  get results(): JsonObject {
-    this.#results ??= Object.fromEntries(
-      this.#order.steps
-        .slice(0, currentCall(this.#order)?.stepIndex ?? 0)
-        .flatMap(({ name, result }) => (result === null ? [] : [[name, JSON.parse(result) as unknown]])),
-    );
-    return this.#results;
-  }
-
-  get result(): unknown {
-    const result = this.#order.steps.find(({ name }) => name === this.step.name)?.result ?? null;
-    return result === null ? undefined : (JSON.parse(result) as unknown);
-  }
-
-  get idempotencyKey(): string {
-    return idempotencyKey(this.#order.orderId, this.step.name, this.direction);
-  }
-
-  get fence(): number {
-    return this.#order.revision;
-  }
-
-  get signal(): AbortSignal {
-    if (this.#controller === null) {
-      this.#controller = new AbortController();
-      if (this.#abortReason !== null) this.#controller.abort(this.#abortReason);
-    }
-    return this.#controller.signal;
-  }
-
-  get log(): StepLog {
-    return this.#host.stepLog(this.#order.orderId, this.step.name);
-  }
-
-  /** Whether the order is still at it. */
-  isOf(order: Order): boolean {
-    const call = currentCall(order);
-    const { status } = order.state;
-    const isSame =
-      call !== null && call.attempt === this.attempt && order.steps[call.stepIndex]?.name === this.step.name;
-    return isSame && (status === "running") === (this.direction === "run");
-  }
-
-  abort(reason: Error): void {
-    if (this.#abortReason !== null) return;
-    this.#abortReason = reason;
-    this.#controller?.abort(reason);
-  }
-
-  async #verifyAndRun(): Promise<unknown> {
-    const found: unknown = await this.step.verify?.(this);
-    if (typeof found !== "object" || found === null || !("done" in found) || typeof found.done !== "boolean") {
-      throw permanent("verify must return { done: true, result } or { done: false }");
-    }
-    if (found.done) return "result" in found ? found.result : undefined;
-    this.formerNotDone = true;
-    if (this.#abortReason !== null) throw this.#abortReason;
-    return this.step.run(this);
-  }
-}
-
 function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof value === "object" && value !== null && "then" in value && typeof value.then === "function";
-}
-
-/** A text for whatever a step has thrown, not too long a one. */
-function describeError(error: unknown): string {
-  const text = textOf(error);
-  return text.length > ERROR_CHARS_MAX ? `${text.slice(0, ERROR_CHARS_MAX)}…` : text;
-}
-
-/** The order's life, in the words of the earlier system that ours took over: what led to a call. */
-function logCall(lifeLog: (line: string) => void, orderId: string, step: string, direction: "run" | "rollback"): void {
-  lifeLog(`[${orderId}]handling step[${step}]`);
-  lifeLog(direction === "run" ? `[${orderId}]Start step[${step}]` : `[${orderId}]Rollback step[${step}]`);
-}
-
-/** The order's life, in the words of the earlier system that ours took over: what a committed event did. */
-function logTransition(lifeLog: (line: string) => void, pipeline: Pipeline, before: Order, after: Order): void {
-  const id = `[${after.orderId}]`;
-  const nameAt = (order: Order): string =>
-    order.state.status === "running" || order.state.status === "rolling_back"
-      ? (pipeline.steps[order.state.call.stepIndex]?.name ?? "")
-      : "";
-  const dispatch = (from: string, to: string): void =>
-    lifeLog(`${id}DispatchStepTask,current step: [${from}], next step:[${to}]`);
-  const passThrough = (end: string): void => {
-    lifeLog(`${id}handling step[${end}]`);
-    lifeLog(`${id}Start step[${end}]`);
-    lifeLog(`${id}Finish step[${end}]`);
-  };
-
-  const from = nameAt(before);
-  const { status } = after.state;
-  const isAtRest = status === "paused" || status === "waiting" || status === "scheduled";
-  if (isAtRest || (before.state.status !== "running" && before.state.status !== "rolling_back")) {
-    lifeLog(`${id}Order is ${status}`);
-    if (status === "running" || status === "rolling_back") dispatch(nameAt(after), nameAt(after));
-    if (isFinal(status)) lifeLog(`${id}Finish Order`);
-    return;
-  }
-  if (before.state.status === "running") {
-    const advanced = after.steps.length > before.steps.length;
-    const failed = status === "rolling_back" || status === "failed" || status === "canceled";
-    const end = "ending" in after.state && after.state.ending.status === "canceled" ? "Canceled" : "Failed";
-    if (advanced || status === "completed") lifeLog(`${id}Finish step[${from}]`);
-    else lifeLog(`${id}Failure occurs when handling step[${from}]`);
-    if (advanced) dispatch(from, nameAt(after));
-    else if (failed) dispatch(from, end);
-    else if (status === "completed") dispatch(from, "Completed");
-    else dispatch(from, from);
-    if (failed) passThrough(end);
-    if (status === "completed") passThrough("Completed");
-  }
-  if (status === "rolling_back") dispatch("Failed", nameAt(after));
-  if (status === "rollback_incomplete") lifeLog(`${id}Failure occurs when handling step[${from}]`);
-  if (isFinal(status)) lifeLog(`${id}Finish Order`);
 }

@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { waitFor } from "../../test/support/wait.ts";
 import type { ClusterStore } from "../store/cluster-store.ts";
 import { StoreUnavailableError } from "../store/store.ts";
+import { systemClock } from "../runtime/clock.ts";
 import { PermitExchange } from "./permit-exchange.ts";
 import { decodePermits, divide } from "./permits.ts";
 import { Slots } from "./slots.ts";
@@ -30,7 +31,7 @@ test("a change that is carried out long after its answer got lost takes nothing 
     },
   } as unknown as ClusterStore;
   const slots = new Slots(() => exchange.want());
-  const exchange = new PermitExchange(store, SELF, slots);
+  const exchange = new PermitExchange({ store, incarnation: SELF, slots, clock: systemClock() });
   t.after(() => exchange.stop());
   const begin = (): void => {
     if (slots.take("limit", LIMIT, { granted: () => undefined })) return;

@@ -8,6 +8,7 @@
  *    it isn't known whether a change was carried out, the smaller share counts until the record has been written again.
  */
 import type { Incarnation } from "../order/order.ts";
+import type { Clock, Timer } from "../runtime/clock.ts";
 import type { ClusterStore } from "../store/cluster-store.ts";
 import { StoreUnavailableError } from "../store/store.ts";
 import { decodePermits, divide, encodePermits } from "./permits.ts";
@@ -23,24 +24,33 @@ const PAUSE_MS = 10;
 /** Another node was faster so many times: then it has its turn. */
 const TRIES_MAX = 4;
 
+export interface PermitExchangeOptions {
+  readonly store: ClusterStore;
+  readonly incarnation: Incarnation;
+  readonly slots: Slots;
+  readonly clock: Clock;
+}
+
 export class PermitExchange {
   readonly #store: ClusterStore;
   readonly #incarnation: Incarnation;
   readonly #slots: Slots;
+  readonly #clock: Clock;
   /** Limits of which this node has a share on record, or may have. */
   readonly #listed = new Set<string>();
   /** Limits of which it is not known whether the last change was carried out, and what was allowed then. */
   readonly #unsure = new Map<string, number>();
-  #timer: NodeJS.Timeout | null = null;
+  #timer: Timer | null = null;
   #isExchanging = false;
   #isWanted = false;
   #lastEndMs = Number.NEGATIVE_INFINITY;
   #stopped = false;
 
-  constructor(store: ClusterStore, incarnation: Incarnation, slots: Slots) {
+  constructor({ store, incarnation, slots, clock }: PermitExchangeOptions) {
     this.#store = store;
     this.#incarnation = incarnation;
     this.#slots = slots;
+    this.#clock = clock;
   }
 
   /** Has an exchange made soon. */
@@ -52,14 +62,14 @@ export class PermitExchange {
 
   stop(): void {
     this.#stopped = true;
-    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer?.cancel();
   }
 
   #schedule(waitMs: number): void {
-    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer?.cancel();
     if (this.#stopped) return;
-    const pauseMs = this.#lastEndMs + PAUSE_MS - performance.now();
-    this.#timer = setTimeout(() => void this.#exchangeAll(), Math.max(waitMs, pauseMs));
+    const pauseMs = this.#lastEndMs + PAUSE_MS - this.#clock.monotonic();
+    this.#timer = this.#clock.after(Math.max(waitMs, pauseMs), () => void this.#exchangeAll());
   }
 
   async #exchangeAll(): Promise<void> {
@@ -67,7 +77,7 @@ export class PermitExchange {
     this.#isExchanging = true;
     for (const demand of this.#slots.demands()) if (this.#isOpen(demand)) await this.#exchange(demand);
     this.#isExchanging = false;
-    this.#lastEndMs = performance.now();
+    this.#lastEndMs = this.#clock.monotonic();
     if (this.#isWanted) return this.#schedule(0);
     const open = this.#slots.demands().filter((demand) => this.#isOpen(demand));
     if (open.length === 0) return;

@@ -3,11 +3,13 @@ import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { after as afterAll, before as beforeAll, describe, test, type TestContext } from "node:test";
-import { Engine, type Successors } from "../../src/engine/engine.ts";
+import { Engine } from "../../src/engine/engine.ts";
+import type { Successors } from "../../src/engine/hand-off.ts";
 import { createLogger } from "../../src/log.ts";
 import type { Incarnation } from "../../src/order/order.ts";
 import { PipelineSet } from "../../src/order/pipeline-set.ts";
 import { buildPipeline } from "../../src/pipelines/define-pipeline.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
 import { type Store, StoreUnavailableError } from "../../src/store/store.ts";
 import { waitFor } from "../support/wait.ts";
@@ -64,7 +66,7 @@ async function nodeOn(t: TestContext, store: Store, calls: Calls, callsMax: numb
     incarnation,
     pipelines: new PipelineSet([pipeline]),
     log: createLogger("error", "logfmt", () => undefined),
-    now: Date.now,
+    clock: systemClock(),
     random: () => 0.5,
     newOrderId,
     mayStart: () => true,

@@ -12,6 +12,7 @@ import { type Incarnation, isFinal, type Order, type OrderStatus, replay } from 
 import { PipelineSet } from "../../src/order/pipeline-set.ts";
 import { permanent } from "../../src/order/step-error.ts";
 import { buildPipeline, type PlainStepOptions } from "../../src/pipelines/define-pipeline.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
 import type { Store } from "../../src/store/store.ts";
 import { waitFor } from "../support/wait.ts";
@@ -99,7 +100,7 @@ function rigOn(t: TestContext, store: Store): Promise<Rig> {
       incarnation,
       pipelines: new PipelineSet([pipeline]),
       log: createLogger("debug", "logfmt", (line) => void logged.push(line)),
-      now: Date.now,
+      clock: systemClock(),
       random: () => 0.5,
       newOrderId,
       mayStart: () => true,

@@ -19,6 +19,7 @@ import { runInNewContext } from "node:vm";
 import { readInvocation } from "../../src/config.ts";
 import { createLogger } from "../../src/log.ts";
 import { startNode } from "../../src/main.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
 import type { Store } from "../../src/store/store.ts";
 import { programVersion } from "../../src/version.ts";
 import { NodeRecord } from "../cluster/node-record.ts";
@@ -51,7 +52,7 @@ const now = (): number => Date.now() + clockMs;
 const broken = BROKEN_GUARANTEES.find((guarantee) => guarantee === process.env["CRASH_BREAK"]);
 
 const starting = startNode(config, log, stopAtOnce, {
-  now,
+  clock: systemClock(now),
   // The record is kept above what is broken, so that it holds what the node was told, and below what only makes it late.
   wrapStore: (store) => {
     const witnessed = witnessedStore(store);

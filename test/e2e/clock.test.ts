@@ -5,6 +5,7 @@ import { readInvocation } from "../../src/config.ts";
 import { createLogger } from "../../src/log.ts";
 import { type Node, startNode } from "../../src/main.ts";
 import { permanent } from "../../src/order/step-error.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
 import { buildPipeline, type PlainStepOptions } from "../../src/pipelines/define-pipeline.ts";
 import { acceptedOrderId, finalOrder, type OrderAnswer, readOrder } from "../support/client.ts";
 import { temporaryFolder } from "../support/service.ts";
@@ -121,7 +122,7 @@ async function startNodeWith(
   const broken = (error: Error): never => {
     throw error;
   };
-  const node = await startNode(invocation.config, log, broken, { pipeline, now: () => clock.now() });
+  const node = await startNode(invocation.config, log, broken, { pipeline, clock: systemClock(() => clock.now()) });
   const state = { stopped: false };
   const stop = async (): Promise<void> => {
     if (state.stopped) return;

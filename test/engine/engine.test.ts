@@ -3,13 +3,16 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { test, type TestContext } from "node:test";
-import { Engine, type EngineLimits, type Submission, type Successors } from "../../src/engine/engine.ts";
+import type { EngineLimits } from "../../src/engine/capacity.ts";
+import { Engine, type Submission } from "../../src/engine/engine.ts";
+import type { Successors } from "../../src/engine/hand-off.ts";
 import { createLogger } from "../../src/log.ts";
 import { type Incarnation, replay } from "../../src/order/order.ts";
 import type { StepContext } from "../../src/order/pipeline.ts";
 import { PipelineSet } from "../../src/order/pipeline-set.ts";
 import { permanent } from "../../src/order/step-error.ts";
 import { buildPipeline, type PlainStepOptions } from "../../src/pipelines/define-pipeline.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import { type Store, type StoredOrder, StoreUnavailableError } from "../../src/store/store.ts";
@@ -98,7 +101,7 @@ async function harness(
     incarnation,
     pipelines: new PipelineSet([pipeline]),
     log: createLogger("debug", "logfmt", (line) => void logged.push(line)),
-    now: Date.now,
+    clock: systemClock(),
     random: () => 0.5,
     newOrderId,
     mayStart: () => node.mayStart,

@@ -10,6 +10,7 @@ import type { Incarnation } from "../../src/order/order.ts";
 import type { StepContext } from "../../src/order/pipeline.ts";
 import { PipelineSet } from "../../src/order/pipeline-set.ts";
 import { buildPipeline } from "../../src/pipelines/define-pipeline.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import { type Store, StoreUnavailableError } from "../../src/store/store.ts";
@@ -103,7 +104,7 @@ async function scene(t: TestContext): Promise<Scene> {
     incarnation: await register(),
     pipelines: new PipelineSet([pipeline]),
     log: createLogger("fatal", "logfmt", () => undefined),
-    now: Date.now,
+    clock: systemClock(),
     random: () => 0.5,
     newOrderId,
     mayStart: () => node.mayStart,

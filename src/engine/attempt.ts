@@ -1,0 +1,138 @@
+/** One call of a step's run or rollback: what it is given, and how it is asked and given up. */
+import { currentCall, type Order } from "../order/order.ts";
+import {
+  idempotencyKey,
+  type JsonObject,
+  type RollbackContext,
+  type Step,
+  type StepContext,
+  type StepLog,
+} from "../order/pipeline.ts";
+import { permanent, textOf } from "../order/step-error.ts";
+import type { Timer } from "../runtime/clock.ts";
+
+/** Whose attempt it is. */
+export interface AttemptOf {
+  /** As it is when the call is made. */
+  readonly order: Order;
+  readonly user: string;
+  readonly bodyText: string;
+  /** Where a step's own lines go. */
+  readonly stepLog: (orderId: string, step: string) => StepLog;
+}
+
+/** An error's text is kept with the order; more than this is cut. */
+const ERROR_CHARS_MAX = 1_000;
+
+/** What a call is given is made only when it asks for it: most calls don't. */
+export class Attempt implements RollbackContext {
+  readonly step: Step;
+  readonly direction: "run" | "rollback";
+  readonly attempt: number;
+  /** Its limit. */
+  timer: Timer | null = null;
+  /** It was verified that the attempts before it have done nothing. */
+  formerNotDone = false;
+  readonly #of: AttemptOf;
+  /** As it was when the call was made. */
+  readonly #order: Order;
+  #body: JsonObject | null = null;
+  #results: JsonObject | null = null;
+  #controller: AbortController | null = null;
+  #abortReason: Error | null = null;
+
+  constructor(of: AttemptOf, step: Step, direction: "run" | "rollback") {
+    this.#of = of;
+    this.#order = of.order;
+    this.step = step;
+    this.direction = direction;
+    this.attempt = currentCall(of.order)?.attempt ?? 1;
+  }
+
+  /** Calls the step's function. */
+  make(): unknown {
+    const { step } = this;
+    if (this.direction === "rollback") return step.rollback?.(this);
+    const isUnknown = currentCall(this.#order)?.isUnknown === true;
+    return isUnknown && step.verify !== undefined ? this.#verifyAndRun() : step.run(this);
+  }
+
+  get order(): StepContext["order"] {
+    return { orderId: this.#order.orderId, user: this.#of.user };
+  }
+
+  get stepName(): string {
+    return this.step.name;
+  }
+
+  get body(): JsonObject {
+    this.#body ??= JSON.parse(this.#of.bodyText) as JsonObject;
+    return this.#body;
+  }
+
+  get results(): JsonObject {
+    this.#results ??= Object.fromEntries(
+      this.#order.steps
+        .slice(0, currentCall(this.#order)?.stepIndex ?? 0)
+        .flatMap(({ name, result }) => (result === null ? [] : [[name, JSON.parse(result) as unknown]])),
+    );
+    return this.#results;
+  }
+
+  get result(): unknown {
+    const result = this.#order.steps.find(({ name }) => name === this.step.name)?.result ?? null;
+    return result === null ? undefined : (JSON.parse(result) as unknown);
+  }
+
+  get idempotencyKey(): string {
+    return idempotencyKey(this.#order.orderId, this.step.name, this.direction);
+  }
+
+  get fence(): number {
+    return this.#order.revision;
+  }
+
+  get signal(): AbortSignal {
+    if (this.#controller === null) {
+      this.#controller = new AbortController();
+      if (this.#abortReason !== null) this.#controller.abort(this.#abortReason);
+    }
+    return this.#controller.signal;
+  }
+
+  get log(): StepLog {
+    return this.#of.stepLog(this.#order.orderId, this.step.name);
+  }
+
+  /** Whether the order is still at it. */
+  isOf(order: Order): boolean {
+    const call = currentCall(order);
+    const { status } = order.state;
+    const isSame =
+      call !== null && call.attempt === this.attempt && order.steps[call.stepIndex]?.name === this.step.name;
+    return isSame && (status === "running") === (this.direction === "run");
+  }
+
+  abort(reason: Error): void {
+    if (this.#abortReason !== null) return;
+    this.#abortReason = reason;
+    this.#controller?.abort(reason);
+  }
+
+  async #verifyAndRun(): Promise<unknown> {
+    const found: unknown = await this.step.verify?.(this);
+    if (typeof found !== "object" || found === null || !("done" in found) || typeof found.done !== "boolean") {
+      throw permanent("verify must return { done: true, result } or { done: false }");
+    }
+    if (found.done) return "result" in found ? found.result : undefined;
+    this.formerNotDone = true;
+    if (this.#abortReason !== null) throw this.#abortReason;
+    return this.step.run(this);
+  }
+}
+
+/** A text for whatever a step has thrown, not too long a one. */
+export function describeError(error: unknown): string {
+  const text = textOf(error);
+  return text.length > ERROR_CHARS_MAX ? `${text.slice(0, ERROR_CHARS_MAX)}…` : text;
+}

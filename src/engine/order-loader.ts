@@ -1,0 +1,303 @@
+/**
+ * Reads orders from the store to go on with them: those of the dead (claims), those that others gave, those whose time has come, and
+ * those that this incarnation owns and does not run (the audit).
+ *
+ * 1. An order becomes this engine's in the memory only after it is in the store, and never twice: what reads orders does so one after
+ *    the other.
+ * 2. The store is asked again and again until it answers (guarantee G7), or the node stops.
+ * 3. One damaged order does not keep the others from going on: it is left alone, and said.
+ */
+import type { Logger } from "../log.ts";
+import { type Incarnation, isFinal, type Order, replay } from "../order/order.ts";
+import { type Pipeline, pipelineLabel } from "../order/pipeline.ts";
+import type { PipelineSet } from "../order/pipeline-set.ts";
+import { type Clock, pause } from "../runtime/clock.ts";
+import {
+  type OrderIdPage,
+  type OwnedOrder,
+  type OwnedOrders,
+  type Store,
+  type StoredOrder,
+  StoreUnavailableError,
+} from "../store/store.ts";
+import type { Capacity } from "./capacity.ts";
+import type { OrderRun } from "./order-run.ts";
+import type { ParkedOrders } from "./parked-orders.ts";
+
+/** What a takeover has brought. */
+export interface TakenOver {
+  readonly orders: number;
+  /** There was no room for more, or no more were asked for. */
+  readonly mayBeMore: boolean;
+}
+
+export interface OrderLoaderOptions {
+  readonly store: Store;
+  readonly incarnation: Incarnation;
+  readonly pipelines: PipelineSet;
+  readonly log: Logger;
+  readonly clock: Clock;
+  readonly capacity: Capacity;
+  readonly parked: ParkedOrders;
+  /** No order is begun any more. */
+  readonly isStopping: () => boolean;
+  /** Nothing is read any more. */
+  readonly isOver: () => boolean;
+  /** The run of an order, or null: this engine does not run it. */
+  readonly runOf: (orderId: string) => OrderRun | null;
+  /** Whether the order's creation is on its way to the store. */
+  readonly isBeingCreated: (orderId: string) => boolean;
+  /** Makes the run of an order that is this incarnation's, and remembers it. */
+  readonly startRun: (stored: OwnedOrder, order: Order, pipeline: Pipeline) => OrderRun;
+  /** The store takes nothing from this incarnation any more. */
+  readonly onFenced: () => void;
+}
+
+/** How long to wait before looking again whether there is room for more, or whether the store answers. */
+const LOOK_AGAIN_MS = 250;
+
+/** Order ids read at once by the audit. */
+const AUDIT_PAGE_ORDERS = 1_000;
+
+const NO_ORDERS: OwnedOrders = Object.freeze({ orders: [], damaged: [] });
+
+export class OrderLoader {
+  readonly #options: OrderLoaderOptions;
+  /** The last of what reads orders (invariant 1). */
+  #reading: Promise<unknown> = Promise.resolve();
+  #auditDue = false;
+  #failure: string | null = null;
+  /** Pipelines that orders wait for and this node lacks: named in the log once each. */
+  readonly #missingPipelines = new Set<string>();
+
+  constructor(options: OrderLoaderOptions) {
+    this.#options = options;
+  }
+
+  /** Why orders that this node should go on with can't be read, or null. */
+  get failure(): string | null {
+    return this.#failure;
+  }
+
+  /** Something may have been committed without this engine's knowledge: the next `auditIfDue` looks for it. */
+  doubt(): void {
+    this.#auditDue = true;
+  }
+
+  /**
+   * Takes over the orders that the former incarnations of this node's service left, and goes on with them.
+   * Resolves when none is left to take, or the node is stopping.
+   */
+  async resume(serviceId: string): Promise<number> {
+    const { store, incarnation, clock } = this.#options;
+    let resumed = 0;
+    for (const owner of await this.#patiently(() => store.listOwners(), [])) {
+      if (owner.serviceId !== serviceId || owner.incarnation === incarnation) continue;
+      for (let mayBeMore = true; mayBeMore;) {
+        const taken = await this.takeOver(owner.incarnation, Number.POSITIVE_INFINITY);
+        resumed += taken.orders;
+        ({ mayBeMore } = taken);
+        if (mayBeMore) await pause(clock, LOOK_AGAIN_MS);
+      }
+    }
+    return resumed;
+  }
+
+  /**
+   * Takes over up to `ordersMax` orders of a dead incarnation, page by page, while there is room, and goes on with them.
+   * Takes nothing when that incarnation is not dead, or this one is.
+   */
+  takeOver(from: Incarnation, ordersMax: number): Promise<TakenOver> {
+    const { store, incarnation, clock, capacity, isStopping, onFenced } = this.#options;
+    return this.#oneAfterTheOther(async () => {
+      for (let orders = 0; ;) {
+        const limit = Math.min(capacity.pageOrders, ordersMax - orders, capacity.roomForUnread);
+        if (isStopping()) return { orders, mayBeMore: false };
+        if (limit === 0) return { orders, mayBeMore: true };
+        const claim = await this.#patiently(() => store.claimOrders(from, incarnation, clock.now(), limit), null);
+        if (claim?.kind === "fenced") onFenced();
+        if (claim?.kind !== "claimed") return { orders, mayBeMore: false };
+        for (const order of claim.orders) this.#adopt(order);
+        for (const { orderId, reason } of claim.damaged) this.#leaveAlone(orderId, reason);
+        orders += claim.orders.length;
+        if (claim.orders.length + claim.damaged.length < limit) return { orders, mayBeMore: false };
+      }
+    });
+  }
+
+  /** Goes on with orders that are this incarnation's by now, as there is room for them. */
+  async adopt(orderIds: readonly string[]): Promise<void> {
+    const { clock, capacity, isStopping } = this.#options;
+    let left = orderIds;
+    capacity.givenChanged(left.length);
+    while (left.length > 0 && !isStopping()) {
+      const given: readonly string[] = left;
+      const { unread } = await this.#oneAfterTheOther(() => this.#adoptOwn(given));
+      capacity.givenChanged(unread.length - left.length);
+      left = unread;
+      if (left.length > 0) await pause(clock, LOOK_AGAIN_MS);
+    }
+    capacity.givenChanged(-left.length);
+  }
+
+  /** Audits when there is reason to. */
+  auditIfDue(): void {
+    if (!this.#auditDue || this.#options.isStopping()) return;
+    this.#auditDue = false;
+    void this.audit();
+  }
+
+  /**
+   * Looks for orders that are this incarnation's in the store and that it does not run, and goes on with them: a creation or a
+   * claim was committed and its answer lost, or nobody told of a hand-over (guarantee G5).
+   * @returns how many it found
+   */
+  audit(): Promise<number> {
+    const { store, incarnation, log, isStopping } = this.#options;
+    return this.#oneAfterTheOther(async () => {
+      let found = 0;
+      let cursor: string | null = null;
+      do {
+        const from: string | null = cursor;
+        const page: OrderIdPage = await this.#patiently(
+          () => store.listOrderIds(incarnation, from, AUDIT_PAGE_ORDERS),
+          { orderIds: [], next: null },
+        );
+        const { adopted, unread } = await this.#adoptOwn(page.orderIds);
+        found += adopted;
+        cursor = unread.length > 0 ? null : page.next; // what there is no room for now is found by the next audit
+      } while (cursor !== null && !isStopping());
+      if (found > 0) log.warn(`Orders of this node that it did not run are gone on with: ${found}`);
+      return found;
+    });
+  }
+
+  /**
+   * The run of a parked order, which is to be acted on; null: there is none, or it can't be gone on with.
+   * @throws StoreUnavailableError
+   */
+  takeUp(orderId: string): Promise<OrderRun | null> {
+    const { store, incarnation, parked, isStopping, runOf } = this.#options;
+    return this.#oneAfterTheOther(async () => {
+      const running = runOf(orderId);
+      if (running !== null || isStopping()) return running;
+      const { orders } = await store.readOwned(incarnation, [orderId]);
+      const [order] = orders;
+      if (order === undefined || isStopping()) return null;
+      parked.unpark(orderId);
+      return this.#newRun(order);
+    });
+  }
+
+  /** The order as it is in the store, where what is known of it is out of date; null: it is gone, or damaged. */
+  async read(orderId: string): Promise<Order | null> {
+    const stored = await this.#readSound(orderId);
+    return stored === null ? null : this.#replayed(stored);
+  }
+
+  /** Asks the store again and again until it answers (invariant 2), or it is over: then `otherwise`. */
+  async #patiently<T>(ask: () => Promise<T>, otherwise: T, isOver = this.#options.isStopping): Promise<T> {
+    const { log, clock } = this.#options;
+    while (!isOver()) {
+      try {
+        const answer = await ask();
+        if (this.#failure !== null) this.#auditDue = true; // a claim may have been committed, and its answer lost
+        this.#failure = null;
+        return answer;
+      } catch (error) {
+        if (!(error instanceof StoreUnavailableError)) throw error;
+        if (error.message !== this.#failure) {
+          log.error(`The store can't be read: ${error.message}. It is asked again.`);
+        }
+        this.#failure = error.message;
+        await pause(clock, LOOK_AGAIN_MS);
+      }
+    }
+    return otherwise;
+  }
+
+  #oneAfterTheOther<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#reading.then(work);
+    this.#reading = done.catch(() => undefined);
+    return done;
+  }
+
+  #isUnknown(orderId: string): boolean {
+    const { runOf, isBeingCreated, parked } = this.#options;
+    return runOf(orderId) === null && !isBeingCreated(orderId) && !parked.has(orderId);
+  }
+
+  /**
+   * @returns how many of the orders were this incarnation's, and had not been run by it; and those that have not been read, as there
+   *     was no room for more
+   */
+  async #adoptOwn(orderIds: readonly string[]): Promise<{ adopted: number; unread: readonly string[] }> {
+    const { store, incarnation, capacity, isStopping } = this.#options;
+    const unknown = orderIds.filter((orderId) => this.#isUnknown(orderId));
+    let adopted = 0;
+    let at = 0;
+    while (at < unknown.length && !isStopping()) {
+      const page = unknown.slice(at, at + Math.min(capacity.pageOrders, capacity.roomForUnread));
+      if (page.length === 0) break;
+      const { orders, damaged } = await this.#patiently(() => store.readOwned(incarnation, page), NO_ORDERS);
+      if (isStopping()) break;
+      for (const order of orders) {
+        if (!this.#isUnknown(order.orderId)) continue;
+        this.#adopt(order);
+        adopted++;
+      }
+      for (const { orderId, reason } of damaged) if (this.#isUnknown(orderId)) this.#leaveAlone(orderId, reason);
+      at += page.length;
+    }
+    return { adopted, unread: unknown.slice(at) };
+  }
+
+  /** Goes on with an order that is this incarnation's by a committed write. */
+  #adopt(stored: OwnedOrder): void {
+    this.#newRun(stored)?.proceed();
+  }
+
+  /** A new run of an order that is this incarnation's; null: nothing can be done with it, and it is parked. */
+  #newRun(stored: OwnedOrder): OrderRun | null {
+    const { pipelines, log, parked, startRun } = this.#options;
+    const order = this.#replayed(stored);
+    if (order === null || isFinal(order.state.status)) return null;
+    const pipeline = pipelines.find(stored.pipelineName, stored.pipelineVersion);
+    if (pipeline !== null) return startRun(stored, order, pipeline);
+    const label = pipelineLabel({ name: stored.pipelineName, version: stored.pipelineVersion });
+    if (!this.#missingPipelines.has(label)) {
+      log.warn(`Orders wait: this node does not have their pipeline ${label} (order ${stored.orderId} is one)`);
+    }
+    this.#missingPipelines.add(label);
+    const { revision, status, user } = stored;
+    parked.strand(order.orderId, { label, revision, status, user });
+    return null;
+  }
+
+  /** The order of a history; null: it is damaged, and left alone. */
+  #replayed({ orderId, history }: StoredOrder): Order | null {
+    try {
+      return replay(orderId, history);
+    } catch (error) {
+      this.#leaveAlone(orderId, error instanceof Error ? error.message : String(error));
+      return null;
+    }
+  }
+
+  /** An order as the store holds it; null: there is none, or it can't be read and is left alone. */
+  async #readSound(orderId: string): Promise<StoredOrder | null> {
+    const { store, isOver } = this.#options;
+    try {
+      return await this.#patiently(() => store.readOrder(orderId), null, isOver);
+    } catch (error) {
+      this.#leaveAlone(orderId, error instanceof Error ? error.message : String(error));
+      return null;
+    }
+  }
+
+  #leaveAlone(orderId: string, reason: string): void {
+    const { parked, log, isStopping } = this.#options;
+    if (!isStopping()) parked.park(orderId, null);
+    log.error(`Order ${orderId} is left alone: its history in the store is damaged (${reason})`);
+  }
+}
