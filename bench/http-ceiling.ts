@@ -29,6 +29,7 @@ const app = await createHttpServer({
     readOrder: () => Promise.resolve(null),
   },
   serviceOf: () => Promise.resolve(""),
+  mayDecide: () => true,
   isOperator: () => false,
   act: () => Promise.resolve({ kind: "done" }),
   actHere: () => Promise.resolve({ kind: "done" }),

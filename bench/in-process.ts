@@ -51,6 +51,8 @@ const engine = new Engine({
   clock: systemClock(),
   random: Math.random,
   newOrderId,
+  nowOf: () => null,
+  crashesMax: 3,
   mayStart: () => true,
   onFenced: () => undefined,
   limits: { ordersMax: inFlightMax, bodyBytesMax: 1_000_000_000, largestOrderBytes: 1_000 },

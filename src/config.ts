@@ -25,6 +25,8 @@ export interface Config {
   readonly advertise: string | null;
   /** Silence after which a node counts as dead. */
   readonly nodeTtlMs: number;
+  /** An order is set aside when so many nodes in a row have died while a call of it was under way. */
+  readonly crashesMax: number;
   /** Users who may see and steer the orders of all. */
   readonly operators: ReadonlySet<string>;
   /** The file or folder with pipelines, or null: the built-in one. */
@@ -131,6 +133,12 @@ const OPTIONS = {
     fallback: "5s",
     help: "silence after which a node counts as dead",
     parse: nodeTtl,
+  },
+  setAsideAfter: {
+    flags: "--set-aside-after <deaths>",
+    fallback: "3",
+    help: "deaths of nodes in a row, during a call of one order, after which an operator must decide about it",
+    parse: count,
   },
   pipelines: {
     flags: "--pipelines <path>",
@@ -347,6 +355,7 @@ function toConfig(options: Options, environment: Readonly<Record<string, string 
     join: value("join"),
     advertise: value("advertise"),
     nodeTtlMs: value("nodeTtl"),
+    crashesMax: value("setAsideAfter"),
     operators: value("operators"),
     pipelines: value("pipelines"),
     stepTimeMs: value("stepTime"),

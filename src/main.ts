@@ -135,6 +135,7 @@ export async function startNode(
       serviceOf: (incarnation) => store.cluster.serviceOf(incarnation),
       readBody: (orderId) => store.readBody(orderId),
       isOperator: (user) => config.operators.has(user),
+      mayDecide: (user) => config.operators.size === 0 || config.operators.has(user),
       act: (orderId, request, owner) => requireStarted(node).act(orderId, request, owner),
       actHere: (orderId, request) => requireStarted(node).actHere(orderId, request),
       transfer: async (request) => {
@@ -186,6 +187,7 @@ export async function startNode(
           random: Math.random,
           newOrderId,
           limits,
+          crashesMax: config.crashesMax,
           ...hooks,
         }),
       onBroken,

@@ -49,6 +49,8 @@ export interface RunningEngine {
 /** What an engine needs of the incarnation that it runs for. */
 export interface EngineHooks {
   readonly mayStart: () => boolean;
+  /** What the clock of another incarnation shows now; null: nothing is known. */
+  readonly nowOf: (incarnation: Incarnation) => number | null;
   readonly onFenced: () => void;
 }
 
@@ -306,7 +308,11 @@ export class ClusterNode {
     const registeredMs = clock.monotonic();
     const incarnation = await store.cluster.register(node, clock.now());
     const die = (): void => this.#rejoin(incarnation);
-    const engine = createEngine(incarnation, { mayStart: () => membership.mayStart, onFenced: die });
+    const engine = createEngine(incarnation, {
+      mayStart: () => membership.mayStart,
+      nowOf: (other) => membership.nowOf(other),
+      onFenced: die,
+    });
     let lastAuditMs = clock.monotonic();
     const membership: Membership = new Membership(
       {

@@ -33,6 +33,13 @@ export interface MembershipOptions {
   readonly onBroken: (error: Error) => void;
 }
 
+interface SeenClock {
+  readonly heartbeat: number;
+  readonly wallMs: number;
+  /** On this node's clock. */
+  readonly monotonicMs: number;
+}
+
 /** Own heartbeats this late, in heartbeats' times, make the others' silence mean nothing. */
 const HEARTBEATS_LATE_MAX = 1.5;
 
@@ -45,6 +52,8 @@ export class Membership {
   /** Heartbeats, as `id:beat`, after which the node's port refused connections. */
   #refused = new Set<string>();
   #snapshot: ClusterSnapshot | null = null;
+  /** What each node's clock showed at its last heartbeat, and when that was seen. */
+  #clocks = new Map<Incarnation, SeenClock>();
   #lastHeartbeatMs: number;
   #timers: { beat: Timer | null; read: Timer | null } = { beat: null, read: null };
   #stopped = false;
@@ -76,6 +85,12 @@ export class Membership {
   /** Reads the rows at once, and acts on them. */
   refresh(): Promise<void> {
     return this.#read();
+  }
+
+  /** What another node's wall clock shows now, as far as its heartbeats tell (exact to one TTL); null: it was never seen alive. */
+  nowOf(incarnation: Incarnation): number | null {
+    const seen = this.#clocks.get(incarnation);
+    return seen === undefined ? null : Math.round(seen.wallMs + this.#options.clock.monotonic() - seen.monotonicMs);
   }
 
   /** Ends both loops; the row stays. */
@@ -139,8 +154,21 @@ export class Membership {
       clock.monotonic(),
     );
     this.#snapshot = snapshot;
+    this.#clocks = this.#clocksOf(nodes);
     this.#lookForEvidence(alive);
     await onSnapshot(snapshot);
+  }
+
+  #clocksOf(nodes: readonly NodeRow[]): Map<Incarnation, SeenClock> {
+    const monotonicMs = this.#options.clock.monotonic();
+    return new Map(
+      nodes.flatMap(({ incarnation, alive, heartbeat, lastHeartbeatMs }): [Incarnation, SeenClock][] => {
+        const seen = this.#clocks.get(incarnation);
+        if (seen?.heartbeat === heartbeat) return [[incarnation, seen]];
+        // The last heartbeat of one that was dead when it was first seen may be of any time.
+        return alive ? [[incarnation, { heartbeat, wallMs: lastHeartbeatMs, monotonicMs }]] : [];
+      }),
+    );
   }
 
   /** Asks the ports of those who are late. A port that refused once is not asked again before the next heartbeat. */

@@ -44,6 +44,10 @@ export interface EngineOptions {
   readonly limits: EngineLimits;
   /** Whether this incarnation may begin anything new: asked before each call and each order. */
   readonly mayStart: () => boolean;
+  /** What the clock of another incarnation shows now, as far as its heartbeats tell; null: nothing is known. */
+  readonly nowOf: (incarnation: Incarnation) => number | null;
+  /** An order is set aside when so many nodes in a row have died while a call of it was under way. */
+  readonly crashesMax: number;
   /** The store takes nothing from this incarnation any more; called once. */
   readonly onFenced: () => void;
 }
@@ -125,14 +129,15 @@ export class Engine {
       pipelines,
       log,
       clock,
+      nowOf: options.nowOf,
       capacity: this.#capacity,
       parked: this.#parked,
       isStopping: () => this.#phase !== "running",
       isOver: () => this.#phase === "over",
       runOf: (orderId) => this.#runs.get(orderId) ?? null,
       isBeingCreated: (orderId) => this.#creating.has(orderId),
-      startRun: ({ user, body }, order, pipeline) => {
-        const run = new OrderRun(this.#host, pipeline, order, user, body);
+      startRun: ({ user, body }, { order, pipeline, since }) => {
+        const run = new OrderRun(this.#host, { pipeline, order, user, bodyText: body, since });
         this.#remember(run);
         return run;
       },
@@ -287,6 +292,8 @@ export class Engine {
     for (const run of this.#runs.values()) run.stop("the node is stopping");
     if (this.#groupCommit.failure === null) await this.#handOff.settledWithin(LAST_WRITES_MS, isSettled);
     givenAway += await this.#handOff.giveAway(successors, clock.monotonic() + LAST_WRITES_MS);
+    for (const run of this.#runs.values()) run.leaveInStore();
+    if (this.#groupCommit.failure === null) await this.#handOff.settledWithin(LAST_WRITES_MS, isSettled);
     const left = this.#runs.size + this.#parked.size;
     this.#end("the node is stopping");
     return { cut, givenAway, left };
@@ -322,16 +329,15 @@ export class Engine {
         this.#callsUnderWay += by;
       },
       grew: (chars) => this.#capacity.take(chars),
-      parked: (run, dueMs) => {
+      parked: (run, due, since) => {
         this.#forget(run);
-        if (this.#phase === "running") this.#parked.park(run.order.orderId, dueMs);
+        if (this.#phase === "running") this.#parked.park(run.order.orderId, run.user, due, since);
       },
       finished: (run) => this.#forget(run),
       stepLog: (order, step) => log.child({ order, step }),
-      needsOperator: ({ orderId }, step, error) =>
-        log.error(
-          `Order ${orderId} waits for an operator: the rollback of "${step}" has failed for good (${error}); retry it, or skip it with a reason`,
-        ),
+      needsPerson: (line) => log.error(line),
+      nowOf: this.#options.nowOf,
+      crashesMax: this.#options.crashesMax,
       slots,
       refused: (run) => void this.#reread(run),
       fenced: () => {
@@ -360,7 +366,8 @@ export class Engine {
     switch (outcome.kind) {
       case "applied": {
         const { orderId, event } = write;
-        const run = new OrderRun(this.#host, pipeline, createdOrder(orderId, event), write.user, write.body);
+        const { user, body: bodyText } = write;
+        const run = new OrderRun(this.#host, { pipeline, order: createdOrder(orderId, event), user, bodyText });
         const { lifeLog } = this.#host;
         if (lifeLog !== null) logCreation(lifeLog, orderId, event.stepName);
         resolve({ kind: "accepted", orderId, startTimeMs: event.atMs });

@@ -1,5 +1,5 @@
 /** The order's life, in the words of the earlier system that ours took over: one line each, at level debug. */
-import { isFinal, type Order } from "../order/order.ts";
+import { currentCall, isFinal, type Order } from "../order/order.ts";
 import type { Pipeline } from "../order/pipeline.ts";
 
 /** Takes a line. */
@@ -34,7 +34,10 @@ export function logTransition(lifeLog: LifeLog, pipeline: Pipeline, before: Orde
 
   const from = nameAt(before);
   const { status } = after.state;
-  const isAtRest = status === "paused" || status === "waiting" || status === "scheduled";
+  const [callBefore, callAfter] = [currentCall(before), currentCall(after)];
+  const isSameCall = callBefore?.stepIndex === callAfter?.stepIndex && callBefore?.attempt === callAfter?.attempt;
+  if (callAfter !== null && isSameCall && before.state.status === status) return; // it goes on
+  const isAtRest = ["paused", "waiting", "scheduled", "set_aside"].includes(status);
   if (isAtRest || (before.state.status !== "running" && before.state.status !== "rolling_back")) {
     lifeLog(`${id}Order is ${status}`);
     if (status === "running" || status === "rolling_back") dispatch(nameAt(after), nameAt(after));

@@ -8,7 +8,7 @@
  * 3. One damaged order does not keep the others from going on: it is left alone, and said.
  */
 import type { Logger } from "../log.ts";
-import { type Incarnation, isFinal, type Order, replay } from "../order/order.ts";
+import { type Incarnation, isFinal, listedStatus, type Order, replay } from "../order/order.ts";
 import { type Pipeline, pipelineLabel } from "../order/pipeline.ts";
 import type { PipelineSet } from "../order/pipeline-set.ts";
 import { type Clock, pause } from "../runtime/clock.ts";
@@ -21,6 +21,7 @@ import {
   StoreUnavailableError,
 } from "../store/store.ts";
 import type { Capacity } from "./capacity.ts";
+import type { ClockReading } from "./clock-reading.ts";
 import type { OrderRun } from "./order-run.ts";
 import type { ParkedOrders } from "./parked-orders.ts";
 
@@ -48,7 +49,12 @@ export interface OrderLoaderOptions {
   /** Whether the order's creation is on its way to the store. */
   readonly isBeingCreated: (orderId: string) => boolean;
   /** Makes the run of an order that is this incarnation's, and remembers it. */
-  readonly startRun: (stored: OwnedOrder, order: Order, pipeline: Pipeline) => OrderRun;
+  readonly startRun: (
+    stored: OwnedOrder,
+    made: { readonly order: Order; readonly pipeline: Pipeline; readonly since: ClockReading | null },
+  ) => OrderRun;
+  /** What the clock of another incarnation shows now; null: nothing is known. */
+  readonly nowOf: (incarnation: Incarnation) => number | null;
   /** The store takes nothing from this incarnation any more. */
   readonly onFenced: () => void;
 }
@@ -58,6 +64,9 @@ const LOOK_AGAIN_MS = 250;
 
 /** Order ids read at once by the audit. */
 const AUDIT_PAGE_ORDERS = 1_000;
+
+/** Whose a damaged order is can't be told. */
+const NOBODY = "";
 
 const NO_ORDERS: OwnedOrders = Object.freeze({ orders: [], damaged: [] });
 
@@ -108,13 +117,16 @@ export class OrderLoader {
    * Takes nothing when that incarnation is not dead, or this one is.
    */
   takeOver(from: Incarnation, ordersMax: number): Promise<TakenOver> {
-    const { store, incarnation, clock, capacity, isStopping, onFenced } = this.#options;
+    const { store, incarnation, clock, nowOf, capacity, isStopping, onFenced } = this.#options;
     return this.#oneAfterTheOther(async () => {
       for (let orders = 0; ;) {
         const limit = Math.min(capacity.pageOrders, ordersMax - orders, capacity.roomForUnread);
         if (isStopping()) return { orders, mayBeMore: false };
         if (limit === 0) return { orders, mayBeMore: true };
-        const claim = await this.#patiently(() => store.claimOrders(from, incarnation, clock.now(), limit), null);
+        const claim = await this.#patiently(() => {
+          const atMs = clock.now();
+          return store.claimOrders(from, incarnation, { atMs, formerAtMs: nowOf(from) ?? atMs }, limit);
+        }, null);
         if (claim?.kind === "fenced") onFenced();
         if (claim?.kind !== "claimed") return { orders, mayBeMore: false };
         for (const order of claim.orders) this.#adopt(order);
@@ -177,14 +189,13 @@ export class OrderLoader {
    * @throws StoreUnavailableError
    */
   takeUp(orderId: string): Promise<OrderRun | null> {
-    const { store, incarnation, parked, isStopping, runOf } = this.#options;
+    const { store, incarnation, isStopping, runOf } = this.#options;
     return this.#oneAfterTheOther(async () => {
       const running = runOf(orderId);
       if (running !== null || isStopping()) return running;
       const { orders } = await store.readOwned(incarnation, [orderId]);
       const [order] = orders;
       if (order === undefined || isStopping()) return null;
-      parked.unpark(orderId);
       return this.#newRun(order);
     });
   }
@@ -224,7 +235,8 @@ export class OrderLoader {
 
   #isUnknown(orderId: string): boolean {
     const { runOf, isBeingCreated, parked } = this.#options;
-    return runOf(orderId) === null && !isBeingCreated(orderId) && !parked.has(orderId);
+    const isResting = parked.has(orderId) && !parked.isDue(orderId);
+    return runOf(orderId) === null && !isBeingCreated(orderId) && !isResting;
   }
 
   /**
@@ -232,7 +244,7 @@ export class OrderLoader {
    *     was no room for more
    */
   async #adoptOwn(orderIds: readonly string[]): Promise<{ adopted: number; unread: readonly string[] }> {
-    const { store, incarnation, capacity, isStopping } = this.#options;
+    const { store, incarnation, capacity, parked, isStopping } = this.#options;
     const unknown = orderIds.filter((orderId) => this.#isUnknown(orderId));
     let adopted = 0;
     let at = 0;
@@ -247,6 +259,8 @@ export class OrderLoader {
         adopted++;
       }
       for (const { orderId, reason } of damaged) if (this.#isUnknown(orderId)) this.#leaveAlone(orderId, reason);
+      // What was due and is not this incarnation's any more.
+      for (const orderId of page) if (parked.isDue(orderId)) parked.unpark(orderId);
       at += page.length;
     }
     return { adopted, unread: unknown.slice(at) };
@@ -260,17 +274,19 @@ export class OrderLoader {
   /** A new run of an order that is this incarnation's; null: nothing can be done with it, and it is parked. */
   #newRun(stored: OwnedOrder): OrderRun | null {
     const { pipelines, log, parked, startRun } = this.#options;
+    const since = parked.sinceOf(stored.orderId);
+    parked.unpark(stored.orderId);
     const order = this.#replayed(stored);
     if (order === null || isFinal(order.state.status)) return null;
     const pipeline = pipelines.find(stored.pipelineName, stored.pipelineVersion);
-    if (pipeline !== null) return startRun(stored, order, pipeline);
+    if (pipeline !== null) return startRun(stored, { order, pipeline, since });
     const label = pipelineLabel({ name: stored.pipelineName, version: stored.pipelineVersion });
     if (!this.#missingPipelines.has(label)) {
       log.warn(`Orders wait: this node does not have their pipeline ${label} (order ${stored.orderId} is one)`);
     }
     this.#missingPipelines.add(label);
-    const { revision, status, user } = stored;
-    parked.strand(order.orderId, { label, revision, status, user });
+    const { revision, user } = stored;
+    parked.strand(order.orderId, { label, revision, status: listedStatus(order), user }, since);
     return null;
   }
 
@@ -297,7 +313,7 @@ export class OrderLoader {
 
   #leaveAlone(orderId: string, reason: string): void {
     const { parked, log, isStopping } = this.#options;
-    if (!isStopping()) parked.park(orderId, null);
+    if (!isStopping()) parked.park(orderId, NOBODY, null);
     log.error(`Order ${orderId} is left alone: its history in the store is damaged (${reason})`);
   }
 }

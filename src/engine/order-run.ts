@@ -2,25 +2,38 @@
  * Carries one order from a committed state to the next: calls its current step, decides what follows, has that committed,
  * and goes on. One object per order in flight.
  *
- * 1. A step is called only after the write that started it is durable.
+ * 1. A step is called only after the write that says so is durable: the one that led to a first call, or `attempt_started`.
  * 2. At most one call and one write are under way per order. Both at once only where somebody asks something of the order during a
  *    call; what the call says then waits for the write.
  * 3. What a call says after it has been given up (timed out, stopped) is not heard.
  * 4. Whoever asks something of the order is answered when that is durable, or when this run lets go of the order.
- * 5. When the store refuses a write, nothing more is written until the order has been read again (`reread`); a call that is under way
+ * 5. Lengths are waited for on the monotonic clock: the wall clock may jump.
+ * 6. Slots are taken before a call and given back after it, or when the call is not made after all.
+ * 7. When the store refuses a write, nothing more is written until the order has been read again (`reread`); a call that is under way
  *    goes on meanwhile, and afterwards if the order is still at it.
  */
 import { type ActionRequest, decideAction } from "../order/actions.ts";
-import { type CallOutcome, decide, decideStepCanceled, decideTooLate } from "../order/decide.ts";
-import { currentCall, evolve, type Incarnation, type LaterEvent, type Order } from "../order/order.ts";
-import { type Pipeline, pipelineLabel, type Step, type StepLog } from "../order/pipeline.ts";
+import { type CallOutcome, decide, decideCrashed, decideStepCanceled, decideTooLate } from "../order/decide.ts";
+import {
+  currentCall,
+  evolve,
+  type Incarnation,
+  type LaterEvent,
+  listedStatus,
+  type Order,
+  waitSinceMs,
+} from "../order/order.ts";
+import { type ConcurrencyLimit, type Pipeline, pipelineLabel, type Step, type StepLog } from "../order/pipeline.ts";
 import { encodeResult, RESULTS_CHARS_MAX } from "../order/result.ts";
 import { failureTraits, StepError } from "../order/step-error.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import type { AdvanceWrite, WriteOutcome } from "../store/store.ts";
 import { Attempt, type AttemptOf, describeError } from "./attempt.ts";
+import type { ClockReading } from "./clock-reading.ts";
 import type { WriteListener } from "./group-commit.ts";
 import { type LifeLog, logCall, logTransition } from "./life-log.ts";
+import type { Due } from "./parked-orders.ts";
+import { remedyOf } from "./remedy.ts";
 import type { Slots } from "./slots.ts";
 
 /** What an order's run needs from the engine. */
@@ -37,8 +50,8 @@ export interface RunHost {
   callsUnderWayChanged(by: 1 | -1): void;
   /** The order keeps so many more characters in memory. */
   grew(chars: number): void;
-  /** Nothing is to be done before that time, or (null) before somebody asks for it. */
-  parked(run: OrderRun, dueMs: number | null): void;
+  /** Nothing is to be done before the order is due; what it waits for began at that moment (null: nothing is counted). */
+  parked(run: OrderRun, due: Due, since: ClockReading | null): void;
   /** The order is final, or is another's: nothing is left to do. */
   finished(run: OrderRun): void;
   /** The store refused a write: what is known of the order may be out of date. */
@@ -48,8 +61,12 @@ export interface RunHost {
   /** Where a step's own lines go. */
   readonly stepLog: (orderId: string, step: string) => StepLog;
   readonly slots: Slots;
-  /** A person must look at the order: the rollback of that step has failed for good. */
-  needsOperator(order: Order, step: string, error: string): void;
+  /** A person must look at the order. */
+  needsPerson(line: string): void;
+  /** What the clock of another incarnation shows now, as far as is known; null: nothing is known. */
+  nowOf(incarnation: Incarnation): number | null;
+  /** An order is set aside when so many nodes in a row have died while a call of it was under way. */
+  readonly crashesMax: number;
   /** Null where the log level makes the lines of an order's life unwanted. */
   readonly lifeLog: LifeLog | null;
 }
@@ -61,10 +78,21 @@ export type ActionOutcome =
   /** The order is another's by now, or the store is away: whether it was done is not known. */
   | { readonly kind: "unknown" };
 
+export interface OrderRunOptions {
+  readonly pipeline: Pipeline;
+  readonly order: Order;
+  readonly user: string;
+  readonly bodyText: string;
+  readonly since?: ClockReading | null;
+}
+
 interface Asked {
   readonly request: ActionRequest;
   readonly answer: (outcome: ActionOutcome) => void;
 }
+
+/** An order that was under way when nodes died is at last tried alone: one such call at a time in the whole cluster. */
+const SUSPECTS: ConcurrencyLimit & { readonly key: string } = { key: "suspects", scope: "cluster", callsMax: 1 };
 
 export class OrderRun implements WriteListener, AttemptOf {
   readonly user: string;
@@ -77,6 +105,10 @@ export class OrderRun implements WriteListener, AttemptOf {
   #next: Order | null = null;
   /** The order is to be read again (invariant 5). */
   #isOutOfDate = false;
+  /** When what it waits for began. */
+  #since: ClockReading | null;
+  /** The same, when the write under way is durable. */
+  #nextSince: ClockReading | null = null;
   /** The wait before a call. */
   #timer: Timer | null = null;
   #call: Attempt | null = null;
@@ -84,19 +116,23 @@ export class OrderRun implements WriteListener, AttemptOf {
   #callBegun = false;
   /** How a call ended, while a write was under way (invariant 2). */
   #ended: CallOutcome | null = null;
-  /** The step that a slot is waited for. */
-  #queuedFor: Step | null = null;
+  /** The slots that are held for the call. */
+  #slotsHeld: string[] = [];
+  /** The slot that is waited for. */
+  #queuedFor: string | null = null;
   #asked: Asked[] | null = null;
   /** Who waits for the write that is under way. */
   #answered: Asked["answer"] | null = null;
   #resultChars = 0;
 
-  constructor(host: RunHost, pipeline: Pipeline, order: Order, user: string, bodyText: string) {
+  /** @param since when what it waits for began, where that is known better than by the order's own times */
+  constructor(host: RunHost, { pipeline, order, user, bodyText, since = null }: OrderRunOptions) {
     this.#host = host;
     this.pipeline = pipeline;
     this.#order = order;
     this.user = user;
     this.bodyText = bodyText;
+    this.#since = this.#readingOf(order, since);
     for (const { result } of order.steps) if (result !== null) this.#resultChars += result.length;
   }
 
@@ -126,24 +162,31 @@ export class OrderRun implements WriteListener, AttemptOf {
   /** Does what is to be done next, when its time has come; nothing where something is under way or waited for already. */
   proceed(): void {
     if (!this.isIdle || this.#timer !== null || this.#queuedFor !== null) return;
-    const { state, asked, changeTimeMs } = this.#order;
+    const { state, asked } = this.#order;
     switch (state.status) {
       case "running":
       case "rolling_back": {
         if (asked === "cancel") return this.#write(decideStepCanceled(this.#order, this.pipeline, null));
         if (asked === "pause") return this.#write({ kind: "paused", atMs: this.#host.clock.now() });
-        const { notBeforeMs } = state.call;
-        // Never longer than the wait was meant to be, should the clock have been set back since.
-        const waitMs = notBeforeMs === null ? 0 : notBeforeMs - Math.max(this.#host.clock.now(), changeTimeMs);
+        const crashed = decideCrashed(this.#order, this.#host.crashesMax, this.#host.clock.now());
+        if (crashed !== null) return this.#write(crashed);
+        const waitMs = state.call.waitMs - this.#waitedMs;
         return waitMs > 0 ? this.#callAfter(waitMs) : this.#makeCall();
       }
-      case "scheduled":
-        return this.#atTime(state.startAtMs, (atMs) => ({ kind: "started", atMs, stepName: state.stepName }));
-      case "waiting":
-        return this.#atTime(state.deadlineMs, (atMs) => decideTooLate(this.#order, this.pipeline, atMs));
+      case "scheduled": {
+        const due = { clock: "wall", atMs: state.startAtMs } as const;
+        return this.#whenDue(due, (atMs) => ({ kind: "started", atMs, stepName: state.stepName }));
+      }
+      case "waiting": {
+        const { limitMs } = state;
+        const due =
+          limitMs === null ? null : ({ clock: "monotonic", atMs: (this.#since?.monotonicMs ?? 0) + limitMs } as const);
+        return this.#whenDue(due, (atMs) => decideTooLate(this.#order, this.pipeline, atMs));
+      }
       case "paused":
       case "rollback_incomplete":
-        return this.#host.parked(this, null);
+      case "set_aside":
+        return this.#host.parked(this, null, this.#since);
       case "completed":
       case "failed":
       case "canceled":
@@ -173,12 +216,22 @@ export class OrderRun implements WriteListener, AttemptOf {
   /** Gives the order to another incarnation; only while the run is idle. The host hears `finished` or `refused`. */
   giveTo(owner: Incarnation): void {
     this.stop("the order is given to another node");
-    const event = { kind: "owner_changed", atMs: this.#host.clock.now(), owner } as const;
-    this.#write(this.#callBegun ? event : { ...event, callBegun: false });
+    const nowMs = this.#host.clock.now();
+    const atMs = this.#host.nowOf(owner) ?? nowMs;
+    const formerAtMs = atMs === nowMs ? {} : { formerAtMs: nowMs };
+    this.#write({ kind: "owner_changed", atMs, owner, callBegun: this.#callBegun, ...formerAtMs });
+  }
+
+  /** The node stops and nobody takes the order: that its call has not begun is recorded, so that nobody takes it for one that was cut. */
+  leaveInStore(): void {
+    const call = currentCall(this.#order);
+    if (call === null || !call.hasBegun || this.#callBegun || !this.isIdle) return;
+    this.#write({ kind: "attempt_queued", atMs: this.#host.clock.now() });
   }
 
   settled(outcome: WriteOutcome): void {
     const next = this.#next;
+    const nextSince = this.#nextSince;
     this.#next = null;
     const answer = this.#answered;
     this.#answered = null;
@@ -190,19 +243,18 @@ export class OrderRun implements WriteListener, AttemptOf {
     }
     const before = this.#order;
     this.#order = next;
+    this.#since = nextSince;
     answer?.({ kind: "done" });
     if (next.owner !== before.owner) {
       this.#letGo();
       return this.#host.finished(this);
     }
     if (this.#host.lifeLog !== null) logTransition(this.#host.lifeLog, this.pipeline, before, next);
-    const { state, steps } = next;
-    if (state.status === "rollback_incomplete" && before.state.status !== "rollback_incomplete") {
-      const step = steps[state.stepIndex];
-      this.#host.needsOperator(next, step?.name ?? "", step?.error ?? "");
-    }
+    const remedy = remedyOf(before, next, this.pipeline);
+    if (remedy !== null) this.#host.needsPerson(remedy);
     if (this.#call !== null || this.#ended !== null) return this.#goOnWithCall();
     this.#callBegun = false;
+    if (currentCall(next)?.hasBegun === true && currentCall(before)?.hasBegun === false) this.proceed();
     this.#takeAsked();
     this.proceed();
   }
@@ -211,6 +263,8 @@ export class OrderRun implements WriteListener, AttemptOf {
   reread(order: Order): void {
     const { owner } = this.#order;
     this.#isOutOfDate = false;
+    const isNext = this.#nextSince?.wallMs === waitSinceMs(order); // the write that was refused had been applied before
+    this.#since = this.#readingOf(order, isNext ? this.#nextSince : this.#since);
     this.#order = order;
     if (order.owner !== owner) {
       this.stop("the order is another node's");
@@ -228,12 +282,9 @@ export class OrderRun implements WriteListener, AttemptOf {
 
   /** A slot for the call is free, and taken. */
   granted(): void {
-    const step = this.#queuedFor;
+    if (this.#queuedFor !== null) this.#slotsHeld.push(this.#queuedFor);
     this.#queuedFor = null;
-    if (step === null) return;
-    if (this.#host.mayCall()) return this.#begin(step);
-    this.#giveSlotBack(step);
-    this.#host.held(this);
+    if (this.isIdle) this.#makeCall();
   }
 
   /** Something was written during the call. */
@@ -279,11 +330,25 @@ export class OrderRun implements WriteListener, AttemptOf {
     this.#asked = null;
   }
 
-  #atTime(dueMs: number | null, event: (atMs: number) => LaterEvent): void {
-    const atMs = Math.max(this.#host.clock.now(), this.#order.changeTimeMs);
-    if (dueMs === null || dueMs > atMs) return this.#host.parked(this, dueMs);
+  #whenDue(due: Due, event: (atMs: number) => LaterEvent): void {
+    const { clock } = this.#host;
+    const isDue = due !== null && due.atMs <= (due.clock === "wall" ? clock.now() : clock.monotonic());
+    if (!isDue) return this.#host.parked(this, due, this.#since);
     if (!this.#host.mayCall()) return this.#host.held(this);
-    this.#write(event(atMs));
+    this.#write(event(clock.now()));
+  }
+
+  /** How long it has waited for what it waits for. */
+  get #waitedMs(): number {
+    return this.#since === null ? 0 : this.#host.clock.monotonic() - this.#since.monotonicMs;
+  }
+
+  /** When what an order waits for began: the known reading, if it is that of the order's own time, or what this node's clocks say of that. */
+  #readingOf(order: Order, known: ClockReading | null): ClockReading | null {
+    const wallMs = waitSinceMs(order);
+    if (wallMs === null || known?.wallMs === wallMs) return wallMs === null ? null : known;
+    const { clock } = this.#host;
+    return { wallMs, monotonicMs: clock.monotonic() - Math.max(0, clock.now() - wallMs) };
   }
 
   #callAfter(waitMs: number): void {
@@ -296,20 +361,49 @@ export class OrderRun implements WriteListener, AttemptOf {
   #waitNoLonger(): void {
     this.#timer?.cancel();
     this.#timer = null;
-    if (this.#queuedFor !== null) this.#host.slots.leave(this.#slotKey(this.#queuedFor), this);
+    if (this.#queuedFor !== null) this.#host.slots.leave(this.#queuedFor, this);
     this.#queuedFor = null;
+    if (this.#call === null) this.#giveSlotsBack();
   }
 
   #makeCall(): void {
-    if (!this.#host.mayCall()) return this.#host.held(this);
-    const step = this.pipeline.steps[currentCall(this.#order)?.stepIndex ?? -1];
-    if (step === undefined) throw new Error(`order ${this.#order.orderId} is at no step of its pipeline`);
-    const { concurrency } = step;
-    if (concurrency !== null && !this.#host.slots.take(this.#slotKey(step), concurrency, this)) {
-      this.#queuedFor = step;
-      return;
+    if (!this.#host.mayCall()) {
+      this.#giveSlotsBack();
+      return this.#host.held(this);
     }
+    const call = currentCall(this.#order);
+    const step = this.pipeline.steps[call?.stepIndex ?? -1];
+    if (call === null || step === undefined) {
+      throw new Error(`order ${this.#order.orderId} is at no step of its pipeline`);
+    }
+    const mayBegin = this.#takeSlots(step, call.crashes);
+    const atMs = this.#host.clock.now();
+    if (!mayBegin) return call.hasBegun ? this.#write({ kind: "attempt_queued", atMs }) : undefined;
+    if (!call.hasBegun) return this.#write({ kind: "attempt_started", atMs });
     this.#begin(step);
+  }
+
+  /** @returns whether all slots that the call needs are held; if not, one is waited for */
+  #takeSlots(step: Step, crashes: number): boolean {
+    const isSuspect = crashes > 0 && crashes >= this.#host.crashesMax - 1;
+    // Each version counts for itself: it may have another limit, or another kind of one.
+    const ofStep = step.concurrency && { ...step.concurrency, key: `${pipelineLabel(this.pipeline)}\n${step.name}` };
+    for (const limit of [isSuspect ? SUSPECTS : null, ofStep]) {
+      if (limit === null || this.#slotsHeld.includes(limit.key)) continue;
+      if (!this.#host.slots.take(limit.key, limit, this)) {
+        this.#queuedFor = limit.key;
+        return false;
+      }
+      this.#slotsHeld.push(limit.key);
+    }
+    return true;
+  }
+
+  #giveSlotsBack(): void {
+    if (this.#slotsHeld.length === 0) return;
+    const keys = this.#slotsHeld;
+    this.#slotsHeld = [];
+    for (const key of keys) this.#host.slots.giveBack(key);
   }
 
   #begin(step: Step): void {
@@ -351,7 +445,7 @@ export class OrderRun implements WriteListener, AttemptOf {
     this.#call = null;
     call.timer?.cancel();
     this.#host.callsUnderWayChanged(-1);
-    this.#giveSlotBack(call.step);
+    this.#giveSlotsBack();
   }
 
   #outcomeOf(call: Attempt, value: unknown, thrown: { error: unknown } | null): CallOutcome {
@@ -364,7 +458,7 @@ export class OrderRun implements WriteListener, AttemptOf {
       // It has done its work, and that is to be undone.
       failure = { error: new StepError(`the step ${encoded.error}`, { permanent: true, unknown: true }) };
     }
-    const { permanent: isPermanent, unknown, retryAfterMs } = failureTraits(failure.error);
+    const { permanent: isPermanent, unknown, shortage, retryAfterMs } = failureTraits(failure.error);
     return {
       kind: "failed",
       atMs,
@@ -372,24 +466,23 @@ export class OrderRun implements WriteListener, AttemptOf {
       permanent: isPermanent,
       unknown,
       formerNotDone: call.formerNotDone,
+      shortage,
       retryAfterMs,
+      elapsedMs: Math.round((currentCall(this.#order)?.elapsedMs ?? 0) + this.#waitedMs),
       random: this.#host.random(),
     };
-  }
-
-  #slotKey(step: Step): string {
-    // Each version counts for itself: it may have another limit, or another kind of one.
-    return `${pipelineLabel(this.pipeline)}\n${step.name}`;
-  }
-
-  #giveSlotBack(step: Step): void {
-    if (step.concurrency !== null) this.#host.slots.giveBack(this.#slotKey(step));
   }
 
   #write(event: LaterEvent): void {
     const order = this.#order;
     const next = evolve(order, event);
     this.#next = next;
+    const sinceMs = waitSinceMs(next);
+    this.#nextSince =
+      sinceMs === null || sinceMs === this.#since?.wallMs
+        ? this.#since
+        : { wallMs: sinceMs, monotonicMs: this.#host.clock.monotonic() };
+    const [formerStatus, status] = [listedStatus(order), listedStatus(next)];
     if ("result" in event && event.result !== undefined) {
       this.#resultChars += event.result.length;
       this.#host.grew(event.result.length);
@@ -401,8 +494,8 @@ export class OrderRun implements WriteListener, AttemptOf {
         owner: order.owner,
         expectedRevision: order.revision,
         event,
-        newStatus: next.state.status === order.state.status ? null : next.state.status,
-        formerStatus: order.state.status,
+        newStatus: status === formerStatus ? null : status,
+        formerStatus,
         user: this.user,
       },
       this,

@@ -27,6 +27,8 @@ import { ActionBodies, named, problemResponses } from "./schemas.ts";
 export interface ActionsResource {
   readonly pipelines: PipelineSet;
   readonly submit: (submission: Submission) => Promise<SubmitOutcome>;
+  /** Whether the user may decide about an order that was set aside: operators may, and where none are named, whose order it is. */
+  readonly mayDecide: (user: string) => boolean;
   readonly readBody: (orderId: string) => Promise<string | null>;
   /** Does what is asked, on whichever node owns the order. */
   readonly act: (
@@ -99,6 +101,12 @@ function actionRoute(app: FastifyInstance, action: Action, resource: ActionsReso
     handler: async (request, reply) => {
       const stored = await readVisible(request, request.params.order_id);
       const pipeline = resource.pipelines.find(stored.pipelineName, stored.pipelineVersion);
+      if (stored.status === "set_aside" && !resource.mayDecide(request.user)) {
+        throw new CatalogueError(
+          "action_not_allowed",
+          "The order is set aside, and only an operator can decide about it.",
+        );
+      }
       if (request.body.dry_run === true) return dryRun(stored, pipeline);
       if (action === "retry" && isFinal(stored.status)) {
         const made = await retryAsNew(stored, request, resource, readVisible);

@@ -4,6 +4,7 @@ import {
   currentCall,
   currentStepName,
   evolve,
+  heldState,
   type Incarnation,
   type Order,
   type OrderEvent,
@@ -32,7 +33,7 @@ export async function historyView(stored: StoredOrder, after: number, serviceOf:
 
 /** The step that an order is at, also while it is rolled back. */
 function stepOf({ state, steps }: Order): string {
-  const held = state.status === "paused" ? state.held : state;
+  const held = heldState(state);
   if (held.status === "scheduled") return held.stepName;
   const index = "call" in held ? held.call.stepIndex : "stepIndex" in held ? held.stepIndex : -1;
   return steps[index]?.name ?? "";
@@ -52,6 +53,6 @@ function entryOf(order: Order, event: OrderEvent, step: string, serviceId: strin
     service_id: serviceId,
     ...("error" in event && event.error !== undefined ? { error: event.error } : {}),
     ...("by" in event && event.by !== undefined ? { by: event.by } : {}),
-    ...("reason" in event && event.reason !== null ? { reason: event.reason } : {}),
+    ...("reason" in event && event.reason != null ? { reason: event.reason } : {}),
   };
 }

@@ -20,6 +20,7 @@ const LIMIT_MAX = 200;
 
 interface ListQuery {
   readonly status?: OrderStatus;
+  readonly needs_person?: "true" | "false";
   readonly step?: string;
   readonly pipeline?: string;
   readonly node?: string;
@@ -46,6 +47,11 @@ export function orderListRoute(app: FastifyInstance, { isOperator, listOrders, c
         additionalProperties: false,
         properties: {
           status: { enum: ORDER_STATUSES },
+          needs_person: {
+            enum: ["true", "false"],
+            description:
+              "`true`: only those that a person should look at: `set_aside`, `rollback_incomplete`, and those whose call is tried again without end.",
+          },
           step: { type: "string", description: "The step that they are at; or `Completed`, `Failed`, `Canceled`." },
           pipeline: { type: "string" },
           node: { type: "string", description: "The service_id of the node that owns them." },
@@ -76,6 +82,7 @@ export function orderListRoute(app: FastifyInstance, { isOperator, listOrders, c
       const filter: OrderFilter = {
         user: scope,
         status: query.status ?? null,
+        needsPerson: query.needs_person === "true",
         pipelineName: query.pipeline ?? null,
         stepName: query.step ?? null,
         ownerServiceId: query.node?.toLowerCase() ?? null,

@@ -3,11 +3,14 @@ import { allowedActions } from "../order/actions.ts";
 import {
   currentStepName,
   endOf,
+  heldState,
   type Intervention,
   interventionsOf,
+  listedStatus,
   type Order,
   type OrderState,
   replay,
+  STATUSES_FOR_PEOPLE,
 } from "../order/order.ts";
 import type { Pipeline } from "../order/pipeline.ts";
 import type { StoredOrder } from "../store/store.ts";
@@ -33,16 +36,20 @@ export function orderView(stored: StoredOrder, pipeline: Pipeline | null): Order
 /** What is told of each order in a list. */
 export function orderSummary(stored: StoredOrder, order: Order): OrderSummary {
   const { state, asked } = order;
-  const held = state.status === "paused" ? state.held : state;
+  const held = heldState(state);
   return {
     order_id: order.orderId,
     start_time: rfc3339(order.startTimeMs),
     ...("completeTimeMs" in state ? { complete_time: rfc3339(state.completeTimeMs) } : {}),
     current_step: currentStepName(order),
     status: state.status,
+    ...(STATUSES_FOR_PEOPLE.includes(listedStatus(order)) ? { needs_person: true } : {}),
+    ...(state.status === "set_aside" ? { set_aside_reason: state.reason } : {}),
     ...(asked === null ? {} : { pending_action: asked }),
     ...(held.status === "scheduled" ? { start_at: rfc3339(held.startAtMs) } : {}),
-    ...(held.status === "waiting" && held.deadlineMs !== null ? { wait_deadline: rfc3339(held.deadlineMs) } : {}),
+    ...(held.status === "waiting" && held.limitMs !== null
+      ? { wait_deadline: rfc3339(held.sinceMs + held.limitMs) }
+      : {}),
     pipeline: stored.pipelineName,
     pipeline_version: stored.pipelineVersion,
     service_id: stored.ownerServiceId,

@@ -67,6 +67,16 @@ const summaryProperties = {
     description: "The step it is at; `Failed` or `Canceled` from then on, `Completed` at the end.",
   },
   status: { enum: ORDER_STATUSES },
+  needs_person: {
+    type: "boolean",
+    description:
+      "True: a person should look at it. Its rollback has failed, it was set aside, or its call is tried again without end.",
+  },
+  set_aside_reason: {
+    enum: ["crashes", "unknown_commit"],
+    description:
+      "Nodes died again and again during a call of it; or nobody knows whether its point of no return was passed.",
+  },
   pending_action: {
     enum: ["pause", "cancel"],
     description: "Asked for, and to happen when the call that is under way has ended.",

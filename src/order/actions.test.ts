@@ -1,8 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Action, type ActionRequest, ACTIONS, allowedActions, decideAction, stepsToUndo } from "./actions.ts";
+import {
+  type Action,
+  type ActionRequest,
+  ACTIONS,
+  allowedActions,
+  decideAction,
+  isDoneAlready,
+  stepsToUndo,
+} from "./actions.ts";
 import { completion, decideCreation } from "./decide.ts";
-import { createdOrder, evolve, type LaterEvent, type Order, ORDER_STATUSES } from "./order.ts";
+import { createdOrder, evolve, isFinal, type LaterEvent, type Order, ORDER_STATUSES } from "./order.ts";
 import type { Pipeline, Step } from "./pipeline.ts";
 import { DEFAULT_RETRY } from "./retry.ts";
 
@@ -45,7 +53,7 @@ function lived(...events: LaterEvent[]): Order {
 const atMs = 5;
 const by = "alice";
 const reserved = completion(pipeline, 0, atMs, null);
-const waits = { kind: "step_waiting", atMs, deadlineMs: null } as const;
+const waits = { kind: "step_waiting", atMs, limitMs: null } as const;
 const approved = completion(pipeline, 1, atMs, "null", by);
 const paid = completion(pipeline, 2, atMs, null);
 const failed = { kind: "step_failed", atMs, error: "no", rollbackIndex: 0 } as const;
@@ -53,6 +61,8 @@ const abandoned = { kind: "rollback_abandoned", atMs, error: "no" } as const;
 const undone = { kind: "step_rolled_back", atMs, rollbackIndex: null } as const;
 const canceled = { kind: "canceled", atMs, by, reason: null, rollbackIndex: 0 } as const;
 const paused = { kind: "paused", atMs, by } as const;
+const crashed = { kind: "set_aside", atMs, reason: "crashes" } as const;
+const unsure = { kind: "set_aside", atMs, reason: "unknown_commit", error: "no" } as const;
 const resumed = { kind: "resumed", atMs, by } as const;
 const [interrupted] = [{ kind: "owner_changed", atMs, owner: 2 } as const];
 
@@ -79,6 +89,11 @@ const STATES: readonly (readonly [string, Order, readonly Action[]])[] = [
   ["rolling back and paused", lived(failed, paused), ["resume"]],
   ["rolling back what was canceled", lived(canceled), ["pause"]],
   ["rollback incomplete", lived(failed, abandoned), ["retry", "skip"]],
+  ["set aside for crashes", lived(crashed), ["cancel", "retry"]],
+  ["set aside for crashes of the commit", lived(reserved, waits, approved, crashed), ["complete", "retry"]],
+  ["set aside for crashes after the commit", lived(reserved, waits, approved, paid, crashed), ["complete", "retry"]],
+  ["set aside for crashes of a rollback", lived(failed, crashed), ["retry", "skip"]],
+  ["set aside as nobody knows of the commit", lived(reserved, waits, approved, unsure), ["cancel", "complete"]],
   ["completed", lived(reserved, waits, approved, paid, completion(pipeline, 3, atMs, null)), []],
   ["failed", lived(failed, undone), ["retry"]],
   ["canceled", lived(canceled, undone), ["retry"]],
@@ -103,7 +118,7 @@ for (const [name, order, allowed] of STATES) {
         if (!callUnderWay && order.asked !== null) continue;
         const decision = decideAction(order, pipeline, requestOf(action, order), { atMs: 7, callUnderWay });
         // Of an order that is final a new one is made, and not by this.
-        const isFinalRetry = action === "retry" && order.state.status !== "rollback_incomplete";
+        const isFinalRetry = action === "retry" && isFinal(order.state.status);
         if (!may || isFinalRetry) {
           assert.notEqual(decision.kind, "event");
         } else if (decision.kind === "event") {
@@ -188,7 +203,11 @@ test("a paused order is resumed as it was, also when its owner has changed meanw
 test("a pause during a call happens when the call has ended, however it ends", () => {
   const asked = decided(created, { action: "pause", by }, true);
   assert.equal(asked.state.status, "running");
-  const ends: readonly LaterEvent[] = [reserved, failed, { kind: "attempt_failed", atMs, error: "no", retryAtMs: 9 }];
+  const ends: readonly LaterEvent[] = [
+    reserved,
+    failed,
+    { kind: "attempt_failed", atMs, error: "no", delayMs: 4, elapsedMs: 0 },
+  ];
   for (const end of ends) assert.equal(evolve(asked, end).state.status, "paused", end.kind);
   const taken = evolve(asked, { kind: "owner_changed", atMs, owner: 2 });
   assert.deepEqual([taken.state.status, taken.asked], ["running", "pause"]);
@@ -204,4 +223,28 @@ test("an order that is canceled is rolled back from the step that it is at, last
   assert.deepEqual(stepsToUndo(order, pipeline), ["Approve", "Reserve"]);
   assert.ok(order.state.status === "rolling_back");
   assert.deepEqual([order.state.call.stepIndex, order.state.ending.status], [1, "canceled"]);
+});
+
+test("an operator who says that a point of no return was not passed ends the order as failed, rolled back, by that operator", () => {
+  const aside = lived(reserved, waits, approved, unsure);
+  const asked = { action: "cancel", by, reason: "the bank says no" } as const;
+  const decision = decideAction(aside, pipeline, asked, { atMs: 7, callUnderWay: false });
+  assert.ok(decision.kind === "event" && decision.event.kind === "step_failed");
+  const order = evolve(aside, decision.event);
+  assert.ok(order.state.status === "rolling_back" && order.state.ending.status === "failed");
+  assert.deepEqual([order.steps[2]?.outcome, order.steps[2]?.by], ["not_done", by]);
+  assert.equal(isDoneAlready(order, asked), true);
+});
+
+test("an operator who says that a point of no return was passed completes its step, and the order goes on", () => {
+  const aside = lived(reserved, waits, approved, unsure);
+  const asked = { action: "complete", by, stepName: "Pay", result: '{"id":7}' } as const;
+  const decision = decideAction(aside, pipeline, asked, { atMs: 7, callUnderWay: false });
+  assert.ok(decision.kind === "event");
+  const order = evolve(aside, decision.event);
+  assert.equal(order.state.status, "running");
+  assert.equal(order.steps[2]?.result, '{"id":7}');
+  assert.equal(isDoneAlready(order, asked), true);
+  const other = { ...asked, stepName: "Send" };
+  assert.equal(decideAction(aside, pipeline, other, { atMs: 7, callUnderWay: false }).kind, "refused");
 });

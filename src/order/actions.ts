@@ -3,7 +3,16 @@
  * Pure, like decide.ts; this module is part of the client, too, and runs in browsers.
  */
 import { completion, isCommitted, lastToRollBack, stepAt } from "./decide.ts";
-import { type CarriedStep, isFinal, type JsonText, type LaterEvent, type Order, type OrderStatus } from "./order.ts";
+import {
+  type CarriedStep,
+  heldState,
+  isFinal,
+  type JsonText,
+  type LaterEvent,
+  type Order,
+  type OrderState,
+  type OrderStatus,
+} from "./order.ts";
 import type { Pipeline } from "./pipeline.ts";
 
 /** Every action, with what it does. */
@@ -12,7 +21,8 @@ export const ACTIONS = {
   pause: "Lets the call that is under way end, and then begins nothing more.",
   resume: "Goes on with a paused order.",
   complete: "Completes the step that waits for a signal, with a result.",
-  retry: "Tries an abandoned rollback again; of a failed or canceled order, makes a new one.",
+  retry:
+    "Tries an abandoned rollback, or an order that was set aside, again; of a failed or canceled order, makes a new one.",
   skip: "Leaves out the rollback that has failed, and goes on with the one before it.",
 } as const;
 
@@ -26,6 +36,7 @@ export const ACTIONS_BY_STATUS: { readonly [Status in OrderStatus]: readonly Act
   paused: ["cancel", "resume", "complete"],
   rolling_back: ["pause", "resume"],
   rollback_incomplete: ["retry", "skip"],
+  set_aside: ["cancel", "complete", "retry", "skip"],
   completed: [],
   failed: ["retry"],
   canceled: ["retry"],
@@ -78,6 +89,8 @@ export function decideAction(
   switch (request.action) {
     case "cancel": {
       const asked = { atMs, by, reason: request.reason };
+      if (state.status === "set_aside" && state.reason === "unknown_commit")
+        return event(notCommitted(order, pipeline, asked));
       return callUnderWay
         ? event({ kind: "cancel_requested", ...asked })
         : event({ kind: "canceled", ...asked, rollbackIndex: lastToRollBack(pipeline, order.steps.length - 1) });
@@ -87,10 +100,12 @@ export function decideAction(
     case "resume":
       return event({ kind: "resumed", atMs, by });
     case "retry":
-      return event({ kind: "rollback_retried", atMs, by });
+      return event({ kind: state.status === "set_aside" ? "retried" : "rollback_retried", atMs, by });
     case "skip": {
-      if (state.status !== "rollback_incomplete") throw new Error("no rollback to skip");
-      const rollbackIndex = lastToRollBack(pipeline, state.stepIndex - 1);
+      const held = heldState(state);
+      const stepIndex = held.status === "rolling_back" ? held.call.stepIndex : order.steps.length - 1;
+      const skipped = held.status === "rollback_incomplete" ? held.stepIndex : stepIndex;
+      const rollbackIndex = lastToRollBack(pipeline, skipped - 1);
       return event({ kind: "rollback_skipped", atMs, by, reason: request.reason, rollbackIndex });
     }
     case "complete": {
@@ -112,7 +127,8 @@ export function refusalOf(order: Order, pipeline: Pipeline, action: Action): str
   const { state, asked } = order;
   const { status } = state;
   if (!ACTIONS_BY_STATUS[status].includes(action)) return `the order is ${status}`;
-  const held = state.status === "paused" ? state.held : state;
+  if (state.status === "set_aside") return refusalOfDecision(pipeline, state, action);
+  const held = heldState(state);
   const mayRepeat = action === "pause" || (action === "retry" && status === "rollback_incomplete");
   if (mayRepeat && order.interventions >= INTERVENTIONS_MAX) {
     return `people have done something to the order ${INTERVENTIONS_MAX} times, and its history is to stay readable`;
@@ -141,6 +157,40 @@ export function refusalOf(order: Order, pipeline: Pipeline, action: Action): str
     case "skip":
       return null;
   }
+}
+
+/** What an operator can decide of an order that was set aside. */
+function refusalOfDecision(
+  pipeline: Pipeline,
+  { reason, held }: Extract<OrderState, { status: "set_aside" }>,
+  action: Action,
+): string | null {
+  const allowed: readonly Action[] =
+    reason === "unknown_commit"
+      ? ["complete", "cancel"]
+      : held.status === "rolling_back"
+        ? ["retry", "skip"]
+        : isCommitted(pipeline, held.call.stepIndex, true)
+          ? ["retry", "complete"]
+          : ["retry", "cancel"];
+  return allowed.includes(action) ? null : `the order is set aside (${reason}), and allows ${allowed.join(" and ")}`;
+}
+
+/** An operator says that the point of no return was not passed: the order fails, and is rolled back. */
+function notCommitted(
+  order: Order,
+  pipeline: Pipeline,
+  { atMs, by, reason }: { readonly atMs: number; readonly by: string; readonly reason: string | null },
+): LaterEvent {
+  const stepIndex = order.steps.length - 1;
+  return {
+    kind: "step_failed",
+    atMs,
+    error: order.steps[stepIndex]?.error ?? "",
+    rollbackIndex: lastToRollBack(pipeline, stepIndex),
+    by,
+    ...(reason === null ? {} : { reason }),
+  };
 }
 
 /** The actions that an order allows now. */
@@ -201,13 +251,11 @@ export function isDoneAlready(order: Order, request: ActionRequest): boolean {
   const { state, asked, steps } = order;
   switch (request.action) {
     case "cancel": {
-      const ending =
-        "ending" in state
-          ? state.ending
-          : state.status === "paused" && "ending" in state.held
-            ? state.held.ending
-            : null;
-      return asked === "cancel" || ending?.status === "canceled";
+      const held = heldState(state);
+      const isCanceled = "ending" in held && held.ending.status === "canceled";
+      // By an operator who has said that a point of no return was not passed.
+      const isDecided = "ending" in held && steps.at(-1)?.by === request.by && steps.at(-1)?.outcome === "not_done";
+      return asked === "cancel" || isCanceled || isDecided;
     }
     case "pause":
       return asked === "pause" || state.status === "paused";
@@ -215,7 +263,7 @@ export function isDoneAlready(order: Order, request: ActionRequest): boolean {
       const index = steps.findIndex(({ name }) => name === request.stepName);
       const step = steps[index];
       if (step?.outcome === "done") return step.by === request.by && step.result === request.result;
-      const held = state.status === "paused" ? state.held : state;
+      const held = heldState(state);
       if (held.status !== "running" || held.call.stepIndex !== index) return false;
       return held.call.signal?.by === request.by && held.call.signal.result === request.result;
     }
@@ -228,7 +276,8 @@ export function isDoneAlready(order: Order, request: ActionRequest): boolean {
 
 /** The step that a signal would complete, and whether it waits for it already. */
 function stepAtSignal({ state }: Order): { readonly stepIndex: number; readonly waits: boolean } | null {
-  const held = state.status === "paused" ? state.held : state;
+  const held = heldState(state);
+  if (state.status === "set_aside" && held.status === "running") return { stepIndex: held.call.stepIndex, waits: true };
   if (held.status === "waiting") return { stepIndex: held.stepIndex, waits: true };
   return held.status === "running" ? { stepIndex: held.call.stepIndex, waits: false } : null;
 }

@@ -1,8 +1,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { type CallOutcome, decide, decideCreation } from "./decide.ts";
-import { createdOrder, currentCall, evolve, isFinal, type Order, type OrderEvent, replay } from "./order.ts";
+import { type CallOutcome, decide, decideCrashed, decideCreation } from "./decide.ts";
+import {
+  createdOrder,
+  currentCall,
+  evolve,
+  isFinal,
+  listedStatus,
+  type Order,
+  type OrderEvent,
+  replay,
+} from "./order.ts";
 import type { Pipeline } from "./pipeline.ts";
 import { DEFAULT_RETRY } from "./retry.ts";
 
@@ -13,7 +22,9 @@ const FAILURE = {
   permanent: false,
   unknown: false,
   formerNotDone: false,
+  shortage: false,
   retryAfterMs: null,
+  elapsedMs: 0,
   random: 0,
 } as const;
 
@@ -44,7 +55,7 @@ function live(pipeline: Pipeline, happenings: readonly Happening[], clock: () =>
     calls.push(`${state.status === "running" ? "run" : "rollback"} ${pipeline.steps[state.call.stepIndex]?.name}`);
     const event =
       happening.kind === "crash"
-        ? ({ kind: "owner_changed", atMs: clock(), owner: order.owner + 1 } as const)
+        ? ({ kind: "owner_changed", atMs: clock(), owner: order.owner + 1, callBegun: true, former: "died" } as const)
         : decide(order, pipeline, outcomeOf(happening, clock()));
     order = evolve(order, event);
     events.push(event);
@@ -212,24 +223,157 @@ test("a rollback that fails for good leaves the order to an operator, owned but 
   assert.equal(evolve(last, { kind: "owner_changed", atMs: 1, owner: 2 }).owner, 2);
 });
 
-test("a retry that still waits when the owner changes goes on waiting", () => {
-  const pipeline = pipelineOf([{ undoable: true, attemptsMax: 2 }]);
+/** An order whose first attempt has failed: the next one is due after 10 ms. */
+function waitingForRetry(atMs: number, traits: { readonly unknown?: true } = {}): Order {
+  const order = createdOrder(ORDER_ID, decideCreation(RETRYING, 1, 0));
+  const failed = decide(order, RETRYING, { ...FAILURE, ...traits, atMs, elapsedMs: 5, error: "no" });
+  assert.deepEqual(failed, { kind: "attempt_failed", atMs, error: "no", delayMs: 10, elapsedMs: 5, ...traits });
+  return evolve(order, failed);
+}
+
+const RETRYING = pipelineOf([{ undoable: true, attemptsMax: 2 }]);
+
+test("a call that waits for its retry has not begun: a takeover leaves it as it is, and counts no attempt", () => {
+  const waiting = waitingForRetry(5);
+  assert.deepEqual(callOf(waiting), {
+    attempt: 2,
+    failures: 1,
+    crashes: 0,
+    waitMs: 10,
+    hasBegun: false,
+    isUnknown: false,
+  });
+  assert.equal(waiting.steps[0]?.attempts, 1);
+  const taken = evolve(waiting, { kind: "owner_changed", atMs: 8, owner: 2, callBegun: true, former: "died" });
+  assert.deepEqual(callOf(taken), {
+    attempt: 2,
+    failures: 1,
+    crashes: 0,
+    waitMs: 7,
+    hasBegun: false,
+    isUnknown: false,
+  });
+});
+
+test("a call that has begun is made again after a takeover, and only then is it an attempt that may be done", () => {
+  const begun = evolve(waitingForRetry(5), { kind: "attempt_started", atMs: 15 });
+  assert.equal(begun.steps[0]?.attempts, 2);
+  const taken = evolve(begun, { kind: "owner_changed", atMs: 20, owner: 2, callBegun: true, former: "died" });
+  assert.deepEqual(callOf(taken), { attempt: 3, failures: 1, crashes: 1, waitMs: 0, hasBegun: false, isUnknown: true });
+  assert.equal(taken.steps[0]?.attempts, 2);
+  assert.equal(evolve(taken, { kind: "attempt_started", atMs: 21 }).steps[0]?.attempts, 3);
+});
+
+test("a takeover counts what was waited on the former owner's clock, however far that was off", () => {
+  for (const offMs of [-7_200_000, 0, 7_200_000]) {
+    const waiting = waitingForRetry(1_000_000_000 + offMs);
+    const event = { kind: "owner_changed", atMs: 1_000_000_004, owner: 2, callBegun: true } as const;
+    const taken = evolve(waiting, { ...event, formerAtMs: 1_000_000_004 + offMs });
+    assert.equal(currentCall(taken)?.waitMs, 6);
+    assert.equal(currentCall(taken)?.elapsedMs, 9);
+  }
+});
+
+test("whatever two clocks show, a wait that is taken over lasts neither less than nothing nor longer than it was", () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 0, max: 9e12 }),
+      fc.integer({ min: 0, max: 9e12 }),
+      fc.nat(9e12),
+      (at, former, claimed) => {
+        const waiting = waitingForRetry(at);
+        const event = { kind: "owner_changed", atMs: claimed, owner: 2, callBegun: true, formerAtMs: former } as const;
+        const waitMs = currentCall(evolve(waiting, event))?.waitMs ?? -1;
+        assert.ok(waitMs >= 0 && waitMs <= 10, String(waitMs));
+      },
+    ),
+  );
+});
+
+test("a retry deadline is used up by the time that passed, not by what the clock shows", () => {
+  const [step] = RETRYING.steps;
+  assert.ok(step !== undefined);
+  const pipeline = { ...RETRYING, steps: [{ ...step, retry: { ...step.retry, deadlineMs: 3_600_000 } }] };
   const order = createdOrder(ORDER_ID, decideCreation(pipeline, 1, 0));
-  const failed = decide(order, pipeline, { ...FAILURE, atMs: 5, error: "no" });
-  assert.deepEqual(failed, { kind: "attempt_failed", atMs: 5, error: "no", retryAtMs: 15 });
-  assert.ok(failed.kind === "attempt_failed");
-  const waiting = evolve(order, failed);
-  const given = evolve(waiting, { kind: "owner_changed", atMs: 6, owner: 2, callBegun: false });
-  assert.deepEqual(given.state, waiting.state);
-  const taken = evolve(waiting, { kind: "owner_changed", atMs: 6, owner: 2 });
-  assert.deepEqual(callOf(taken), { attempt: 3, failures: 1, notBeforeMs: 15, isUnknown: true });
-  const takenLate = evolve(waiting, { kind: "owner_changed", atMs: 16, owner: 2 });
-  assert.deepEqual(callOf(takenLate), { attempt: 3, failures: 1, notBeforeMs: null, isUnknown: true });
+  assert.equal(decide(order, pipeline, { ...FAILURE, atMs: 7_200_000, elapsedMs: 5 }).kind, "attempt_failed");
+  assert.equal(decide(order, pipeline, { ...FAILURE, atMs: 1, elapsedMs: 3_600_000 }).kind, "step_failed");
+});
+
+test("nodes that die during calls of one order count until the order makes progress, and then it is set aside", () => {
+  const died = { kind: "owner_changed", atMs: 9, callBegun: true, former: "died" } as const;
+  const started = { kind: "attempt_started", atMs: 9 } as const;
+  const order = createdOrder(ORDER_ID, decideCreation(RETRYING, 1, 0));
+  const twice = [{ ...died, owner: 2 }, started, { ...died, owner: 3 }].reduce(evolve, order);
+  assert.equal(decideCrashed(twice, 3, 10), null);
+  const thrice = [started, { ...died, owner: 4 }].reduce(evolve, twice);
+  const aside = decideCrashed(thrice, 3, 10);
+  assert.deepEqual(aside, { kind: "set_aside", atMs: 10, reason: "crashes" });
+  assert.ok(aside !== null);
+  assert.equal(evolve(thrice, aside).state.status, "set_aside");
+  // Stopped in good order, or the call not begun: that counts nothing.
+  for (const harmless of [[started, { ...died, owner: 4, former: "drained" as const }], [{ ...died, owner: 4 }]]) {
+    assert.equal(decideCrashed(harmless.reduce<Order>(evolve, twice), 3, 10), null);
+  }
+  const progress = evolve(evolve(twice, started), decide(evolve(twice, started), RETRYING, { ...FAILURE, atMs: 10 }));
+  assert.equal(currentCall(progress)?.crashes, 0);
+});
+
+test("a shortage of the node's own uses up no attempt, and is a person's when it comes again and again", () => {
+  let order = createdOrder(ORDER_ID, decideCreation(RETRYING, 1, 0));
+  for (let count = 1; count <= 12; count++) {
+    const event = decide(order, RETRYING, { ...FAILURE, atMs: count, shortage: true, elapsedMs: count });
+    assert.equal(event.kind, "attempt_failed");
+    order = evolve(evolve(order, event), { kind: "attempt_started", atMs: count });
+    assert.equal(currentCall(order)?.failures, 0);
+    assert.equal(listedStatus(order), count < 10 ? "running" : "retrying");
+  }
+});
+
+for (const [what, traits, expected] of [
+  ["after an attempt that may be done, without verify", { isUnknown: true }, "set_aside"],
+  ["that never may have been done", { isUnknown: false }, "step_failed"],
+  ["after verify has found nothing done", { isUnknown: true, verified: true }, "step_failed"],
+] as const) {
+  test(`a permanent failure of a point of no return ${what} leads to ${expected}`, () => {
+    const [step] = RETRYING.steps;
+    assert.ok(step !== undefined);
+    const pipeline = { ...RETRYING, steps: [{ ...step, isCommit: true }] };
+    const started = { kind: "attempt_started", atMs: 9 } as const;
+    const waiting = waitingForRetry(5, traits.isUnknown ? { unknown: true } : {});
+    const order = evolve(waiting, started);
+    const formerNotDone = "verified" in traits;
+    const event = decide(order, pipeline, { ...FAILURE, atMs: 10, permanent: true, formerNotDone });
+    assert.equal(event.kind, expected);
+    if (event.kind === "set_aside") assert.equal(event.reason, "unknown_commit");
+  });
+}
+
+test("what is past a point of no return and has used up its retries goes on, found as retrying", () => {
+  const [step] = RETRYING.steps;
+  assert.ok(step !== undefined);
+  const pipeline = {
+    ...RETRYING,
+    steps: [
+      { ...step, isCommit: true },
+      { ...step, name: "S1" },
+    ],
+  };
+  let order = createdOrder(ORDER_ID, decideCreation(pipeline, 1, 0));
+  order = evolve(order, decide(order, pipeline, { kind: "succeeded", atMs: 1, result: null }));
+  assert.equal(listedStatus(order), "running");
+  for (const permanent of [false, true]) {
+    const event = decide(order, pipeline, { ...FAILURE, atMs: 2, permanent });
+    assert.equal(event.kind, "attempt_failed");
+    order = evolve(evolve(order, event), { kind: "attempt_started", atMs: 3 });
+  }
+  assert.equal(listedStatus(order), "retrying");
+  const done = evolve(order, decide(order, pipeline, { kind: "succeeded", atMs: 4, result: null }));
+  assert.equal(listedStatus(done), "completed");
 });
 
 function callOf(order: Order): object {
   const call = currentCall(order);
   assert.ok(call !== null, "the order is at a call");
-  const { attempt, failures, notBeforeMs, isUnknown } = call;
-  return { attempt, failures, notBeforeMs, isUnknown };
+  const { attempt, failures, crashes, waitMs, hasBegun, isUnknown } = call;
+  return { attempt, failures, crashes, waitMs, hasBegun, isUnknown };
 }

@@ -14,13 +14,26 @@
  *     scheduled, running, waiting and rolling_back can be paused; resumed, they are what they were.
  *
  * A step that is a commit is the point of no return: when it is done, nothing after it fails for good, and nobody can cancel.
+ *
+ *     running, rolling_back ──its calls ended their nodes, or nobody knows whether a commit was made──► set_aside
+ *     set_aside   (waits for an operator: retry, cancel, skip, complete)
+ *
  * Which action each status allows, and what it does: actions.ts.
  *
  * Pure: the time and the die come in with the outcome.
  */
-import type { CurrentCall, Incarnation, JsonText, LaterEvent, Order, OrderEvent, CarriedStep } from "./order.ts";
+import {
+  type CarriedStep,
+  type CurrentCall,
+  currentCall,
+  type Incarnation,
+  type JsonText,
+  type LaterEvent,
+  type Order,
+  type OrderEvent,
+} from "./order.ts";
 import type { Pipeline, Step } from "./pipeline.ts";
-import { retryDelayMs, unlimitedRetryDelayMs } from "./retry.ts";
+import { retryDelayMs, type RetryPolicy, SHORTAGE_RETRY, unlimitedRetryDelayMs } from "./retry.ts";
 
 /** How a call of a step's run or rollback ended. */
 export type CallOutcome =
@@ -35,11 +48,17 @@ export type CallOutcome =
       readonly unknown: boolean;
       /** Before this attempt it was found out that those before it had done nothing. */
       readonly formerNotDone: boolean;
+      /** It failed for a shortage of the node's own, and does not count. */
+      readonly shortage: boolean;
       /** The shortest wait that the receiver asks for, or null. */
       readonly retryAfterMs: number | null;
+      /** Since the first attempt could begin. */
+      readonly elapsedMs: number;
       /** From 0 (inclusive) to 1, for the jitter of the retry. */
       readonly random: number;
     };
+
+type FailedCall = Extract<CallOutcome, { readonly kind: "failed" }>;
 
 /** What may be said when an order is made. */
 export interface CreationOptions {
@@ -79,39 +98,81 @@ export function decide(order: Order, pipeline: Pipeline, outcome: CallOutcome): 
     if (outcome.kind === "succeeded") {
       return { kind: "step_rolled_back", atMs, rollbackIndex: lastToRollBack(pipeline, stepIndex - 1) };
     }
-    const { error } = outcome;
-    const delayMs = outcome.permanent
-      ? null
-      : retryDelayMs(stepAt(pipeline, stepIndex).rollbackRetry, failureOf(state.call, outcome));
-    return delayMs === null
-      ? { kind: "rollback_abandoned", atMs, error }
-      : { kind: "attempt_failed", atMs, error, retryAtMs: atMs + delayMs };
+    const { rollbackRetry } = stepAt(pipeline, stepIndex);
+    return (
+      nextAttempt(state.call, rollbackRetry, outcome, { mayGiveUp: true }) ?? {
+        kind: "rollback_abandoned",
+        atMs,
+        error: outcome.error,
+      }
+    );
   }
   if (state.status !== "running") throw new Error(`order ${order.orderId} is ${state.status}: no call of it can end`);
   const { call } = state;
   if (order.asked === "cancel") return decideStepCanceled(order, pipeline, outcome);
   if (outcome.kind === "succeeded") return runSucceeded(pipeline, call, outcome);
   const { error } = outcome;
-  const isUnknown = outcome.unknown || (call.isUnknown && !outcome.formerNotDone);
   const { retry } = stepAt(pipeline, call.stepIndex);
-  const failure = failureOf(call, outcome);
-  const mayFail = !isCommitted(pipeline, call.stepIndex, isUnknown);
-  const delayMs = !mayFail
-    ? unlimitedRetryDelayMs(retry, failure)
-    : outcome.permanent
-      ? null
-      : retryDelayMs(retry, failure);
+  const isUnknown = isUnknownAfter(call, outcome);
+  const mayGiveUp = !isCommitted(pipeline, call.stepIndex, isUnknown);
+  if (!mayGiveUp && isUndecidable(pipeline, call, outcome)) {
+    return { kind: "set_aside", atMs, reason: "unknown_commit", error };
+  }
+  const again = nextAttempt(call, retry, outcome, { mayGiveUp });
   const unknown = isUnknown ? { unknown: true as const } : {};
-  return delayMs === null
+  return again === null
     ? { kind: "step_failed", atMs, error, rollbackIndex: lastToRollBack(pipeline, call.stepIndex), ...unknown }
-    : { kind: "attempt_failed", atMs, error, retryAtMs: atMs + delayMs, ...unknown };
+    : { ...again, ...unknown };
+}
+
+/** Calls that ended their nodes so often end no more of them: then the order is set aside. */
+export function decideCrashed(order: Order, crashesMax: number, atMs: number): LaterEvent | null {
+  const call = currentCall(order);
+  return call !== null && call.crashes >= crashesMax ? { kind: "set_aside", atMs, reason: "crashes" } : null;
+}
+
+/**
+ * Whether a step that is a point of no return has failed for good while nobody knows whether an attempt of it was done, and nothing can
+ * find that out: `verify` was asked, or there is none.
+ */
+function isUndecidable(pipeline: Pipeline, call: CurrentCall, { permanent, unknown }: FailedCall): boolean {
+  const step = stepAt(pipeline, call.stepIndex);
+  const canBeVerified = step.verify !== undefined && (!call.isUnknown || unknown);
+  return permanent && step.isCommit && !canBeVerified;
+}
+
+function isUnknownAfter(call: CurrentCall, { unknown, formerNotDone }: FailedCall): boolean {
+  return unknown || (call.isUnknown && !formerNotDone);
+}
+
+/** So many shortages in a row are no hiccup: a person should see that. */
+const SHORTAGES_IN_A_ROW = 10;
+
+/** The event by which a failed attempt is made again; null: it is given up. */
+function nextAttempt(
+  call: CurrentCall,
+  policy: RetryPolicy,
+  { atMs, error, permanent, shortage, retryAfterMs, elapsedMs, random }: FailedCall,
+  { mayGiveUp }: { readonly mayGiveUp: boolean },
+): Extract<LaterEvent, { kind: "attempt_failed" }> | null {
+  const failed = { elapsedMs, askedDelayMs: retryAfterMs, random };
+  const common = { kind: "attempt_failed", atMs, error, elapsedMs } as const;
+  if (shortage) {
+    const shortages = call.shortages + 1;
+    const delayMs = unlimitedRetryDelayMs(SHORTAGE_RETRY, { ...failed, failures: shortages });
+    return { ...common, delayMs, shortage, ...(shortages >= SHORTAGES_IN_A_ROW ? { endless: true } : {}) };
+  }
+  const failure = { ...failed, failures: call.failures + 1 };
+  const delayMs = permanent ? null : retryDelayMs(policy, failure);
+  if (delayMs !== null) return { ...common, delayMs };
+  return mayGiveUp ? null : { ...common, delayMs: unlimitedRetryDelayMs(policy, failure), endless: true };
 }
 
 /** The event by which a cancellation goes on when the call that it waited for has ended, or (null) was cut short. */
 export function decideStepCanceled(order: Order, pipeline: Pipeline, outcome: CallOutcome | null): LaterEvent {
   const { state } = order;
   if (state.status !== "running") throw new Error(`order ${order.orderId} is ${state.status}, and not to be canceled`);
-  const { stepIndex, isUnknown } = state.call;
+  const { stepIndex } = state.call;
   const rollbackIndex = lastToRollBack(pipeline, stepIndex);
   const kind = "step_canceled";
   if (outcome === null) return { kind, atMs: order.changeTimeMs, rollbackIndex, outcome: "unknown" };
@@ -125,7 +186,7 @@ export function decideStepCanceled(order: Order, pipeline: Pipeline, outcome: Ca
       ...(outcome.result === null ? {} : { result: outcome.result }),
     };
   }
-  const what = outcome.unknown || (isUnknown && !outcome.formerNotDone) ? "unknown" : "not_done";
+  const what = isUnknownAfter(state.call, outcome) ? "unknown" : "not_done";
   return { kind, atMs, rollbackIndex, outcome: what, error: outcome.error };
 }
 
@@ -133,8 +194,7 @@ export function decideStepCanceled(order: Order, pipeline: Pipeline, outcome: Ca
 export function decideTooLate(order: Order, pipeline: Pipeline, atMs: number): LaterEvent {
   const { state } = order;
   if (state.status !== "waiting") throw new Error(`order ${order.orderId} is ${state.status}, and waits for no signal`);
-  const waitedMs = (state.deadlineMs ?? atMs) - state.sinceMs;
-  const error = `no signal came within ${waitedMs} ms`;
+  const error = `no signal came within ${stepAt(pipeline, state.stepIndex).wait?.deadlineMs ?? 0} ms`;
   return { kind: "step_failed", atMs, error, rollbackIndex: lastToRollBack(pipeline, state.stepIndex) };
 }
 
@@ -188,19 +248,7 @@ function runSucceeded(
   return {
     kind: "step_waiting",
     atMs,
-    deadlineMs: wait.deadlineMs === null ? null : atMs + wait.deadlineMs,
+    limitMs: wait.deadlineMs,
     ...(result === null ? {} : { result }),
-  };
-}
-
-function failureOf(
-  call: CurrentCall,
-  { atMs, retryAfterMs, random }: Extract<CallOutcome, { kind: "failed" }>,
-): Parameters<typeof retryDelayMs>[1] {
-  return {
-    failures: call.failures + 1,
-    elapsedMs: atMs - call.sinceMs,
-    askedDelayMs: retryAfterMs,
-    random,
   };
 }

@@ -29,6 +29,9 @@ export const DEFAULT_RETRY: RetryPolicy = {
 /** For the rollbacks of such steps: rides out some minutes in which the receiver is away, as giving up takes a person to mend. */
 export const DEFAULT_ROLLBACK_RETRY: RetryPolicy = { ...DEFAULT_RETRY, attemptsMax: 15 };
 
+/** For shortages of the node's own (no free descriptor, no free port): they pass, or a person must mend them. */
+export const SHORTAGE_RETRY: RetryPolicy = { ...DEFAULT_RETRY, attemptsMax: Number.POSITIVE_INFINITY };
+
 /** What a receiver may have us wait at the most, when it says how long. */
 export const ASKED_DELAY_MS_MAX = 3_600_000;
 

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { encodeResult } from "./result.ts";
 import { failureTraits, permanent, retryAfter, StepError, textOf, uncertain } from "./step-error.ts";
 
-const NOTHING = { permanent: false, unknown: false, retryAfterMs: null };
+const NOTHING = { permanent: false, unknown: false, shortage: false, retryAfterMs: null };
 const hostile = new Proxy(
   {},
   {

@@ -12,6 +12,8 @@ export interface FailureTraits {
   readonly permanent: boolean;
   /** The work may have been done all the same. */
   readonly unknown: boolean;
+  /** A shortage of this node's own (descriptors, ports, memory for sockets): nothing was sent, and the attempt does not count. */
+  readonly shortage: boolean;
   /** The next attempt must wait for so long; null: not said. */
   readonly retryAfterMs: number | null;
 }
@@ -21,6 +23,7 @@ export class StepError extends Error implements FailureTraits {
   override readonly name = "StepError";
   readonly permanent: boolean;
   readonly unknown: boolean;
+  readonly shortage: boolean;
   readonly retryAfterMs: number | null;
   readonly [MARK] = true;
 
@@ -28,6 +31,7 @@ export class StepError extends Error implements FailureTraits {
     super(textOf(error), { cause: error });
     this.permanent = traits.permanent ?? false;
     this.unknown = traits.unknown ?? false;
+    this.shortage = traits.shortage ?? false;
     this.retryAfterMs = traits.retryAfterMs ?? null;
   }
 }
@@ -55,7 +59,12 @@ export function isStepError(thrown: unknown): boolean {
   return typeof thrown === "object" && thrown !== null && MARK in thrown;
 }
 
-const NO_TRAITS: FailureTraits = Object.freeze({ permanent: false, unknown: false, retryAfterMs: null });
+const NO_TRAITS: FailureTraits = Object.freeze({
+  permanent: false,
+  unknown: false,
+  shortage: false,
+  retryAfterMs: null,
+});
 
 /** What a thrown value says of the attempts to come. It may be anything, also what throws when it is looked at. */
 export function failureTraits(thrown: unknown): FailureTraits {
@@ -64,11 +73,13 @@ export function failureTraits(thrown: unknown): FailureTraits {
     const {
       permanent: isPermanent,
       unknown,
+      shortage,
       retryAfterMs,
     } = thrown as { readonly [Trait in keyof FailureTraits]: unknown };
     return {
       permanent: isPermanent === true,
       unknown: unknown === true,
+      shortage: shortage === true,
       retryAfterMs: typeof retryAfterMs === "number" && Number.isFinite(retryAfterMs) ? retryAfterMs : null,
     };
   } catch {

@@ -116,7 +116,10 @@ export interface ClusterStore {
    * @returns false: it has moved, or is dead already
    */
   markDead(incarnation: Incarnation, seenHeartbeat: number): Promise<boolean>;
-  /** Takes a node out: it is dead, is no longer listed, and leads nothing. */
+  /**
+   * Takes a node out that has stopped in good order: it is dead, is no longer listed, and leads nothing. Who claims its orders later
+   * says that it has drained.
+   */
   leave(incarnation: Incarnation): Promise<void>;
   /**
    * Makes a live node the leader, in the next term, if the leader's row is still the one that was seen.

@@ -39,13 +39,28 @@ const events: fc.Arbitrary<OrderEvent> = fc.oneof(
   record({ kind: kind("started"), atMs, stepName: text }),
   eventOf(record({ kind: kind("step_completed"), atMs, nextStepName }), result),
   record({ kind: kind("step_completed"), atMs, nextStepName, result: json, by: text }),
-  eventOf(record({ kind: kind("step_waiting"), atMs, deadlineMs: index }), result),
+  eventOf(record({ kind: kind("step_waiting"), atMs, limitMs: index }), result),
   record({ kind: kind("signal_received"), atMs, result: json, by: text }),
-  eventOf(record({ kind: kind("attempt_failed"), atMs, error: text, retryAtMs: atMs }), unknown),
+  eventOf(
+    record({ kind: kind("attempt_failed"), atMs, error: text, delayMs: fc.nat(), elapsedMs: fc.nat() }),
+    unknown,
+    maybe("shortage", fc.constant(true)),
+    maybe("endless", fc.constant(true)),
+  ),
+  record({ kind: fc.constantFrom("attempt_queued", "attempt_started"), atMs }),
+  eventOf(
+    record({ kind: kind("set_aside"), atMs, reason: fc.constantFrom("crashes", "unknown_commit") }),
+    maybe("error", text),
+  ),
   eventOf(record({ kind: kind("step_failed"), atMs, error: text, rollbackIndex: index }), unknown),
+  eventOf(
+    record({ kind: kind("step_failed"), atMs, error: text, rollbackIndex: index, by: text }),
+    unknown,
+    maybe("reason", text),
+  ),
   record({ kind: kind("step_rolled_back"), atMs, rollbackIndex: index }),
   record({ kind: kind("rollback_abandoned"), atMs, error: text }),
-  record({ kind: fc.constantFrom("rollback_retried", "pause_requested", "resumed"), atMs, by: text }),
+  record({ kind: fc.constantFrom("rollback_retried", "pause_requested", "resumed", "retried"), atMs, by: text }),
   eventOf(record({ kind: kind("paused"), atMs }), maybe("by", text)),
   record({ kind: kind("rollback_skipped"), atMs, by: text, reason: text, rollbackIndex: index }),
   record({ kind: kind("cancel_requested"), atMs, by: text, reason }),
@@ -60,7 +75,12 @@ const events: fc.Arbitrary<OrderEvent> = fc.oneof(
     result,
     maybe("error", text),
   ),
-  eventOf(record({ kind: kind("owner_changed"), atMs, owner }), maybe("callBegun", fc.constant(false))),
+  eventOf(
+    record({ kind: kind("owner_changed"), atMs, owner }),
+    maybe("callBegun", fc.boolean()),
+    maybe("formerAtMs", atMs),
+    maybe("former", fc.constantFrom("died", "drained")),
+  ),
 );
 
 test("a history written event by event is read back as it was, whatever its texts hold", () => {
@@ -69,6 +89,21 @@ test("a history written event by event is read back as it was, whatever its text
       assert.deepEqual(decodeHistory(history.map(encodeEvent).join(",")), history);
     }),
   );
+});
+
+test("events of stores written before waits were lengths are read as what they meant", () => {
+  assert.deepEqual(
+    decodeHistory('["attempt_failed",100,350,"no"],["step_waiting",400,null],["step_waiting",400,1400]'),
+    [
+      { kind: "attempt_failed", atMs: 100, error: "no", delayMs: 250 },
+      { kind: "step_waiting", atMs: 400, limitMs: null },
+      { kind: "step_waiting", atMs: 400, limitMs: 1_000 },
+    ],
+  );
+  assert.deepEqual(decodeHistory('["owner_changed",5,2],["owner_changed",5,2,false]'), [
+    { kind: "owner_changed", atMs: 5, owner: 2 },
+    { kind: "owner_changed", atMs: 5, owner: 2, callBegun: false },
+  ]);
 });
 
 test("an event's text has no raw control characters, which a database might cut at", () => {

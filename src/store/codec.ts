@@ -9,10 +9,13 @@
 import {
   type CarriedStep,
   type JsonText,
+  LISTED_STATUSES,
+  type ListedStatus,
   type Outcome,
-  ORDER_STATUSES,
   type OrderEvent,
   type OrderStatus,
+  type SetAsideReason,
+  statusOfListed,
 } from "../order/order.ts";
 
 /** One event as text, without separators. */
@@ -31,13 +34,18 @@ export function encodeEvent(event: OrderEvent): string {
         : `["step_completed",${atMs},${quoted(nextStepName)}]`;
     }
     case "step_waiting":
-      return `["step_waiting",${atMs},${event.deadlineMs}${raw(event.result)}]`;
+      return `["step_waiting",${atMs},${event.limitMs === null ? null : `[${event.limitMs}]`}${raw(event.result)}]`;
     case "signal_received":
       return `["signal_received",${atMs},${quoted(event.by)},${event.result}]`;
     case "attempt_failed":
-      return `["attempt_failed",${atMs},${event.retryAtMs},${quoted(event.error)}${optional(event.unknown)}]`;
+      return `["attempt_failed",${atMs},${waitOf(event)},${quoted(event.error)}${optional(event.unknown)}]`;
     case "step_failed":
-      return `["step_failed",${atMs},${event.rollbackIndex},${quoted(event.error)}${optional(event.unknown)}]`;
+      return `["step_failed",${atMs},${event.rollbackIndex},${quoted(event.error)}${stepFailedMore(event)}]`;
+    case "attempt_queued":
+    case "attempt_started":
+      return `["${kind}",${atMs}]`;
+    case "set_aside":
+      return `["set_aside",${atMs},"${event.reason}"${optional(event.error)}]`;
     case "step_rolled_back":
       return `["step_rolled_back",${atMs},${event.rollbackIndex}]`;
     case "rollback_abandoned":
@@ -45,6 +53,7 @@ export function encodeEvent(event: OrderEvent): string {
     case "rollback_retried":
     case "pause_requested":
     case "resumed":
+    case "retried":
       return `["${kind}",${atMs},${quoted(event.by)}]`;
     case "paused":
       return `["paused",${atMs}${optional(event.by)}]`;
@@ -57,7 +66,7 @@ export function encodeEvent(event: OrderEvent): string {
     case "step_canceled":
       return `["step_canceled",${atMs},${event.rollbackIndex},"${event.outcome}",${quoted(event.error ?? null)}${raw(event.result)}]`;
     case "owner_changed":
-      return `["owner_changed",${atMs},${event.owner}${optional(event.callBegun)}]`;
+      return `["owner_changed",${atMs},${event.owner}${ownerChangedMore(event)}]`;
   }
 }
 
@@ -71,6 +80,29 @@ function optional(value: string | boolean | undefined): string {
 
 function raw(json: JsonText | undefined): string {
   return json === undefined ? "" : `,${json}`;
+}
+
+/** The wait before the next attempt: a list of lengths. Before waits were lengths, it was the time at which it ends. */
+function waitOf({
+  atMs,
+  delayMs,
+  elapsedMs,
+  shortage,
+  endless,
+}: Extract<OrderEvent, { kind: "attempt_failed" }>): string {
+  if (elapsedMs === undefined) return String(atMs + delayMs);
+  const [isShortage, isEndless] = [shortage === true, endless === true];
+  return JSON.stringify([delayMs, elapsedMs, ...(isShortage || isEndless ? [isShortage, isEndless] : [])]);
+}
+
+function stepFailedMore({ unknown, by, reason }: Extract<OrderEvent, { kind: "step_failed" }>): string {
+  if (by === undefined) return optional(unknown);
+  return `,${unknown === true},${quoted(by)}${optional(reason)}`;
+}
+
+function ownerChangedMore({ callBegun, formerAtMs, former }: Extract<OrderEvent, { kind: "owner_changed" }>): string {
+  const isPlain = formerAtMs === undefined && former === undefined;
+  return isPlain ? optional(callBegun) : `,${callBegun ?? null},${formerAtMs ?? null},${quoted(former ?? null)}`;
 }
 
 /** What most orders don't have: when they start, which order they are made again from, and what they go on from. */
@@ -109,13 +141,26 @@ function decodeEvent(entry: unknown): OrderEvent {
         ...(three === undefined ? {} : { by: asString(three) }),
       };
     case "step_waiting":
-      return { kind, atMs, deadlineMs: asIndex(one), ...(entry.length < 4 ? {} : { result: JSON.stringify(two) }) };
+      return { kind, atMs, limitMs: asLimit(one, atMs), ...(entry.length < 4 ? {} : { result: JSON.stringify(two) }) };
     case "signal_received":
       return { kind, atMs, by: asString(one), result: JSON.stringify(two) };
     case "attempt_failed":
-      return { kind, atMs, retryAtMs: asNumber(one), error: asString(two), ...asUnknown(three) };
+      return { kind, atMs, error: asString(two), ...asWait(one, atMs), ...asUnknown(three) };
+    case "attempt_queued":
+    case "attempt_started":
+      return { kind, atMs };
+    case "set_aside":
+      return { kind, atMs, reason: asReason(one), ...(two === undefined ? {} : { error: asString(two) }) };
     case "step_failed":
-      return { kind, atMs, rollbackIndex: asIndex(one), error: asString(two), ...asUnknown(three) };
+      return {
+        kind,
+        atMs,
+        rollbackIndex: asIndex(one),
+        error: asString(two),
+        ...asUnknown(three),
+        ...(four === undefined ? {} : { by: asString(four) }),
+        ...(entry.length < 7 ? {} : { reason: asString(entry[6]) }),
+      };
     case "step_rolled_back":
       return { kind, atMs, rollbackIndex: asIndex(one) };
     case "rollback_abandoned":
@@ -123,6 +168,7 @@ function decodeEvent(entry: unknown): OrderEvent {
     case "rollback_retried":
     case "pause_requested":
     case "resumed":
+    case "retried":
       return { kind, atMs, by: asString(one) };
     case "paused":
       return { kind, atMs, ...(one === undefined ? {} : { by: asString(one) }) };
@@ -142,7 +188,14 @@ function decodeEvent(entry: unknown): OrderEvent {
         ...(entry.length < 6 ? {} : { result: JSON.stringify(four) }),
       };
     case "owner_changed":
-      return { kind, atMs, owner: asNumber(one), ...(two === false ? { callBegun: false } : {}) };
+      return {
+        kind,
+        atMs,
+        owner: asNumber(one),
+        ...(typeof two === "boolean" ? { callBegun: two } : {}),
+        ...(typeof three === "number" ? { formerAtMs: three } : {}),
+        ...(four === "died" || four === "drained" ? { former: four } : {}),
+      };
     default:
       throw new Error(`not an event: ${JSON.stringify(entry)}`);
   }
@@ -167,18 +220,18 @@ function decodeCarried(entry: unknown): CarriedStep {
   return { stepName: asString(entry[0]), result: entry.length < 2 ? null : JSON.stringify(entry[1]) };
 }
 
-const STATUSES: ReadonlySet<string> = new Set<string>(ORDER_STATUSES);
+const STATUSES: ReadonlySet<string> = new Set(LISTED_STATUSES);
 
 /**
- * A status from its text.
+ * A status from its text, as stores find orders by it.
  * @throws Error when it is none
  */
 export function decodeStatus(text: unknown): OrderStatus {
-  if (typeof text === "string" && isStatus(text)) return text;
+  if (typeof text === "string" && isStatus(text)) return statusOfListed(text);
   throw new Error(`not a status: ${JSON.stringify(text)}`);
 }
 
-function isStatus(text: string): text is OrderStatus {
+function isStatus(text: string): text is ListedStatus {
   return STATUSES.has(text);
 }
 
@@ -194,6 +247,31 @@ function asString(value: unknown): string {
 
 function asIndex(value: unknown): number | null {
   return value === null ? null : asNumber(value);
+}
+
+/** @throws Error */
+function asLimit(value: unknown, atMs: number): number | null {
+  if (value === null) return null;
+  return Array.isArray(value) ? asNumber(value[0]) : asNumber(value) - atMs;
+}
+
+function asWait(
+  value: unknown,
+  atMs: number,
+): Pick<Extract<OrderEvent, { kind: "attempt_failed" }>, "delayMs" | "elapsedMs" | "shortage" | "endless"> {
+  if (!Array.isArray(value)) return { delayMs: Math.max(0, asNumber(value) - atMs) };
+  const [delayMs, elapsedMs, shortage, endless] = value as unknown[];
+  return {
+    delayMs: asNumber(delayMs),
+    elapsedMs: asNumber(elapsedMs),
+    ...(shortage === true ? { shortage } : {}),
+    ...(endless === true ? { endless } : {}),
+  };
+}
+
+function asReason(value: unknown): SetAsideReason {
+  if (value === "crashes" || value === "unknown_commit") return value;
+  throw new Error(`not a reason to set an order aside: ${JSON.stringify(value)}`);
 }
 
 function asText(value: unknown): string | null {

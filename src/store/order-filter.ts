@@ -1,5 +1,14 @@
 /** Which orders are those that were looked for: what no index decides. */
-import { currentStepName, type OrderEvent, replay } from "../order/order.ts";
+import {
+  currentStepName,
+  isFinal,
+  LISTED_STATUSES,
+  type ListedStatus,
+  type OrderEvent,
+  replay,
+  STATUSES_FOR_PEOPLE,
+  statusOfListed,
+} from "../order/order.ts";
 import { RESERVED_STEP_NAMES } from "../order/pipeline.ts";
 import type { OrderFilter } from "./store.ts";
 
@@ -10,10 +19,20 @@ export const ID_TIME_MS = 60_000;
 export interface Filtered {
   readonly orderId: string;
   readonly user: string;
-  readonly status: string;
+  readonly status: ListedStatus;
   readonly pipelineName: string;
   readonly ownerServiceId: string;
   readonly history: readonly OrderEvent[];
+}
+
+/**
+ * The statuses that orders are found by which the filter asks for, where few orders have them: an index has those alone; null: many have
+ * them, or any will do.
+ */
+export function rareStatuses({ status, needsPerson }: OrderFilter): readonly ListedStatus[] | null {
+  if (needsPerson) return STATUSES_FOR_PEOPLE;
+  const listed = LISTED_STATUSES.filter((each) => statusOfListed(each) === status);
+  return status === null || listed.includes("running") || listed.includes("completed") ? null : listed;
 }
 
 /** Whether all holds that the filter says. An order whose history is damaged is at no step. */
@@ -21,7 +40,8 @@ export function matchesFilter(order: Filtered, filter: OrderFilter): boolean {
   const { fromMs, toMs, stepName } = filter;
   if (
     (filter.user !== null && order.user !== filter.user) ||
-    (filter.status !== null && order.status !== filter.status) ||
+    (filter.status !== null && statusOfListed(order.status) !== filter.status) ||
+    (filter.needsPerson && !STATUSES_FOR_PEOPLE.includes(order.status)) ||
     (filter.pipelineName !== null && order.pipelineName !== filter.pipelineName) ||
     (filter.ownerServiceId !== null && order.ownerServiceId !== filter.ownerServiceId)
   ) {
@@ -35,7 +55,7 @@ export function matchesFilter(order: Filtered, filter: OrderFilter): boolean {
 function isAtStep({ orderId, status, history }: Filtered, stepName: string): boolean {
   // Most are told apart without going through their history.
   if (stepName === "Completed" || status === "completed") return stepName === "Completed" && status === "completed";
-  if ((status === "failed" || status === "canceled") && !RESERVED_STEP_NAMES.has(stepName)) return false;
+  if (isFinal(status) && !RESERVED_STEP_NAMES.has(stepName)) return false;
   try {
     return currentStepName(replay(orderId, history)) === stepName;
   } catch {

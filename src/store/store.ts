@@ -12,7 +12,7 @@
  * 6. Orders are claimed from dead incarnations only. Once a claim has found nothing left, no write of that incarnation is
  *    applied any more, to whatever order: what it still sends is `fenced`.
  */
-import type { Incarnation, LaterEvent, OrderEvent, OrderStatus } from "../order/order.ts";
+import type { Incarnation, LaterEvent, ListedStatus, OrderEvent, OrderStatus } from "../order/order.ts";
 import type { ClusterStore } from "./cluster-store.ts";
 
 /** Makes an order at revision 1, unless its id exists or the user has used the idempotency key. */
@@ -38,10 +38,10 @@ export interface AdvanceWrite {
   /** The revision that the event follows. */
   readonly expectedRevision: number;
   readonly event: LaterEvent;
-  /** The status after the event, or null when it stays. */
-  readonly newStatus: OrderStatus | null;
+  /** What the order is found by after the event, or null when that stays. */
+  readonly newStatus: ListedStatus | null;
   /** The status before it: that of the expected revision. */
-  readonly formerStatus: OrderStatus;
+  readonly formerStatus: ListedStatus;
   /** The order's. */
   readonly user: string;
 }
@@ -84,6 +84,14 @@ export interface OwnedOrders {
   readonly damaged: readonly { readonly orderId: string; readonly reason: string }[];
 }
 
+/** The moment of a claim. */
+export interface ClaimTimes {
+  /** On the claiming node's clock, in milliseconds since the epoch. */
+  readonly atMs: number;
+  /** On the dead owner's clock, as far as the claiming node knows. */
+  readonly formerAtMs: number;
+}
+
 /** How a claim ended. */
 export type ClaimOutcome =
   | ({ readonly kind: "claimed" } & OwnedOrders)
@@ -112,6 +120,8 @@ export interface OrderFilter {
   /** Null: those of all users. */
   readonly user: string | null;
   readonly status: OrderStatus | null;
+  /** Only those that a person should look at (STATUSES_FOR_PEOPLE). */
+  readonly needsPerson: boolean;
   readonly pipelineName: string | null;
   /** The step that they are at, or their end (currentStepName in order.ts). */
   readonly stepName: string | null;
@@ -203,7 +213,7 @@ export interface Store {
    * Gives up to `limit` orders that are not final from a dead owner to another (one event, one revision each) and returns
    * them as they are after that. Fewer than `limit` together: none is left.
    */
-  claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): Promise<ClaimOutcome>;
+  claimOrders(from: Incarnation, to: Incarnation, times: ClaimTimes, limit: number): Promise<ClaimOutcome>;
   /** Makes one durable write of no meaning; resolves when the store can be written again. */
   probe(): Promise<void>;
   /** Waits for what was asked and lets go of the store. */

@@ -69,6 +69,8 @@ async function nodeOn(t: TestContext, store: Store, calls: Calls, callsMax: numb
     clock: systemClock(),
     random: () => 0.5,
     newOrderId,
+    nowOf: () => null,
+    crashesMax: 3,
     mayStart: () => true,
     onFenced: () => undefined,
     limits: { ordersMax: 1_000, bodyBytesMax: 10_000_000, largestOrderBytes: 1_000 },

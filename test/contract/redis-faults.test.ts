@@ -20,6 +20,7 @@ import {
   startReplica,
 } from "../support/redis.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
+import { claimTimes } from "../support/claim-times.ts";
 import { waitFor } from "../support/wait.ts";
 
 const AT_MS = 1_700_000_000_000;
@@ -398,7 +399,7 @@ fault("a store that was emptied is noticed by whatever writes, and nothing is wr
     ({ store, owner }) => store.commit([creation(owner)]),
     ({ store, owner }) => store.cluster.beat(owner, 0, AT_MS),
     ({ store, owner }) => store.cluster.leave(owner),
-    ({ store, owner }) => store.claimOrders(owner - 1, owner, AT_MS, 10),
+    ({ store, owner }) => store.claimOrders(owner - 1, owner, claimTimes(AT_MS), 10),
     ({ store }) => store.cluster.identity(),
     ({ store }) => store.cluster.read(),
     ({ store }) => store.cluster.register({ serviceId: "a", url: "", version: "", ttlMs: 1, process: null }, AT_MS),
@@ -447,7 +448,7 @@ fault("a store whose list of open orders is gone is not opened, and stops the no
   await server.command("RENAME", "elsewhere", "{op:7}:open");
   const { store: second, owner: heir } = await openStore(t, server.location);
   await server.command("DEL", "{op:7}:open");
-  await assertUnavailable(second.claimOrders(other, heir, AT_MS, 100), /STOREGONE/);
+  await assertUnavailable(second.claimOrders(other, heir, claimTimes(AT_MS), 100), /STOREGONE/);
 });
 
 fault("a store of another format is not opened, nor a database that another program uses", async (t) => {
@@ -482,11 +483,15 @@ fault("a claimed order whose text is gone or damaged is reported as damaged, and
   await server.command("DEL", orderKey(partitionOf(gone) ?? 0, gone));
   await server.command("SET", orderKey(partitionOf(damaged) ?? 0, damaged), "nonsense");
   const { store: second, owner: heir } = await openStore(t, server.location);
-  const outcome = await second.claimOrders(owner, heir, AT_MS, 100);
+  const outcome = await second.claimOrders(owner, heir, claimTimes(AT_MS), 100);
   assert.ok(outcome.kind === "claimed");
   assert.equal(outcome.orders.length, 18);
   assert.deepEqual(new Set(outcome.damaged.map(({ orderId }) => orderId)), new Set([gone, damaged]));
-  assert.deepEqual(await second.claimOrders(owner, heir, AT_MS, 100), { kind: "claimed", orders: [], damaged: [] });
+  assert.deepEqual(await second.claimOrders(owner, heir, claimTimes(AT_MS), 100), {
+    kind: "claimed",
+    orders: [],
+    damaged: [],
+  });
 });
 
 fault("an order with a long and strange body is read as it was written", async (t) => {
@@ -519,7 +524,7 @@ fault("of nodes that died and never came back only those that were alive last ar
     [[owner, true], ...died.slice(-DEAD_ROWS_MAX).map((incarnation) => [incarnation, false])],
   );
   assert.equal(await store.cluster.hasService("service-0"), true);
-  assert.equal((await store.claimOrders(died[0] ?? 0, owner, AT_MS, 10)).kind, "claimed");
+  assert.equal((await store.claimOrders(died[0] ?? 0, owner, claimTimes(AT_MS), 10)).kind, "claimed");
 });
 
 fault("an id that no order can have is no order", async (t) => {

@@ -103,6 +103,8 @@ function rigOn(t: TestContext, store: Store): Promise<Rig> {
       clock: systemClock(),
       random: () => 0.5,
       newOrderId,
+      nowOf: () => null,
+      crashesMax: 3,
       mayStart: () => true,
       onFenced: () => undefined,
       limits: { ordersMax: 100, bodyBytesMax: 10_000_000, largestOrderBytes: 1_000 },
@@ -290,7 +292,8 @@ async function finish(rig: Rig, orderId: string): Promise<Order> {
       if (order.state.status === "rollback_incomplete") await rig.act(orderId, "skip");
       if (order.state.status === "scheduled") await rig.act(orderId, "cancel");
       const call = "call" in order.state ? order.state.call : null;
-      if (call?.notBeforeMs != null && order.state.status === "running") await rig.act(orderId, "cancel");
+      if (call?.hasBegun === false && call.waitMs > 0 && order.state.status === "running")
+        await rig.act(orderId, "cancel");
       return undefined;
     },
     { deadlineMs: 5_000, what: () => `the order ends; made: ${rig.steps.made.join(", ")}` },

@@ -17,6 +17,7 @@ import {
   type WriteOutcome,
 } from "../../src/store/store.ts";
 
+import { claimTimes } from "../support/claim-times.ts";
 import { waitFor } from "../support/wait.ts";
 
 /** Gives a store with nothing in it; a second one on the same data with `again`. Both end with the test. */
@@ -48,7 +49,7 @@ async function kill(store: Store, incarnation: Incarnation): Promise<void> {
 }
 
 async function claim(store: Store, from: Incarnation, to: Incarnation, limit: number): Promise<readonly OwnedOrder[]> {
-  const outcome = await store.claimOrders(from, to, AT_MS + 5, limit);
+  const outcome = await store.claimOrders(from, to, claimTimes(AT_MS + 5), limit);
   assert.ok(outcome.kind === "claimed", outcome.kind);
   assert.deepEqual(outcome.damaged, []);
   return outcome.orders;
@@ -247,7 +248,11 @@ export function storeContract(name: string, open: OpenStores): void {
     assert.deepEqual(await store.listOrderIds(owner, null, 10), { orderIds: [], next: null });
     await kill(store, owner);
     const other = await register(store, OTHER_SERVICE_ID);
-    assert.deepEqual(await store.claimOrders(owner, other, AT_MS, 10), { kind: "claimed", orders: [], damaged: [] });
+    assert.deepEqual(await store.claimOrders(owner, other, claimTimes(AT_MS), 10), {
+      kind: "claimed",
+      orders: [],
+      damaged: [],
+    });
   });
 
   contract("of many writers of one revision exactly one wins", async (store, again) => {
@@ -312,7 +317,13 @@ export function storeContract(name: string, open: OpenStores): void {
         assert.equal(order.ownerServiceId, OTHER_SERVICE_ID);
         assert.equal(order.revision, 2);
         assert.equal(order.body, '{"item":"book"}');
-        assert.deepEqual(order.history.at(-1), { kind: "owner_changed", atMs: AT_MS + 5, owner });
+        assert.deepEqual(order.history.at(-1), {
+          kind: "owner_changed",
+          atMs: AT_MS + 5,
+          owner,
+          callBegun: true,
+          former: "died",
+        });
         assert.deepEqual({ ...(await store.readOrder(order.orderId)), body: order.body }, order);
         assert.deepEqual(
           kinds(await store.commit([advance(order.orderId, former, 1), advance(order.orderId, former, 2)])),
@@ -328,7 +339,7 @@ export function storeContract(name: string, open: OpenStores): void {
     "nothing is claimed from an incarnation that never was: it may be given to a node that lives",
     async (store) => {
       const owner = await register(store);
-      assert.deepEqual(await store.claimOrders(owner + 1, owner, AT_MS, 10), { kind: "owner_alive" });
+      assert.deepEqual(await store.claimOrders(owner + 1, owner, claimTimes(AT_MS), 10), { kind: "owner_alive" });
     },
   );
 
@@ -336,10 +347,10 @@ export function storeContract(name: string, open: OpenStores): void {
     const owner = await register(store);
     const { orderId } = await created(store, owner);
     const other = await register(store, OTHER_SERVICE_ID);
-    assert.deepEqual(await store.claimOrders(owner, other, AT_MS, 10), { kind: "owner_alive" });
+    assert.deepEqual(await store.claimOrders(owner, other, claimTimes(AT_MS), 10), { kind: "owner_alive" });
     await kill(store, other);
     await kill(store, owner);
-    assert.deepEqual(await store.claimOrders(owner, other, AT_MS, 10), { kind: "fenced" });
+    assert.deepEqual(await store.claimOrders(owner, other, claimTimes(AT_MS), 10), { kind: "fenced" });
     assert.equal((await store.readOrder(orderId))?.owner, owner);
   });
 
@@ -833,6 +844,7 @@ async function created(store: Store, owner: number): Promise<CreateWrite> {
 const ALL: OrderFilter = {
   user: null,
   status: null,
+  needsPerson: false,
   pipelineName: null,
   stepName: null,
   ownerServiceId: null,

@@ -14,7 +14,7 @@ const B_FAILED: OrderEvent = { kind: "step_failed", atMs: 3, error: "no", rollba
 const B_ROLLED_BACK: OrderEvent = { kind: "step_rolled_back", atMs: 4, rollbackIndex: 0 };
 const A_ROLLED_BACK: OrderEvent = { kind: "step_rolled_back", atMs: 5, rollbackIndex: null };
 const OWNER_2: OrderEvent = { kind: "owner_changed", atMs: 2, owner: 2 };
-const RETRY: OrderEvent = { kind: "attempt_failed", atMs: 2, error: "no", retryAtMs: 3 };
+const RETRY: OrderEvent = { kind: "attempt_failed", atMs: 2, error: "no", delayMs: 1 };
 
 const ROW: StoreRow = {
   orderId: "1",
@@ -43,7 +43,7 @@ const ROLLBACK_A = call("A", "rollback", 4);
 const STEERED_HISTORY: OrderEvent[] = [
   CREATED,
   { kind: "pause_requested", atMs: 2, by: "ann" },
-  { kind: "step_waiting", atMs: 3, deadlineMs: null },
+  { kind: "step_waiting", atMs: 3, limitMs: null },
   { kind: "resumed", atMs: 4, by: "ann" },
   { kind: "step_completed", atMs: 5, nextStepName: "B", result: "1", by: "ann" },
   { kind: "cancel_requested", atMs: 6, by: "ann", reason: null },
@@ -287,7 +287,7 @@ expectRule("called_before_durable", "a call of a paused order", {
 });
 
 expectRule("called_before_durable", "a call of a step that waits", {
-  ...steered([CREATED, { kind: "step_waiting", atMs: 2, deadlineMs: null }, TO_B, COMPLETED]),
+  ...steered([CREATED, { kind: "step_waiting", atMs: 2, limitMs: null }, TO_B, COMPLETED]),
   calls: [
     RUN_A,
     { ...RUN_A, attempt: 2, durableRevision: 2, fence: 2, hadEffect: false },

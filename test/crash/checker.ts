@@ -204,6 +204,10 @@ function letterOf(event: OrderEvent): string {
       return "a";
     case "owner_changed":
       return "o";
+    case "attempt_queued":
+      return "h";
+    case "attempt_started":
+      return "t";
     case "step_waiting":
       return "w";
     case "signal_received":
@@ -225,11 +229,11 @@ function letterOf(event: OrderEvent): string {
   }
 }
 
-/** Creation, steps, then completion or failure and rollbacks; retries and changes of owner anywhere before the end. */
-const LEGAL = /^C[ro]*(n[ro]*)*(E|F[ro]*(b[ro]*)*B?)?$/;
+/** Creation, steps, then completion or failure and rollbacks; retries, waits for a slot and changes of owner anywhere before the end. */
+const LEGAL = /^C[roth]*(n[roth]*)*(E|F[roth]*(b[roth]*)*B?)?$/;
 
 /** The same, with pauses anywhere; a step may wait, and a cancellation, asked for and done or both at once, does what a failure does. */
-const LEGAL_STEERED = /^C[ropquws]*(n[ropquws]*)*(E|co*|(F|K|co*D)[ropqu]*(b[ropqu]*)*B?)?$/;
+const LEGAL_STEERED = /^C[ropquwsth]*(n[ropquwsth]*)*(E|c[oth]*|(F|K|c[oth]*D)[ropquth]*(b[ropquth]*)*B?)?$/;
 
 function checkHistory(row: StoreRow, { pipeline, actions }: Evidence, report: Report): void {
   const { orderId, history } = row;
@@ -332,7 +336,7 @@ function statusAfter(history: readonly OrderEvent[]): string {
     B: isCanceled ? "canceled" : "failed",
     a: "rollback_incomplete",
   };
-  const letter = letters.findLast((each) => !/[ropqusc]/.test(each));
+  const letter = letters.findLast((each) => !/[ropquscth]/.test(each));
   return byLetter[letter ?? ""] ?? "none";
 }
 

@@ -38,7 +38,8 @@ import { witness } from "./witness.ts";
 const pipelineFile = fileURLToPath(
   new URL(`pipelines/${process.env["CRASH_PIPELINE"] ?? "crash-test"}.ts`, import.meta.url),
 );
-const options = [...process.argv.slice(2), "--pipelines", pipelineFile];
+// What kills these nodes is never an order.
+const options = [...process.argv.slice(2), "--pipelines", pipelineFile, "--set-aside-after", "1000"];
 const invocation = readInvocation(options, process.env, programVersion());
 if (invocation.kind !== "run") throw new Error("crash-node.ts only runs");
 const { config } = invocation;

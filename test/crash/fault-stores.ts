@@ -70,8 +70,8 @@ export function witnessedStore(store: Store): { store: Store; witness: Witness }
       for (const order of owned.orders) noteRead(order);
       return owned;
     },
-    claimOrders: async (from, to, atMs, limit) => {
-      const claimed = await store.claimOrders(from, to, atMs, limit);
+    claimOrders: async (from, to, times, limit) => {
+      const claimed = await store.claimOrders(from, to, times, limit);
       if (claimed.kind === "claimed") {
         for (const order of claimed.orders) revisions.set(order.orderId, order.revision);
       }
@@ -113,7 +113,7 @@ export function killingStore(store: Store, { moment, write, kind: killAt }: Kill
       leave: (incarnation) => counted("leave", () => store.cluster.leave(incarnation)),
     },
     commit: (writesOfBatch) => counted("commit", () => store.commit(writesOfBatch)),
-    claimOrders: (from, to, atMs, limit) => counted("claimOrders", () => store.claimOrders(from, to, atMs, limit)),
+    claimOrders: (from, to, times, limit) => counted("claimOrders", () => store.claimOrders(from, to, times, limit)),
   };
 }
 
@@ -121,9 +121,9 @@ export function killingStore(store: Store, { moment, write, kind: killAt }: Kill
 export function slowClaimsStore(store: Store, claimMs: number): Store {
   return {
     ...passOn(store),
-    claimOrders: async (from, to, atMs, limit) => {
+    claimOrders: async (from, to, times, limit) => {
       await delay(claimMs);
-      return store.claimOrders(from, to, atMs, limit);
+      return store.claimOrders(from, to, times, limit);
     },
   };
 }
@@ -195,14 +195,14 @@ function noOwnerCheckStore(store: Store): Store {
 function claimsFromLivingStore(store: Store): Store {
   return {
     ...passOn(store),
-    claimOrders: async (from, to, atMs, limit) => {
-      const claim = await store.claimOrders(from, to, atMs, limit);
+    claimOrders: async (from, to, times, limit) => {
+      const claim = await store.claimOrders(from, to, times, limit);
       if (claim.kind !== "owner_alive") return claim;
       const { orderIds } = await store.listOrderIds(from, null, limit);
       const orders: OwnedOrder[] = [];
       for (const stored of (await store.readOwned(from, orderIds)).orders) {
         const { orderId } = stored;
-        const event = { kind: "owner_changed", atMs, owner: to } as const;
+        const event = { kind: "owner_changed", atMs: times.atMs, owner: to, callBegun: true } as const;
         const expectedRevision = stored.revision;
         const write: AdvanceWrite = {
           kind: "advance",
@@ -292,7 +292,7 @@ export function passOn(store: Store): Store {
     readOwned: (owner, orderIds) => store.readOwned(owner, orderIds),
     listOwners: () => store.listOwners(),
     listOrderIds: (owner, cursor, limit) => store.listOrderIds(owner, cursor, limit),
-    claimOrders: (from, to, atMs, limit) => store.claimOrders(from, to, atMs, limit),
+    claimOrders: (from, to, times, limit) => store.claimOrders(from, to, times, limit),
     probe: () => store.probe(),
     close: () => store.close(),
   };

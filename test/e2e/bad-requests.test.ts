@@ -569,6 +569,7 @@ async function startServerWithShortLimits(
       readOrder: () => Promise.resolve(null),
     },
     serviceOf: () => Promise.resolve(""),
+    mayDecide: () => true,
     isOperator: () => false,
     act: () => Promise.resolve({ kind: "done" }),
     actHere: () => Promise.resolve({ kind: "done" }),

@@ -214,7 +214,7 @@ test("a history of more than a megabyte is followed to its end, alone and among 
       body: "{}",
     },
     ...Array.from({ length: ATTEMPTS }, (_, index) =>
-      advance(index + 1, { kind: "attempt_failed", atMs, error, retryAtMs: atMs }, null),
+      advance(index + 1, { kind: "attempt_failed", atMs, error, delayMs: 0 }, null),
     ),
     advance(ATTEMPTS + 1, { kind: "step_failed", atMs, error: "no", rollbackIndex: null }, "failed"),
   ]);

@@ -17,6 +17,7 @@ import { newOrderId } from "../../src/store/order-id.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import { type Store, type StoredOrder, StoreUnavailableError } from "../../src/store/store.ts";
 import { temporaryFolder } from "../support/service.ts";
+import { claimTimes } from "../support/claim-times.ts";
 import { waitFor } from "../support/wait.ts";
 
 interface Harness {
@@ -104,6 +105,8 @@ async function harness(
     clock: systemClock(),
     random: () => 0.5,
     newOrderId,
+    nowOf: () => null,
+    crashesMax: 3,
     mayStart: () => node.mayStart,
     onFenced: () => node.fenced++,
     limits: { ordersMax: 1_000, bodyBytesMax: 1_000_000, largestOrderBytes: 1_000, ...limits },
@@ -329,7 +332,13 @@ test("once another incarnation has its orders, nothing that an engine does chang
   const orderId = await old.accepted();
   const next = await harness(t, [{ name: "A", run: () => new Promise(noop) }], { path });
   assert.equal(await next.engine.resume(SERVICE_ID), 1);
-  const before = await next.order(orderId);
+  const before = await waitFor(
+    async () => {
+      const order = await next.order(orderId);
+      return order.history.at(-1)?.kind === "attempt_started" ? order : undefined;
+    },
+    { what: "the new owner calls the step" },
+  );
   release();
   await waitFor(() => old.node.fenced === 1, { what: "the former owner hears that it is dead" });
   assert.equal((await old.submit()).kind, "store_unavailable");
@@ -374,7 +383,7 @@ test("orders that were claimed or given, and nobody told of, are found by the au
   const ids = await Promise.all(Array.from({ length: 5 }, () => old.accepted()));
   let calls = 0;
   const next = await harness(t, [{ name: "A", run: () => void calls++ }], { path });
-  const claim = await next.store.claimOrders(old.incarnation, next.incarnation, Date.now(), 3);
+  const claim = await next.store.claimOrders(old.incarnation, next.incarnation, claimTimes(Date.now()), 3);
   assert.ok(claim.kind === "claimed" && claim.orders.length === 3);
   assert.deepEqual(await Promise.all([next.engine.audit(), next.engine.audit()]), [3, 0]);
   assert.equal(await next.engine.resume(SERVICE_ID), 2);
@@ -415,7 +424,7 @@ test("a node that stops gives its orders to a live one: those that wait at once,
   const { history } = await next.reaches(underWay, "completed");
   assert.deepEqual(
     history.map(({ kind }) => kind),
-    ["created", "step_completed", "owner_changed", "step_completed"],
+    ["created", "step_completed", "owner_changed", "attempt_started", "step_completed"],
   );
   assert.deepEqual(
     replay(underWay, history).steps.map(({ attempts }) => attempts),
@@ -601,7 +610,11 @@ test("draining lets running steps end, starts none, and takes no order", async (
   release();
   assert.deepEqual(await drained, { cut: 0, givenAway: 0, left: 1 });
   const { history } = await order(orderId);
-  assert.equal(history.at(-1)?.kind, "step_completed");
+  assert.deepEqual(
+    history.slice(1).map(({ kind }) => kind),
+    ["step_completed", "attempt_queued"],
+    "that the second step has not begun is on record",
+  );
   assert.deepEqual(called, []);
 });
 

@@ -107,6 +107,8 @@ async function scene(t: TestContext): Promise<Scene> {
     clock: systemClock(),
     random: () => 0.5,
     newOrderId,
+    nowOf: () => null,
+    crashesMax: 3,
     mayStart: () => node.mayStart,
     onFenced: () => undefined,
     limits: { ordersMax: 100, bodyBytesMax: 10_000_000, largestOrderBytes: 1_000 },

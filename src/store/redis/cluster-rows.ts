@@ -45,8 +45,11 @@ export interface RowAccess {
 /** Services that are remembered: more starts than any cluster has in a long time, and some megabytes. */
 const SERVICES_MAX = 10_000;
 
-/** Whether a claim may be made. */
-export type ClaimState = "allowed" | "owner_alive" | "fenced";
+/** Whether a claim may be made, and how its owner ended. */
+export interface ClaimState {
+  readonly kind: "allowed" | "owner_alive" | "fenced";
+  readonly hasDrained: boolean;
+}
 
 export class ClusterRows implements ClusterStore {
   readonly #access: RowAccess;
@@ -126,10 +129,12 @@ export class ClusterRows implements ClusterStore {
 
   /** Whether an incarnation may claim another's orders. Death is for good, so that the answer can be acted on. */
   async claimState(from: Incarnation, to: Incarnation): Promise<ClaimState> {
-    const [incarnations, fromAlive, toAlive] = (await this.#run(CLAIM_STATE, from, to)) as [number, number, number];
+    const reply = (await this.#run(CLAIM_STATE, from, to)) as [number, number, number, number];
+    const [incarnations, fromAlive, toAlive, drained] = reply;
+    const hasDrained = drained === 1;
     // One that never was will be given to a node that is alive.
-    if (fromAlive === 1 || from > incarnations) return "owner_alive";
-    return toAlive === 1 ? "allowed" : "fenced";
+    if (fromAlive === 1 || from > incarnations) return { kind: "owner_alive", hasDrained };
+    return { kind: toAlive === 1 ? "allowed" : "fenced", hasDrained };
   }
 
   async #read(): Promise<ClusterSnapshot> {

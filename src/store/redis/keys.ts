@@ -22,6 +22,7 @@
  *     {op:cluster}:nodes         hash    incarnation -> "heartbeat ordersInFlight timeMs description", for the nodes that are listed
  *     {op:cluster}:alive         set     incarnations that are alive
  *     {op:cluster}:dead          zset    incarnations that are dead and listed; the score is the incarnation
+ *     {op:cluster}:drained       set     incarnations that have stopped in good order, for good
  *     {op:cluster}:leader        hash    term, incarnation, renewal
  *     {op:cluster}:pipelines     hash    "version name" -> shape, for good
  *     {op:cluster}:permits       hash    name of a limit -> how the nodes divide it (engine/permits.ts)
@@ -118,6 +119,7 @@ export const CLUSTER_KEYS = {
   leader: `${tag("cluster")}:leader`,
   pipelines: `${tag("cluster")}:pipelines`,
   permits: `${tag("cluster")}:permits`,
+  drained: `${tag("cluster")}:drained`,
 } as const;
 
 function tag(partition: number | "cluster"): string {

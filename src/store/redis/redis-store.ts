@@ -13,7 +13,15 @@
  */
 import { randomBytes, randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
-import { type Incarnation, isFinal, ORDER_STATUSES, type OrderStatus } from "../../order/order.ts";
+import {
+  type Incarnation,
+  isFinal,
+  LISTED_STATUSES,
+  listedStatus,
+  type OrderStatus,
+  replay,
+  statusOfListed,
+} from "../../order/order.ts";
 import type { ClusterIdentity } from "../cluster-store.ts";
 import {
   type OwnedOrder,
@@ -32,10 +40,12 @@ import {
   StoreUnavailableError,
   type Write,
   type WriteOutcome,
+  type ClaimTimes,
 } from "../store.ts";
 import { ClusterRows } from "./cluster-rows.ts";
 import { connectCluster } from "./cluster-servers.ts";
-import { ID_TIME_MS, matchesFilter } from "../order-filter.ts";
+import { claimEvent } from "../claim-event.ts";
+import { ID_TIME_MS, matchesFilter, rareStatuses } from "../order-filter.ts";
 import { lowestIdAt } from "../order-id.ts";
 import { ChangeStreams } from "./change-streams.ts";
 import { commitCalls, userDigest } from "./commit-calls.ts";
@@ -231,8 +241,8 @@ class RedisStore implements Store {
     return this.#track(this.#listOrderIds(owner, Number(cursor ?? 0), limit));
   }
 
-  claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): Promise<ClaimOutcome> {
-    return this.#track(this.#claimOrders(from, to, atMs, limit));
+  claimOrders(from: Incarnation, to: Incarnation, times: ClaimTimes, limit: number): Promise<ClaimOutcome> {
+    return this.#track(this.#claimOrders(from, to, times, limit));
   }
 
   /** On a Redis Cluster in every partition: one server that works says nothing of the others. */
@@ -407,7 +417,8 @@ class RedisStore implements Store {
     const order = soundOrder(text);
     if (order === null) return null;
     const stored = { orderId, ...order, ownerServiceId: await this.cluster.serviceOf(order.owner) };
-    return matchesFilter(stored, filter) ? stored : null;
+    const status = filter.needsPerson ? listedStatus(replay(orderId, order.history)) : order.status;
+    return matchesFilter({ ...stored, status }, filter) ? stored : null;
   }
 
   /**
@@ -415,48 +426,55 @@ class RedisStore implements Store {
    * and the newest of all are taken as far down as every partition has been heard.
    */
   async #newestIds(
-    { user, status, fromMs, toMs }: OrderFilter,
+    filter: OrderFilter,
     before: string | null,
     limit: number,
   ): Promise<{ ids: string[]; isLast: boolean }> {
-    const isRare = status !== null && status !== "running" && status !== "completed";
-    const index = isRare ? "rare" : user === null ? "orders" : "by_user";
-    const names = [...(isRare ? [status] : []), ...(user === null ? [] : [userDigest(user)])];
-    const prefix = names.length === 0 ? "" : `${names.join("/")} `;
+    const { user, fromMs, toMs } = filter;
+    const rare = rareStatuses(filter);
+    const index = rare !== null ? "rare" : user === null ? "orders" : "by_user";
+    const ofUser = user === null ? [] : [userDigest(user)];
+    const prefixes = (rare ?? [null]).map((status) => {
+      const names = [...(status === null ? [] : [status]), ...ofUser];
+      return names.length === 0 ? "" : `${names.join("/")} `;
+    });
     const byTime = toMs === null ? null : lowestIdAt(toMs + ID_TIME_MS);
     const upper = [before, byTime].reduce<string>((least, each) => (each !== null && each < least ? each : least), "g");
     const lower = fromMs === null ? "" : lowestIdAt(fromMs - ID_TIME_MS);
     const share = Math.ceil((PARTITION_SHARES * limit) / PARTITIONS) + 2;
-    const range = [`(${prefix}${upper}`, `[${prefix}${lower}`, "LIMIT", "0", String(share)];
-    const pages = (await allEnded(
-      ALL_PARTITIONS.map((partition) => {
-        const key = indexKey(partition, index);
-        return this.#command(key, ["ZREVRANGEBYLEX", key, ...range]);
-      }),
-    )) as string[][];
+    const pages = await allEnded(
+      ALL_PARTITIONS.flatMap((partition) => prefixes.map((prefix) => ({ partition, prefix }))).map(
+        async ({ partition, prefix }) => {
+          const key = indexKey(partition, index);
+          const range = [`(${prefix}${upper}`, `[${prefix}${lower}`, "LIMIT", "0", String(share)];
+          const members = (await this.#command(key, ["ZREVRANGEBYLEX", key, ...range])) as string[];
+          return members.map((member) => member.slice(prefix.length));
+        },
+      ),
+    );
     // Where a partition has more, nothing is known of it below the last id that it gave.
     const heardTo = pages.reduce((last, page) => {
-      const member = page.length < share ? "" : (page.at(-1) ?? "").slice(prefix.length);
-      return member > last ? member : last;
+      const id = page.length < share ? "" : (page.at(-1) ?? "");
+      return id > last ? id : last;
     }, "");
     const known = pages
       .flat()
-      .map((member) => member.slice(prefix.length))
       .filter((id) => id >= heardTo)
       .toSorted((one, other) => (one < other ? 1 : -1));
     return { ids: known.slice(0, limit), isLast: heardTo === "" && known.length <= limit };
   }
 
   async #countOrders(user: string | null): Promise<Partial<Record<OrderStatus, number>>> {
-    const fields = ORDER_STATUSES.map((status) => (user === null ? status : `${status} ${userDigest(user)}`));
+    const fields = LISTED_STATUSES.map((status) => (user === null ? status : `${status} ${userDigest(user)}`));
     const replies = (await allEnded(
       ALL_PARTITIONS.map((partition) =>
         this.#command(countsKey(partition), ["HMGET", countsKey(partition), ...fields]),
       ),
     )) as (string | null)[][];
     const counts: Partial<Record<OrderStatus, number>> = {};
-    for (const [at, status] of ORDER_STATUSES.entries()) {
-      const count = replies.reduce((sum, reply) => sum + Number(reply[at] ?? 0), 0);
+    for (const [at, listed] of LISTED_STATUSES.entries()) {
+      const status = statusOfListed(listed);
+      const count = replies.reduce((sum, reply) => sum + Number(reply[at] ?? 0), counts[status] ?? 0);
       if (count > 0) counts[status] = count;
     }
     return counts;
@@ -526,16 +544,17 @@ class RedisStore implements Store {
    * Lists, and then takes what was listed: another may claim at the same time, and then it goes round again. It ends when as
    * many as wanted are taken, or when nothing is listed: then the dead owner is fenced in all partitions.
    */
-  async #claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): Promise<ClaimOutcome> {
-    const state = await this.cluster.claimState(from, to);
-    if (state !== "allowed") return { kind: state };
+  async #claimOrders(from: Incarnation, to: Incarnation, times: ClaimTimes, limit: number): Promise<ClaimOutcome> {
+    const { kind, hasDrained } = await this.cluster.claimState(from, to);
+    if (kind !== "allowed") return { kind };
+    const event = encodeNextEvent(claimEvent(to, times, hasDrained));
     const claimed: { orderId: string; text: string }[] = [];
     for (;;) {
       const wanted = limit - claimed.length;
       const listed = wanted > 0 ? await this.#fenceAndList(from, to, wanted) : new Map<number, string[]>();
       if (listed === null) return { kind: "fenced" };
       if (listed.size === 0) return { kind: "claimed", ...(await this.#ownedOrders(to, claimed)) };
-      const taken = await this.#take(from, to, atMs, listed);
+      const taken = await this.#take(from, to, event, listed);
       if (taken === null) return { kind: "fenced" };
       claimed.push(...taken);
     }
@@ -593,10 +612,9 @@ class RedisStore implements Store {
   async #take(
     from: Incarnation,
     to: Incarnation,
-    atMs: number,
+    event: string,
     listed: ReadonlyMap<number, readonly string[]>,
   ): Promise<{ orderId: string; text: string }[] | null> {
-    const event = encodeNextEvent({ kind: "owner_changed", atMs, owner: to });
     const kept = String(this.#entriesKept(listed.size));
     const head = [this.#identity.clusterId, String(from), String(to), event];
     const idsOf = (partition: number): readonly string[] => listed.get(partition) ?? [];

@@ -487,6 +487,7 @@ return 1
 
 /** ARGV: incarnation. */
 export const LEAVE = rowScript(`
+if redis.call('HEXISTS', nodes, ARGV[2]) == 1 then redis.call('SADD', drained, ARGV[2]) end
 unlist(ARGV[2])
 vacate(ARGV[2])
 return 1
@@ -509,13 +510,14 @@ redis.call('HINCRBY', leader, 'renewal', 1)
 return 1
 `);
 
-/** ARGV: two incarnations. Reply: how many incarnations there were; for each of the two 1: alive, 0: not. */
+/** ARGV: two incarnations. Reply: how many incarnations there were; for each of the two 1: alive, 0: not; 1: the first has drained. */
 export const CLAIM_STATE = rowScript(
   `
 return {
   tonumber(redis.call('HGET', identity, 'incarnations') or 0),
   redis.call('SISMEMBER', alive, ARGV[2]),
   redis.call('SISMEMBER', alive, ARGV[3]),
+  redis.call('SISMEMBER', drained, ARGV[2]),
 }
 `,
   " flags=no-writes",

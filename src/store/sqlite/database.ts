@@ -9,13 +9,14 @@
 import { closeSync, fsyncSync, openSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
-import type { Incarnation } from "../../order/order.ts";
+import type { Incarnation, ListedStatus } from "../../order/order.ts";
 import { RESERVED_STEP_NAMES } from "../../order/pipeline.ts";
 import { decodeHistory, encodeEvent } from "../codec.ts";
-import { ID_TIME_MS, matchesFilter } from "../order-filter.ts";
+import { claimEvent } from "../claim-event.ts";
+import { ID_TIME_MS, matchesFilter, rareStatuses } from "../order-filter.ts";
 import { lowestIdAt } from "../order-id.ts";
 import { type ClusterIdentity, DEAD_ROWS_MAX, type LeaderRow, type Permits } from "../cluster-store.ts";
-import { CHANGES_KEPT, type OrderFilter, type OwnerSummary } from "../store.ts";
+import { CHANGES_KEPT, type ClaimTimes, type OrderFilter, type OwnerSummary } from "../store.ts";
 import {
   type BatchOutcomes,
   type ChangeRows,
@@ -65,8 +66,18 @@ const RARE = "o.status <> 'running' AND o.status <> 'completed'";
 const LISTED = `o.order_id, o.user, o.pipeline_name, o.pipeline_version, o.start_time, o.status, o.owner, i.service_id, o.revision,
     o.history`;
 
+/** Statuses that one list can be of, and what stands for those that are not asked for. */
+const STATUSES_MAX = 4;
+const NO_STATUSES = Array.from({ length: STATUSES_MAX }, () => "");
+
 /** So many orders are looked at for one page: a few milliseconds, in which nobody else is served. */
 const LOOKED_AT_MAX = 2_000;
+
+/** Newest first, when it is merged with others of its kind: each comes in this order by itself. */
+function listedWithStatus(status: string): string {
+  return `SELECT ${LISTED} FROM orders o INDEXED BY orders_by_rare_status CROSS JOIN incarnations i ON i.incarnation = o.owner
+    WHERE o.order_id < ?1 AND o.order_id >= ?2 AND o.status = ${status} AND ${RARE}`;
+}
 
 const SQL = {
   create: `INSERT INTO orders
@@ -88,9 +99,7 @@ const SQL = {
     WHERE o.order_id < ? AND o.order_id >= ? ORDER BY o.order_id DESC`,
   listByUser: `SELECT ${LISTED} FROM orders o INDEXED BY orders_by_user CROSS JOIN incarnations i ON i.incarnation = o.owner
     WHERE o.order_id < ? AND o.order_id >= ? AND o.user = ? ORDER BY o.order_id DESC`,
-  listByStatus: `SELECT ${LISTED} FROM orders o INDEXED BY orders_by_rare_status
-    CROSS JOIN incarnations i ON i.incarnation = o.owner
-    WHERE o.order_id < ? AND o.order_id >= ? AND o.status = ? AND ${RARE} ORDER BY o.order_id DESC`,
+  listByStatus: `${["?3", "?4", "?5", "?6"].map(listedWithStatus).join(" UNION ALL ")} ORDER BY order_id DESC`,
   countOrders: "SELECT status, count FROM order_counts WHERE user = ? AND count > 0",
   addCount: `INSERT INTO order_counts (user, status, count) VALUES (?, ?, ?)
     ON CONFLICT (user, status) DO UPDATE SET count = count + excluded.count`,
@@ -117,6 +126,7 @@ const SQL = {
       WHERE owner = ? AND ${OPEN} ORDER BY order_id LIMIT ?)
     RETURNING order_id, user, pipeline_name, pipeline_version, status, owner, revision, history,
       (SELECT body FROM order_bodies b WHERE b.order_id = orders.order_id) AS body`,
+  hasDrained: "SELECT drained FROM incarnations WHERE incarnation = ?",
   serviceOf: "SELECT service_id FROM incarnations WHERE incarnation = ?",
   probe: "INSERT INTO probe (id, time) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET time = excluded.time",
 
@@ -144,7 +154,7 @@ const SQL = {
       FROM incarnations INDEXED BY listed_nodes WHERE state = 'dead' AND state <> 'left' ORDER BY incarnation DESC LIMIT ${DEAD_ROWS_MAX})`,
   readLeader: "SELECT term, incarnation, renewal FROM leader",
   markDead: "UPDATE incarnations SET state = 'dead' WHERE incarnation = ? AND state = 'alive' AND heartbeat = ?",
-  leave: "UPDATE incarnations SET state = 'left' WHERE incarnation = ?",
+  leave: "UPDATE incarnations SET state = 'left', drained = 1 WHERE incarnation = ? AND state <> 'left'",
   resign: "UPDATE leader SET incarnation = NULL, renewal = renewal + 1 WHERE incarnation = ?",
   claimLeadership: `UPDATE leader SET term = term + 1, incarnation = ?1, renewal = renewal + 1
     WHERE term = ?2 AND renewal = ?3 AND EXISTS (SELECT 1 FROM incarnations WHERE incarnation = ?1 AND state = 'alive')`,
@@ -209,18 +219,19 @@ export class SqliteDatabase {
   }
 
   listOrders(filter: OrderFilter, before: string | null, limit: number): OrderRows {
-    const { user, status, fromMs, toMs } = filter;
+    const { user, fromMs, toMs } = filter;
     // Ids are of the time at which they were made, a moment before or after that of the order.
     const lower = fromMs === null ? "" : lowestIdAt(fromMs - ID_TIME_MS);
     const byTime = toMs === null ? null : lowestIdAt(toMs + ID_TIME_MS);
     const upper = [before, byTime].reduce<string>((least, each) => (each !== null && each < least ? each : least), "g");
     const { listAll, listByUser, listByStatus } = this.#statements;
-    const isRare = status !== null && status !== "running" && status !== "completed";
-    const found = isRare
-      ? listByStatus.iterate(upper, lower, status)
-      : user === null
-        ? listAll.iterate(upper, lower)
-        : listByUser.iterate(upper, lower, user);
+    const rare = rareStatuses(filter);
+    const found =
+      rare !== null
+        ? listByStatus.iterate(upper, lower, ...[...rare, ...NO_STATUSES].slice(0, STATUSES_MAX))
+        : user === null
+          ? listAll.iterate(upper, lower)
+          : listByUser.iterate(upper, lower, user);
     const rows: OrderRow[] = [];
     let lookedAt = 0;
     for (const each of found) {
@@ -289,11 +300,11 @@ export class SqliteDatabase {
     return rows.map((row) => row.order_id);
   }
 
-  claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): ClaimResult {
-    const event = `,${encodeEvent({ kind: "owner_changed", atMs, owner: to })}`;
+  claimOrders(from: Incarnation, to: Incarnation, times: ClaimTimes, limit: number): ClaimResult {
     return this.#transaction(() => {
-      const isKnown = this.#statements.serviceOf.get(from) !== undefined;
-      if (!isKnown || this.#isAlive(from)) return { kind: "owner_alive" };
+      const former = this.#statements.hasDrained.get(from) as unknown as { drained: number } | undefined;
+      if (former === undefined || this.#isAlive(from)) return { kind: "owner_alive" };
+      const event = `,${encodeEvent(claimEvent(to, times, former.drained === 1))}`;
       if (!this.#isAlive(to)) return { kind: "fenced" };
       const { service_id } = this.#statements.serviceOf.get(to) as unknown as { service_id: string };
       const claimed = this.#statements.claim.all(to, event, from, limit) as unknown as OwnedRow[];
@@ -547,7 +558,7 @@ function matches(row: ListedRow, filter: OrderFilter): boolean {
   const order = {
     orderId: row.order_id,
     user: row.user,
-    status: row.status,
+    status: row.status as ListedStatus,
     pipelineName: row.pipeline_name,
     ownerServiceId: row.service_id,
   };

@@ -4,7 +4,7 @@
  */
 import type { Incarnation } from "../../order/order.ts";
 import type { ClusterIdentity, LeaderRow, Permits } from "../cluster-store.ts";
-import type { AdvanceWrite, CreateWrite, OrderFilter, OwnerSummary, Write } from "../store.ts";
+import type { AdvanceWrite, CreateWrite, OrderFilter, OwnerSummary, Write, ClaimTimes } from "../store.ts";
 import { encodeEvent } from "../codec.ts";
 
 /** The first value of a write in the flat list; says which follow. */
@@ -97,7 +97,7 @@ export interface Requests {
   readOwned: { args: { owner: Incarnation; orderIds: readonly string[] }; result: OwnedRow[] };
   listOwners: { args: null; result: OwnerSummary[] };
   listOrderIds: { args: { owner: Incarnation; after: string; limit: number }; result: string[] };
-  claimOrders: { args: { from: Incarnation; to: Incarnation; atMs: number; limit: number }; result: ClaimResult };
+  claimOrders: { args: { from: Incarnation; to: Incarnation; times: ClaimTimes; limit: number }; result: ClaimResult };
   probe: { args: { atMs: number }; result: null };
   identity: { args: ClusterIdentity; result: ClusterIdentity };
   register: { args: { serviceId: string; description: string; atMs: number }; result: Incarnation };

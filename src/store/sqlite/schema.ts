@@ -118,4 +118,8 @@ export const MIGRATIONS: readonly string[] = [
     record TEXT NOT NULL
   ) STRICT, WITHOUT ROWID;
   `,
+  `
+  -- Whether the incarnation has stopped in good order.
+  ALTER TABLE incarnations ADD COLUMN drained INTEGER NOT NULL DEFAULT 0;
+  `,
 ];

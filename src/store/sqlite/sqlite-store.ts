@@ -28,6 +28,7 @@ import {
   StoreUnavailableError,
   type Write,
   type WriteOutcome,
+  type ClaimTimes,
 } from "../store.ts";
 import {
   type BatchOutcomes,
@@ -186,7 +187,12 @@ class SqliteStore implements Store {
 
   async countOrders(user: string | null): Promise<Partial<Record<OrderStatus, number>>> {
     const rows = await this.#ask("countOrders", { user: user ?? "" });
-    return Object.fromEntries(rows.map(({ status, count }) => [decodeStatus(status), count]));
+    const counts: Partial<Record<OrderStatus, number>> = {};
+    for (const { status: text, count } of rows) {
+      const status = decodeStatus(text);
+      counts[status] = (counts[status] ?? 0) + count;
+    }
+    return counts;
   }
 
   /** A cursor is the number of the last change that was read. */
@@ -217,8 +223,8 @@ class SqliteStore implements Store {
     return { orderIds, next: orderIds.length < limit ? null : (orderIds.at(-1) ?? null) };
   }
 
-  async claimOrders(from: Incarnation, to: Incarnation, atMs: number, limit: number): Promise<ClaimOutcome> {
-    const result = await this.#ask("claimOrders", { from, to, atMs, limit });
+  async claimOrders(from: Incarnation, to: Incarnation, times: ClaimTimes, limit: number): Promise<ClaimOutcome> {
+    const result = await this.#ask("claimOrders", { from, to, times, limit });
     return result.kind === "claimed" ? { kind: "claimed", ...ownedOrders(result.rows) } : result;
   }
 

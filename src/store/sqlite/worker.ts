@@ -157,8 +157,8 @@ function perform(request: RequestMessage): unknown {
     case "readOwned":
       return database.readOwned(request.args.owner, request.args.orderIds);
     case "claimOrders": {
-      const { from, to, atMs, limit } = request.args;
-      return database.claimOrders(from, to, atMs, limit);
+      const { from, to, times, limit } = request.args;
+      return database.claimOrders(from, to, times, limit);
     }
     case "listOwners":
       return database.listOwners();
