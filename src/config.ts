@@ -27,6 +27,8 @@ export interface Config {
   readonly nodeTtlMs: number;
   /** An order is set aside when so many nodes in a row have died while a call of it was under way. */
   readonly crashesMax: number;
+  /** How long the event loop may be blocked; 0: as long as it likes; null: the TTL, or on a lone node BLOCKED_ALONE_MS (start). */
+  readonly blockedLimitMs: number | null;
   /** Users who may see and steer the orders of all. */
   readonly operators: ReadonlySet<string>;
   /** The file or folder with pipelines, or null: the built-in one. */
@@ -133,6 +135,13 @@ const OPTIONS = {
     fallback: "5s",
     help: "silence after which a node counts as dead",
     parse: nodeTtl,
+  },
+  blockedLimit: {
+    flags: "--blocked-limit <duration>",
+    fallback: "",
+    fallbackHelp: "the node TTL; 60s on a lone node",
+    help: "how long a step may block the event loop before the node ends; 0s: for ever",
+    parse: (text: string) => (text === "" ? null : duration(text)),
   },
   setAsideAfter: {
     flags: "--set-aside-after <deaths>",
@@ -356,6 +365,7 @@ function toConfig(options: Options, environment: Readonly<Record<string, string 
     advertise: value("advertise"),
     nodeTtlMs: value("nodeTtl"),
     crashesMax: value("setAsideAfter"),
+    blockedLimitMs: value("blockedLimit"),
     operators: value("operators"),
     pipelines: value("pipelines"),
     stepTimeMs: value("stepTime"),

@@ -27,6 +27,7 @@ import { parseStoreLocation, showStoreLocation, type StoreLocation } from "./sto
 import { type Store, StoreMissingError, StoreUnavailableError } from "./store/store.ts";
 import { StoreSettings } from "./store-settings.ts";
 import { programVersion } from "./version.ts";
+import { startWatchdog, type Watchdog } from "./watchdog/watchdog.ts";
 
 /** A running node. */
 export interface Node {
@@ -99,6 +100,7 @@ export async function startNode(
     const limits = engineLimits(config);
     log.info(`Orders in flight at most: ${limits.ordersMax}`);
     let node: ClusterNode | null = null;
+    let watchdog: Watchdog | null = null;
     let stopping = false;
     const failure = (): string | null => (node === null ? STARTING : (settings.failure ?? node.failure));
     const status = (): HeartbeatStatus => {
@@ -188,6 +190,7 @@ export async function startNode(
           newOrderId,
           limits,
           crashesMax: config.crashesMax,
+          onCall: (orderId, stepName) => watchdog?.noteCall(orderId, stepName),
           ...hooks,
         }),
       onBroken,
@@ -206,6 +209,8 @@ export async function startNode(
     // orders of another node come in, which is soon in a cluster that is upgraded node by node. The launcher lends the function.
     globalThis.gc?.({ type: "minor" });
     await node.start();
+    watchdog = watch(config, node);
+    if (watchdog !== null) cleanUp.push(() => watchdog?.stop());
     folder.remember({ clusterId: identity.clusterId, store: rememberedStore(folder, location) });
     log.info("Initializing HTTP server");
     if (advertised !== url) log.info(`Told to other nodes as: ${advertised}`);
@@ -261,6 +266,15 @@ export async function startNode(
       });
     }
   }
+}
+
+/** How long a lone node's event loop may be blocked: nobody waits to take its orders over. */
+const BLOCKED_ALONE_MS = 60_000;
+
+/** Ends this process when a step blocks it for too long; null: it may. */
+function watch({ blockedLimitMs, nodeTtlMs }: Config, node: ClusterNode): Watchdog | null {
+  if (blockedLimitMs === 0) return null;
+  return startWatchdog({ limitMs: () => blockedLimitMs ?? (node.isAlone ? BLOCKED_ALONE_MS : nodeTtlMs) });
 }
 
 /** @throws StartError with the first of what is wrong */

@@ -124,6 +124,12 @@ export class ClusterNode {
     return this.#life?.engine.ordersInFlight ?? 0;
   }
 
+  /** Whether no other node is alive, as far as this one knows. */
+  get isAlone(): boolean {
+    const nodes = this.#life?.membership.snapshot?.nodes ?? [];
+    return !nodes.some(({ alive, incarnation }) => alive && incarnation !== this.incarnation);
+  }
+
   /** Why no order can be taken or gone on with at the moment, or null. */
   get failure(): string | null {
     const life = this.#life;

@@ -48,6 +48,8 @@ export interface EngineOptions {
   readonly nowOf: (incarnation: Incarnation) => number | null;
   /** An order is set aside when so many nodes in a row have died while a call of it was under way. */
   readonly crashesMax: number;
+  /** A call begins. */
+  readonly onCall?: (orderId: string, stepName: string) => void;
   /** The store takes nothing from this incarnation any more; called once. */
   readonly onFenced: () => void;
 }
@@ -338,6 +340,7 @@ export class Engine {
       needsPerson: (line) => log.error(line),
       nowOf: this.#options.nowOf,
       crashesMax: this.#options.crashesMax,
+      onCall: this.#options.onCall ?? null,
       slots,
       refused: (run) => void this.#reread(run),
       fenced: () => {

@@ -67,6 +67,8 @@ export interface RunHost {
   nowOf(incarnation: Incarnation): number | null;
   /** An order is set aside when so many nodes in a row have died while a call of it was under way. */
   readonly crashesMax: number;
+  /** A call begins; null: nobody wants to know. */
+  readonly onCall: ((orderId: string, stepName: string) => void) | null;
   /** Null where the log level makes the lines of an order's life unwanted. */
   readonly lifeLog: LifeLog | null;
 }
@@ -413,6 +415,7 @@ export class OrderRun implements WriteListener, AttemptOf {
     this.#call = call;
     this.#callBegun = true;
     this.#host.callsUnderWayChanged(1);
+    this.#host.onCall?.(this.#order.orderId, step.name);
     if (this.#host.lifeLog !== null) logCall(this.#host.lifeLog, this.#order.orderId, step.name, direction);
     try {
       const result = call.make();

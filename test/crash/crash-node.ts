@@ -38,8 +38,16 @@ import { witness } from "./witness.ts";
 const pipelineFile = fileURLToPath(
   new URL(`pipelines/${process.env["CRASH_PIPELINE"] ?? "crash-test"}.ts`, import.meta.url),
 );
-// What kills these nodes is never an order.
-const options = [...process.argv.slice(2), "--pipelines", pipelineFile, "--set-aside-after", "1000"];
+// What kills these nodes is never an order, and what blocks them is to be seen from outside.
+const options = [
+  ...process.argv.slice(2),
+  "--pipelines",
+  pipelineFile,
+  "--set-aside-after",
+  "1000",
+  "--blocked-limit",
+  "0s",
+];
 const invocation = readInvocation(options, process.env, programVersion());
 if (invocation.kind !== "run") throw new Error("crash-node.ts only runs");
 const { config } = invocation;
