@@ -42,15 +42,16 @@ for (const [what, { body, firstWrite }] of Object.entries(ORDERS)) {
   }
 }
 
-test("an order goes on to its end though the node crashes at the fifth write of every start", async (t) => {
+test("an order goes on to its end though the node crashes at the sixth write of every start", async (t) => {
   const receiver = await startReceiver(t);
   const data = temporaryFolder(t);
-  const kill: KillPoint = { moment: "after", write: 5 };
+  const kill: KillPoint = { moment: "after", write: 6 };
   const first = await startCrashService(t, { receiver, data, kill });
-  const order = await submit(first.url, { body: { fail_at: "Charge" }, idempotencyKey: null });
+  const order = await submit(first.url, { body: { fail_at: "Ship" }, idempotencyKey: null });
   await expectKilled(first);
   let crashes = 1;
-  // Each start registers itself, becomes the leader, claims the order (as its own, and as the leader: whichever is first), and gets on.
+  // Each start registers itself, becomes the leader, claims the order (as its own, and as the leader: whichever is first), begins its
+  // call again, and gets on.
   while (countOpenOrders(storePathIn(data)) > 0) {
     const service = await startedUnlessKilled(t, receiver, data, kill);
     if (service !== null) await expectKilled(service);
