@@ -19,6 +19,9 @@ export interface EngineLimits {
 export interface PlacesTaken {
   readonly inFlight: number;
   readonly parked: number;
+  /** Users who have parked orders. */
+  readonly parkingUsers: number;
+  readonly parkedOf: (user: string) => number;
 }
 
 /** Orders claimed in one commit: it is over in some milliseconds, and others' writes come between. */
@@ -33,6 +36,21 @@ const CLAIM_PAGE_SHARE = 1 / 4;
 
 /** So many parked orders take the memory of one in flight: an id, a due time, an entry in a map. */
 const PARKED_PER_ORDER = 4;
+
+/** Up to this share of the places, parked orders are nobody's business. Beyond it each user has an equal part of that share. */
+const PARKED_SHARE = 1 / 2;
+
+/** Orders that are submitted for later leave this share of the places to those that run at once, whoever submits them. */
+const RUNNING_SHARE = 1 / 4;
+
+/** An order that wants to come in. */
+export interface Candidate {
+  /** Of its body, in memory. */
+  readonly bytes: number;
+  readonly user: string;
+  /** Whether it is to start at a later time. */
+  readonly isForLater: boolean;
+}
 
 export class Capacity {
   /** The most orders that are read at once. */
@@ -50,9 +68,17 @@ export class Capacity {
     this.pageOrders = Math.max(1, Math.min(CLAIM_PAGE_ORDERS, Math.floor(pageBytes / limits.largestOrderBytes)));
   }
 
-  /** Whether a new order with a body of that size may come in. */
-  admits(bytes: number): boolean {
-    return this.#room > 0 && this.#bytes + bytes <= this.#limits.bodyBytesMax;
+  /**
+   * Whether a new order may come in. One that nothing is done with for long must not keep those away that run: so a user whose parked orders
+   * take more than a fair part of the places submits no more, and orders for later leave some places alone.
+   */
+  admits({ bytes, user, isForLater }: Candidate): boolean {
+    if (this.#room === 0 || this.#bytes + bytes > this.#limits.bodyBytesMax) return false;
+    const { parked, parkingUsers, parkedOf } = this.#taken();
+    const parkedMax = this.#limits.ordersMax * PARKED_PER_ORDER;
+    if (isForLater && parked >= parkedMax * (1 - RUNNING_SHARE)) return false;
+    const isCrowded = parked >= parkedMax * PARKED_SHARE;
+    return !isCrowded || parkedOf(user) < (parkedMax * PARKED_SHARE) / Math.max(1, parkingUsers);
   }
 
   /** How many orders may be read from the store now, whatever their size. */

@@ -19,7 +19,13 @@ import type { Pipeline } from "../order/pipeline.ts";
 import type { PipelineSet } from "../order/pipeline-set.ts";
 import type { Logger } from "../log.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { type CreateWrite, type Store, StoreUnavailableError, type WriteOutcome } from "../store/store.ts";
+import {
+  type CreateWrite,
+  type OwnedOrder,
+  type Store,
+  StoreUnavailableError,
+  type WriteOutcome,
+} from "../store/store.ts";
 import { bytesInMemory, Capacity, type EngineLimits } from "./capacity.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { HandOff, type Receivers, type Successors } from "./hand-off.ts";
@@ -30,6 +36,7 @@ import { ParkedOrders } from "./parked-orders.ts";
 import { PermitExchange } from "./permit-exchange.ts";
 import { sameJson } from "./same-json.ts";
 import { Slots } from "./slots.ts";
+import { steerStranded } from "./steer-stranded.ts";
 
 export interface EngineOptions {
   readonly store: Store;
@@ -113,7 +120,12 @@ export class Engine {
   constructor(options: EngineOptions) {
     this.#options = options;
     const { log, store, clock, incarnation, pipelines } = options;
-    this.#capacity = new Capacity(options.limits, () => ({ inFlight: this.ordersInFlight, parked: this.#parked.size }));
+    this.#capacity = new Capacity(options.limits, () => ({
+      inFlight: this.ordersInFlight,
+      parked: this.#parked.size,
+      parkingUsers: this.#parked.users,
+      parkedOf: (user) => this.#parked.countOf(user),
+    }));
     this.#groupCommit = new GroupCommit({
       store,
       log,
@@ -180,7 +192,7 @@ export class Engine {
   /** Takes an order in; resolves when it is durable, or refused. */
   submit(submission: Submission): Promise<SubmitOutcome> {
     const bodyBytes = bytesInMemory(submission.body);
-    const refusal = this.#refusal(bodyBytes);
+    const refusal = this.#refusal(submission, bodyBytes);
     if (refusal !== null) return Promise.resolve(refusal);
     const { incarnation, clock, newOrderId } = this.#options;
     return new Promise((resolve) => {
@@ -266,11 +278,25 @@ export class Engine {
     const running = this.#runs.get(orderId);
     if (running !== undefined) return this.#withinTime(running.act(request));
     if (!this.#parked.has(orderId)) return null;
-    const run = await this.#loader.takeUp(orderId);
-    if (run === null) return this.#parked.has(orderId) ? { kind: "pipeline_missing" } : null;
-    const outcome = run.act(request);
-    run.proceed();
+    const found = await this.#loader.takeUp(orderId);
+    if (found === null) return this.#parked.has(orderId) ? { kind: "refused", reason: "its history is damaged" } : null;
+    if (!(found instanceof OrderRun)) return this.#actOnStranded(found, request);
+    const outcome = found.act(request);
+    found.proceed();
     return this.#withinTime(outcome);
+  }
+
+  /** @throws StoreUnavailableError when the store can't be read; then nothing was done */
+  async #actOnStranded(
+    stored: OwnedOrder,
+    request: ActionRequest,
+  ): Promise<ActionOutcome | { readonly kind: "pipeline_missing" }> {
+    const { store, clock } = this.#options;
+    const outcome = await steerStranded({ store, clock, groupCommit: this.#groupCommit }, stored, request);
+    // What it is after that is read again: it may be final, or still wait for a node that has its pipeline.
+    this.#parked.unpark(stored.orderId);
+    void this.#loader.adopt([stored.orderId]);
+    return outcome;
   }
 
   /**
@@ -352,12 +378,13 @@ export class Engine {
     };
   }
 
-  #refusal(bodyBytes: number): SubmitOutcome | null {
+  #refusal({ user, options }: Submission, bytes: number): SubmitOutcome | null {
     if (this.#phase !== "running") return { kind: "shutting_down" };
     const reason = this.#groupCommit.failure;
     if (reason !== null) return { kind: "store_unavailable", reason };
     if (!this.#options.mayStart()) return { kind: "store_unavailable", reason: "the heartbeat lease has expired" };
-    return this.#capacity.admits(bodyBytes) ? null : { kind: "too_many_in_flight" };
+    const isForLater = options?.startAtMs !== undefined;
+    return this.#capacity.admits({ bytes, user, isForLater }) ? null : { kind: "too_many_in_flight" };
   }
 
   #created(

@@ -185,18 +185,19 @@ export class OrderLoader {
   }
 
   /**
-   * The run of a parked order, which is to be acted on; null: there is none, or it can't be gone on with.
+   * The run of a parked order, which is to be acted on, or the order alone where this node lacks its pipeline; null: there is none, or it
+   * is damaged.
    * @throws StoreUnavailableError
    */
-  takeUp(orderId: string): Promise<OrderRun | null> {
-    const { store, incarnation, isStopping, runOf } = this.#options;
+  takeUp(orderId: string): Promise<OrderRun | OwnedOrder | null> {
+    const { store, incarnation, parked, isStopping, runOf } = this.#options;
     return this.#oneAfterTheOther(async () => {
       const running = runOf(orderId);
       if (running !== null || isStopping()) return running;
       const { orders } = await store.readOwned(incarnation, [orderId]);
       const [order] = orders;
       if (order === undefined || isStopping()) return null;
-      return this.#newRun(order);
+      return this.#newRun(order) ?? (parked.stranded.has(orderId) ? order : null);
     });
   }
 

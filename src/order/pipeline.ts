@@ -2,7 +2,7 @@
  * What a pipeline is: a named, versioned list of steps, as a value. The engine runs whatever pipeline it is given. People write
  * theirs with definePipeline (pipelines/define-pipeline.ts) or in YAML; this is what both become.
  */
-import type { RetryPolicy } from "./retry.ts";
+import { DEFAULT_RETRY, DEFAULT_ROLLBACK_RETRY, type RetryPolicy } from "./retry.ts";
 
 /** A JSON object, as an order's body is. */
 export type JsonObject = { readonly [key: string]: unknown };
@@ -128,6 +128,33 @@ export function pipelineShape({ steps }: Pipeline): string {
       ...(step.wait === null ? [] : ["wait"]),
     ]),
   );
+}
+
+/**
+ * A pipeline of which only the shape is known: enough to decide what follows, and nothing to call.
+ * @throws Error when the text is no shape
+ */
+export function pipelineOfShape(name: string, version: number, shape: string): Pipeline {
+  const entries: unknown = JSON.parse(shape);
+  if (!Array.isArray(entries)) throw new Error(`not a pipeline's shape: ${shape}`);
+  const uncallable = (): never => {
+    throw new Error(`this node does not have the pipeline ${pipelineLabel({ name, version })}`);
+  };
+  const steps = entries.map((entry: unknown): Step => {
+    const [stepName = "", ...traits] = entry as string[];
+    return {
+      name: stepName,
+      run: uncallable,
+      ...(traits.includes("rollback") ? { rollback: uncallable } : {}),
+      retry: DEFAULT_RETRY,
+      rollbackRetry: DEFAULT_ROLLBACK_RETRY,
+      timeoutMs: 0,
+      concurrency: null,
+      isCommit: traits.includes("commit"),
+      wait: traits.includes("wait") ? { deadlineMs: null } : null,
+    };
+  });
+  return { name, version, steps, checkBody: null };
 }
 
 /** The key that all attempts of one run or rollback carry (guarantee G4). */

@@ -87,6 +87,8 @@ export interface ClusterStore {
    * @returns the shape that is on record
    */
   pipelineShape(name: string, version: number, shape: string): Promise<string>;
+  /** The shape of a version of a pipeline, or null: none is on record. */
+  recordedShape(name: string, version: number): Promise<string | null>;
   /**
    * How the nodes divide what a limit allows them together (engine/permits.ts), and the incarnations that are alive.
    * @param key names the limit

@@ -303,6 +303,7 @@ export function passOnCluster(cluster: ClusterStore): ClusterStore {
   return {
     identity: () => cluster.identity(),
     register: (node, atMs) => cluster.register(node, atMs),
+    recordedShape: (name, version) => cluster.recordedShape(name, version),
     pipelineShape: (name, version, shape) => cluster.pipelineShape(name, version, shape),
     permits: (key) => cluster.permits(key),
     changePermits: (key, seen, record) => cluster.changePermits(key, seen, record),

@@ -25,6 +25,10 @@ export default definePipeline({ name: "trip", version: ${version}, steps: [${wri
   return file;
 }
 
+function act(url: string, orderId: string, action: string): Promise<Answer> {
+  return send(`${url}/orders/${orderId}/${action}`, { method: "POST", headers: { authorization: "user" } });
+}
+
 async function complete(url: string, orderId: string, step: string): Promise<number> {
   const response = await fetch(`${url}/orders/${orderId}/complete`, {
     method: "POST",
@@ -42,8 +46,10 @@ test("orders keep the version that they began with, wait for a node that has it,
   ];
   const ttl = ["--node-ttl", "1s"];
   const first = await startService(t, { args: ["--pipelines", old, ...ttl] });
-  const begun = await acceptedOrderId(first.url);
-  await waitFor(async () => (await readOrder(first.url, begun)).status === "waiting", { what: "it waits" });
+  const [begun, doomed] = [await acceptedOrderId(first.url), await acceptedOrderId(first.url)];
+  for (const orderId of [begun, doomed]) {
+    await waitFor(async () => (await readOrder(first.url, orderId)).status === "waiting", { what: "it waits" });
+  }
 
   // A new version, side by side: the old order stays with the old node.
   const second = await startService(t, {
@@ -64,6 +70,8 @@ test("orders keep the version that they began with, wait for a node that has it,
   assert.match(waits.waiting_for ?? "", /trip v1/);
   assert.deepEqual([waits.status, waits.allowed_actions], ["waiting", []]);
   assert.ok([503, 409].includes(await complete(second.url, begun, "Wait")));
+  assert.equal((await act(second.url, doomed, "cancel")).status, 200);
+  assert.equal((await readOrder(second.url, doomed)).status, "rolling_back");
 
   // A node with the old version comes back, and gets what it can go on with.
   const third = await startService(t, {
@@ -73,6 +81,9 @@ test("orders keep the version that they began with, wait for a node that has it,
     what: "the order can be gone on with",
   });
   const ended = await finalOrder(third.url, begun);
+  const canceled = await finalOrder(third.url, doomed);
+  assert.equal(canceled.status, "canceled");
+  assert.ok(canceled.steps[0]?.step_rollback_time !== undefined, "what was booked is rolled back");
   assert.deepEqual(
     [ended.status, ended.pipeline_version, ended.steps.map(({ step_name: name }) => name)],
     ["completed", 1, ["Book", "Wait", "Send", "Completed"]],

@@ -75,6 +75,11 @@ export class ClusterRows implements ClusterStore {
     return String(await this.#run(KEEP_SHAPE, `${version} ${name}`, shape));
   }
 
+  async recordedShape(name: string, version: number): Promise<string | null> {
+    const key = CLUSTER_KEYS.pipelines;
+    return (await this.#access.command(key, ["HGET", key, `${version} ${name}`])) as string | null;
+  }
+
   async permits(key: string): Promise<Permits> {
     const [record, alive] = (await this.#run(READ_PERMITS, key)) as [string | null, string[]];
     return { record, alive: alive.map(Number) };

@@ -339,13 +339,15 @@ export class SqliteDatabase {
     });
   }
 
+  recordedShape(name: string, version: number): string | null {
+    return (this.#statements.readShape.get(name, version) as unknown as { shape: string } | undefined)?.shape ?? null;
+  }
+
   pipelineShape(name: string, version: number, shape: string): string {
-    const read = (): string | undefined =>
-      (this.#statements.readShape.get(name, version) as unknown as { shape: string } | undefined)?.shape;
-    const found = read();
-    if (found !== undefined) return found;
+    const found = this.recordedShape(name, version);
+    if (found !== null) return found;
     this.#transaction(() => this.#statements.keepShape.run(name, version, shape));
-    return read() ?? shape;
+    return this.recordedShape(name, version) ?? shape;
   }
 
   permits(key: string): Permits {

@@ -102,6 +102,7 @@ export interface Requests {
   identity: { args: ClusterIdentity; result: ClusterIdentity };
   register: { args: { serviceId: string; description: string; atMs: number }; result: Incarnation };
   pipelineShape: { args: { name: string; version: number; shape: string }; result: string };
+  recordedShape: { args: { name: string; version: number }; result: string | null };
   permits: { args: { key: string }; result: Permits };
   changePermits: { args: { key: string; seen: string | null; record: string }; result: boolean };
   serviceOf: { args: { incarnation: Incarnation }; result: string | null };

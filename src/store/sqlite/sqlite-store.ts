@@ -106,6 +106,7 @@ class SqliteStore implements Store {
     register: ({ serviceId, ...description }, atMs) =>
       this.#ask("register", { serviceId, description: JSON.stringify(description), atMs }),
     pipelineShape: (name, version, shape) => this.#ask("pipelineShape", { name, version, shape }),
+    recordedShape: (name, version) => this.#ask("recordedShape", { name, version }),
     permits: (key) => this.#ask("permits", { key }),
     changePermits: (key, seen, record) => this.#ask("changePermits", { key, seen, record }),
     serviceOf: async (incarnation) => {

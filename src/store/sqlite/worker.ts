@@ -173,6 +173,8 @@ function perform(request: RequestMessage): unknown {
       return database.register(request.args.serviceId, request.args.description, request.args.atMs);
     case "pipelineShape":
       return database.pipelineShape(request.args.name, request.args.version, request.args.shape);
+    case "recordedShape":
+      return database.recordedShape(request.args.name, request.args.version);
     case "permits":
       return database.permits(request.args.key);
     case "changePermits":
