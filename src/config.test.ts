@@ -35,6 +35,8 @@ test("without any configuration the defaults hold", () => {
     join: null,
     advertise: null,
     nodeTtlMs: 5_000,
+    crashesMax: 3,
+    blockedLimitMs: null,
     stepTimeMs: 5_000,
     failureRate: 0,
     graceMs: 10_000,
