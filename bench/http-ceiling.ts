@@ -36,7 +36,7 @@ const app = await createHttpServer({
   transfer: () => Promise.resolve({ kind: "service_not_found" }),
   durability: () => "none",
   adopt: () => null,
-  isProven: () => false,
+  admit: () => null,
   joinAnswer: () => {
     throw new Error("nothing to join");
   },

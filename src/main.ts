@@ -147,7 +147,7 @@ export async function startNode(
         return outcome;
       },
       adopt: (orderIds) => node?.adopt(orderIds) ?? null,
-      isProven: (requestPath, body, proof) => node?.isProven(requestPath, body, proof) ?? false,
+      admit: (request) => node?.admit(request) ?? null,
       joinAnswer: () => ({
         cluster_id: identity.clusterId,
         service_id: serviceId,

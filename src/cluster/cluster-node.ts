@@ -23,8 +23,8 @@ import type { ActionOutcome } from "../engine/order-run.ts";
 import type { ActOutcome, ClusterView, TransferOutcome, TransferRecord, TransferRequest } from "./cluster.ts";
 import { Leadership } from "./leadership.ts";
 import { Membership } from "./membership.ts";
-import { Peers, refusesConnections } from "./peers.ts";
-import { isProven } from "./proof.ts";
+import { PeerError, Peers, refusesConnections } from "./peers.ts";
+import { type NodeRequest, RequestGate, type SignAnswer } from "./request-gate.ts";
 import { sweepOrders } from "./takeover.ts";
 import { suspicionMs, type Timing } from "./timing.ts";
 
@@ -98,6 +98,7 @@ const NOT_READY: ActOutcome = {
 export class ClusterNode {
   readonly #options: ClusterNodeOptions;
   readonly #peers: Peers;
+  readonly #gate: RequestGate;
   #life: Life | null = null;
   #transfers: readonly TransferRecord[] = [];
   #stopping = false;
@@ -108,11 +109,11 @@ export class ClusterNode {
 
   constructor(options: ClusterNodeOptions) {
     this.#options = options;
-    this.#peers = new Peers({
-      secret: options.identity.secret,
-      timeoutMs: Math.max(1_000, options.timing.ttlMs),
-      clock: options.clock,
-    });
+    const { clock } = options;
+    const { secret } = options.identity;
+    const timeoutMs = Math.max(1_000, options.timing.ttlMs);
+    this.#peers = new Peers({ secret, sender: () => this.incarnation, timeoutMs, clock });
+    this.#gate = new RequestGate(secret);
   }
 
   /** The present incarnation, or null: the node is joining again. */
@@ -276,17 +277,21 @@ export class ClusterNode {
     try {
       return await this.#peers.act(row, orderId, request);
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      return { kind: "not_now", reason: `the node that owns the order can't be asked: ${reason}`, mayBeDone: true };
+      if (!(error instanceof PeerError)) throw error;
+      this.#options.log.warn(
+        `[${orderId}]${row.serviceId} (${row.url}) can't be asked for ${request.action}: ${error.message}`,
+      );
+      return { kind: "not_now", reason: "the node that owns the order did not answer as it should", mayBeDone: true };
     }
   }
 
-  /** Whether another node of this cluster has signed the request for this incarnation; `proof` as in the header. */
-  isProven(path: string, body: string, proof: string): boolean {
+  /**
+   * Checks what another node asks, and uses its proof up.
+   * @returns what signs the answer; null: no node of this cluster asks that of this incarnation, or it has asked it before
+   */
+  admit(request: NodeRequest): SignAnswer | null {
     const life = this.#life;
-    const [target = "", signature = ""] = proof.split(" ");
-    if (life === null || target !== String(life.incarnation)) return false;
-    return isProven(this.#options.identity.secret, { path, target: life.incarnation, body }, signature);
+    return life === null ? null : this.#gate.admit(request, life.incarnation, life.membership.snapshot?.nodes ?? []);
   }
 
   /**

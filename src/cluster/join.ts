@@ -25,7 +25,7 @@ export const JoinAnswer = {
 export type JoinAnswer = FromSchema<typeof JoinAnswer>;
 
 /** Grows when nodes of the former number can't work beside nodes of the new one. */
-export const PROTOCOL = 1;
+export const PROTOCOL = 2;
 
 export interface JoinRequest {
   /** `host:port` of any node of the cluster. */

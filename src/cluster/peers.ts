@@ -1,11 +1,13 @@
 /** What a node asks of other nodes, over HTTP. */
 import { connect } from "node:net";
 import type { ActionRequest } from "../order/actions.ts";
+import { ERRORS } from "../order/errors.ts";
 import type { Incarnation } from "../order/order.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { ActOutcome } from "./cluster.ts";
-import { postJson } from "./post-json.ts";
-import { PROOF_HEADER, proofFor } from "./proof.ts";
+import { type ForwardedAction, parseActionAnswer, parseOrdersTransferred, parseRoom } from "./messages.ts";
+import { parseAnswer, postText, type TextAnswer } from "./post-json.ts";
+import { ANSWER_PROOF_HEADER, isSameSignature, PROOF_HEADER, showProof, signAnswer, signRequest } from "./proof.ts";
 
 /** A node to ask. */
 export interface Peer {
@@ -14,7 +16,10 @@ export interface Peer {
 }
 
 export interface PeersOptions {
+  /** The cluster's. */
   readonly secret: string;
+  /** Who asks; null: this node has no incarnation at the moment, and asks nobody. */
+  readonly sender: () => Incarnation | null;
   /** How long an answer may take. */
   readonly timeoutMs: number;
   readonly clock: Clock;
@@ -23,72 +28,115 @@ export interface PeersOptions {
 /** A node that stops has its grace time only, and other nodes to ask. */
 const GIVE_MS_MAX = 1_000;
 
-export class Peers {
-  readonly #secret: string;
-  readonly #timeoutMs: number;
-  readonly #clock: Clock;
+/** What a node says in its answer may be as long in a message to a person. */
+const SAID_CHARS_MAX = 300;
 
-  constructor({ secret, timeoutMs, clock }: PeersOptions) {
-    this.#secret = secret;
-    this.#timeoutMs = timeoutMs;
-    this.#clock = clock;
+/**
+ * A node did not do what it was asked, or did not prove that it did. The message is this node's own: nothing of what came as an answer is
+ * in it, but for codes of the catalogue.
+ */
+export class PeerError extends Error {
+  override readonly name = "PeerError";
+}
+
+export class Peers {
+  readonly #options: PeersOptions;
+  /** Of requests to whichever node: only grows, for as long as the process lives. */
+  #counter = 0;
+
+  constructor(options: PeersOptions) {
+    this.#options = options;
   }
 
   /**
    * Has a node take over orders of a dead incarnation.
    * @returns how many it took
-   * @throws Error when it did not answer, or refused
+   * @throws PeerError when it did not answer, or refused
    */
   async transfer(
     peer: Peer,
     request: { readonly serviceId: string; readonly incarnation: Incarnation; readonly ordersMax: number },
   ): Promise<number> {
-    const answer = await this.#post(peer, "/service/transfer", {
+    const content = {
       service_id: request.serviceId,
       incarnation: request.incarnation,
       orders_max: request.ordersMax,
-    });
-    const { orders_transferred: orders } = answer as { orders_transferred?: unknown };
-    if (typeof orders !== "number") throw new Error(`${peer.url} answered a transfer without a number of orders`);
+    };
+    const orders = await this.#ask(peer, "/service/transfer", content, parseOrdersTransferred);
+    if (orders > request.ordersMax) {
+      throw new PeerError(`it says that it took ${orders} orders, and was asked to take ${request.ordersMax} at most`);
+    }
     return orders;
   }
 
   /**
    * Tells a node that orders are its own now.
    * @returns how many more it may be given
-   * @throws Error when it did not answer, or refused
+   * @throws PeerError when it did not answer, or refused
    */
-  async give(peer: Peer, orderIds: readonly string[]): Promise<number> {
-    const timeoutMs = Math.min(this.#timeoutMs, GIVE_MS_MAX);
-    const { room } = (await this.#post(peer, "/cluster/orders", { order_ids: orderIds }, timeoutMs)) as {
-      room?: unknown;
-    };
-    if (typeof room !== "number") throw new Error(`${peer.url} did not say how many orders it takes`);
-    return room;
+  give(peer: Peer, orderIds: readonly string[]): Promise<number> {
+    const timeoutMs = Math.min(this.#options.timeoutMs, GIVE_MS_MAX);
+    return this.#ask(peer, "/cluster/orders", { order_ids: orderIds }, parseRoom, timeoutMs);
   }
 
   /**
    * Has a node do what somebody asks of an order that it owns.
-   * @throws Error when it did not answer: it may have done it
+   * @throws PeerError when it did not answer: it may have done it
    */
   async act(peer: Peer, orderId: string, request: ActionRequest): Promise<ActOutcome> {
-    return (await this.#post(peer, "/cluster/actions", { order_id: orderId, request })) as ActOutcome;
+    const content: ForwardedAction = { order_id: orderId, request };
+    const outcome = await this.#ask(peer, "/cluster/actions", content, parseActionAnswer);
+    return outcome.kind === "done" ? outcome : { ...outcome, reason: printable(outcome.reason) };
   }
 
-  async #post(peer: Peer, path: string, content: object, timeoutMs = this.#timeoutMs): Promise<unknown> {
-    const body = JSON.stringify(content);
-    const proof = proofFor(this.#secret, { path, target: peer.incarnation, body });
-    const headers = { authorization: "cluster", [PROOF_HEADER]: `${peer.incarnation} ${proof}` };
-    const { status, answer } = await postJson(new URL(path, peer.url), body, {
-      headers,
-      timeoutMs,
-      clock: this.#clock,
-    });
-    if (status < 200 || status > 299 || typeof answer !== "object" || answer === null) {
-      throw new Error(`${peer.url}${path} answered ${status}: ${JSON.stringify(answer)}`);
-    }
-    return answer;
+  async #ask<T>(
+    peer: Peer,
+    path: string,
+    content: object,
+    parse: (answer: unknown) => T | null,
+    timeoutMs = this.#options.timeoutMs,
+  ): Promise<T> {
+    const { status, text } = await this.#post(peer, path, JSON.stringify(content), timeoutMs);
+    const answer = parseAnswer(text);
+    if (status < 200 || status > 299) throw new PeerError(`it answered ${status}${codeIn(answer)}`);
+    const parsed = parse(answer);
+    if (parsed === null) throw new PeerError(`it answered ${status} with something else than was asked for`);
+    return parsed;
   }
+
+  /** @throws PeerError when there is no answer in time, or one that the node can't have given to this request */
+  async #post({ incarnation: target, url }: Peer, path: string, body: string, timeoutMs: number): Promise<TextAnswer> {
+    const { secret, sender: senderNow, clock } = this.#options;
+    const sender = senderNow();
+    if (sender === null) throw new PeerError("this node is joining its cluster or leaving it");
+    const address = URL.parse(path, url);
+    if (address === null) throw new PeerError("its address is none");
+    const request = { method: "POST", path, body, sender, target, counter: ++this.#counter };
+    const signature = signRequest(secret, request);
+    const headers = { authorization: "cluster", [PROOF_HEADER]: showProof({ ...request, signature }) };
+    const answer = await postText(address, body, { headers, timeoutMs, clock }).catch((error: unknown) => {
+      throw new PeerError(`it gave no answer (${error instanceof Error ? error.message : String(error)})`, {
+        cause: error,
+      });
+    });
+    const given = answer.headers[ANSWER_PROOF_HEADER];
+    const due = signAnswer(secret, signature, { status: answer.status, body: answer.text });
+    if (typeof given === "string" && isSameSignature(due, given)) return answer;
+    throw new PeerError(`it answered ${answer.status} without a proof that the answer is its own`);
+  }
+}
+
+/** The code of a problem that a node has answered, if the catalogue has it. */
+function codeIn(answer: unknown): string {
+  if (typeof answer !== "object" || answer === null || !("code" in answer)) return "";
+  const { code } = answer;
+  return typeof code === "string" && Object.hasOwn(ERRORS, code) ? ` (${code})` : "";
+}
+
+/** What a node says, as a part of a message: nothing in it moves the cursor, changes colours, or makes another line. */
+function printable(text: string): string {
+  const line = text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "\ufffd");
+  return line.length <= SAID_CHARS_MAX ? line : `${line.slice(0, SAID_CHARS_MAX)}…`;
 }
 
 /** Whether nothing listens at a node's address: its host answers, and refuses. Anything else, silence too, says nothing. */

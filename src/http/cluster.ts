@@ -1,19 +1,22 @@
 /** `/cluster`: what a node asks of another one, to join it or as one of its cluster. */
-import type { FastifyInstance, FastifyRequest } from "fastify";
-import { JoinAnswer, PROTOCOL } from "../cluster/join.ts";
-import { PROOF_HEADER } from "../cluster/proof.ts";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { ActOutcome } from "../cluster/cluster.ts";
+import { JoinAnswer, PROTOCOL } from "../cluster/join.ts";
+import { bringsJson, ForwardedAction, ForwardedActionAnswer, GivenOrders } from "../cluster/messages.ts";
+import { ANSWER_PROOF_HEADER, PROOF_HEADER } from "../cluster/proof.ts";
+import type { NodeRequest, SignAnswer } from "../cluster/request-gate.ts";
 import type { ActionRequest } from "../order/actions.ts";
 import { CatalogueError } from "../order/errors.ts";
 import { RESULT_CHARS_MAX } from "../order/result.ts";
-import { ForwardedAction, GivenOrders, JoinRequest, named, problemResponses } from "./schemas.ts";
+import { JoinRequest, named, problemResponses } from "./schemas.ts";
 
-export interface ProofCheck {
-  /** Whether a node of this cluster has signed the request for this node as it is now. */
-  readonly isProven: (path: string, body: string, proof: string) => boolean;
+/** Tells requests of nodes of this cluster from those of anybody else. */
+export interface NodeGate {
+  /** Checks a request's proof and uses it up; null: it proves nothing. What it returns signs the answer. */
+  readonly admit: (request: NodeRequest) => SignAnswer | null;
 }
 
-export interface ClusterResource extends ProofCheck {
+export interface ClusterResource extends NodeGate {
   readonly serviceId: string;
   readonly version: string;
   readonly joinAnswer: () => JoinAnswer;
@@ -29,20 +32,57 @@ export const NODE_BODY_BYTES_MAX = 64 * 1024;
 /** An action may bring a result. */
 export const ACTION_BODY_BYTES_MAX = NODE_BODY_BYTES_MAX + 3 * RESULT_CHARS_MAX;
 
-/** @throws CatalogueError when the request does not carry a valid proof */
-export function requireProof(request: FastifyRequest, isProven: ProofCheck["isProven"]): void {
-  const proof = request.headers[PROOF_HEADER];
-  if (typeof proof === "string" && isProven(request.url, request.bodyText, proof)) return;
-  throw new CatalogueError(
+/** What a route has that nodes ask. */
+export interface NodeRoute {
+  /** Check who asks once the body is there, before anything in it is looked at, and sign the answer. */
+  readonly hooks: {
+    readonly preValidation: (request: FastifyRequest) => Promise<void>;
+    readonly onSend: (request: FastifyRequest, reply: FastifyReply, payload: unknown) => Promise<unknown>;
+  };
+  /** Whether a request is a node's. */
+  readonly isNodes: (request: FastifyRequest) => boolean;
+}
+
+/**
+ * Makes the hooks of such a route; the first one throws CatalogueError membership_unproven.
+ * @param whoElse may ask it, without a proof
+ */
+export function nodeRoute({ admit }: NodeGate, whoElse: "nobody" | "people"): NodeRoute {
+  const admitted = new WeakMap<FastifyRequest, SignAnswer>();
+  const hooks: NodeRoute["hooks"] = {
+    preValidation: async (request) => {
+      const proof = request.headers[PROOF_HEADER];
+      if (proof === undefined && whoElse === "people") return;
+      const { method, url: path, bodyText: body } = request;
+      const signAnswer = typeof proof === "string" ? admit({ method, path, body, proof }) : null;
+      if (signAnswer === null) throw membershipUnproven();
+      admitted.set(request, signAnswer);
+    },
+    onSend: async (request, reply, payload) => {
+      const signAnswer = admitted.get(request);
+      if (signAnswer !== undefined && typeof payload === "string") {
+        reply.header(ANSWER_PROOF_HEADER, signAnswer({ status: reply.statusCode, body: payload }));
+      }
+      return payload;
+    },
+  };
+  return { hooks, isNodes: (request) => admitted.has(request) };
+}
+
+/** What only nodes may ask, and the one who asks has not proven to be one. */
+export function membershipUnproven(): CatalogueError {
+  return new CatalogueError(
     "membership_unproven",
-    "Only nodes of this cluster may ask that, and they sign what they ask.",
+    "Only nodes of this cluster may ask that, and they sign what they ask, each time anew.",
   );
 }
 
 export function clusterRoutes(
   app: FastifyInstance,
-  { serviceId, version, joinAnswer, actHere, adopt, isProven }: ClusterResource,
+  { serviceId, version, joinAnswer, actHere, adopt, admit }: ClusterResource,
 ): void {
+  const { hooks } = nodeRoute({ admit }, "nobody");
+
   app.route<{ Body: JoinRequest }>({
     method: "POST",
     url: "/cluster/join",
@@ -76,7 +116,7 @@ export function clusterRoutes(
     },
   });
 
-  app.route<{ Body: { order_id: string; request: ActionRequest } }>({
+  app.route<{ Body: ForwardedAction }>({
     method: "POST",
     url: "/cluster/actions",
     bodyLimit: ACTION_BODY_BYTES_MAX,
@@ -86,7 +126,7 @@ export function clusterRoutes(
       security: [],
       body: ForwardedAction,
       response: {
-        200: { description: "How it ended.", type: "object", additionalProperties: true },
+        200: { description: "How it ended.", ...ForwardedActionAnswer },
         ...problemResponses(
           "body_not_json",
           "body_not_object",
@@ -99,9 +139,11 @@ export function clusterRoutes(
         ),
       },
     },
-    handler: (request) => {
-      requireProof(request, isProven);
-      return actHere(request.body.order_id, request.body.request);
+    ...hooks,
+    handler: (request): Promise<ForwardedActionAnswer> => {
+      const { order_id: orderId, request: action } = request.body;
+      if (!bringsJson(action)) throw new CatalogueError("request_invalid", "The result is no JSON.");
+      return actHere(orderId, action);
     },
   });
 
@@ -128,8 +170,8 @@ export function clusterRoutes(
         ),
       },
     },
+    ...hooks,
     handler: (request, reply) => {
-      requireProof(request, isProven);
       const room = adopt(request.body.order_ids);
       if (room === null) {
         throw new CatalogueError(

@@ -230,21 +230,6 @@ export const JoinRequest = {
 } as const;
 export type JoinRequest = Shape<typeof JoinRequest>;
 
-export const GivenOrders = {
-  type: "object",
-  required: ["order_ids"],
-  properties: {
-    order_ids: { type: "array", items: text, maxItems: 1_000, description: "Orders that the node asked owns now." },
-  },
-} as const;
-export type GivenOrders = Shape<typeof GivenOrders>;
-
-export const ForwardedAction = {
-  type: "object",
-  required: ["order_id", "request"],
-  properties: { order_id: text, request: { type: "object", description: "As nodes of one version understand it." } },
-} as const;
-
 /** What may be said with an action on an order. */
 export const ActionBodies = {
   cancel: {

@@ -2,9 +2,8 @@
 import type { FastifyInstance } from "fastify";
 import type { TransferOutcome, TransferRequest as Transfer } from "../cluster/cluster.ts";
 import { CatalogueError } from "../order/errors.ts";
-import { PROOF_HEADER } from "../cluster/proof.ts";
 import { requireUser, USER_SECURITY } from "./authorization.ts";
-import { NODE_BODY_BYTES_MAX, type ProofCheck, requireProof } from "./cluster.ts";
+import { membershipUnproven, NODE_BODY_BYTES_MAX, type NodeGate, nodeRoute } from "./cluster.ts";
 import { named, problemResponses, TransferRequest } from "./schemas.ts";
 
 export interface ServiceResource {
@@ -12,10 +11,8 @@ export interface ServiceResource {
   readonly transfer: (request: Transfer) => Promise<TransferOutcome>;
 }
 
-export function serviceRoutes(
-  app: FastifyInstance,
-  { serviceId, transfer, isProven }: ServiceResource & ProofCheck,
-): void {
+export function serviceRoutes(app: FastifyInstance, { serviceId, transfer, admit }: ServiceResource & NodeGate): void {
+  const { hooks, isNodes } = nodeRoute({ admit }, "people");
   app.route<{ Body: TransferRequest }>({
     method: "POST",
     url: "/service/transfer",
@@ -43,10 +40,11 @@ export function serviceRoutes(
       },
     },
     onRequest: requireUser,
+    ...hooks,
     handler: async (request) => {
       const { incarnation = null, orders_max: ordersMax = Number.POSITIVE_INFINITY } = request.body;
       // An operator names a service. Which start of it, only nodes say, and they sign what they say.
-      if (incarnation !== null || request.headers[PROOF_HEADER] !== undefined) requireProof(request, isProven);
+      if (incarnation !== null && !isNodes(request)) throw membershipUnproven();
       const dead = request.body.service_id.toLowerCase();
       const outcome = await transfer({ serviceId: dead, incarnation, ordersMax });
       switch (outcome.kind) {

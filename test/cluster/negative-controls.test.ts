@@ -4,12 +4,11 @@
  */
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
-import { PROOF_HEADER, proofFor } from "../../src/cluster/proof.ts";
 import type { BrokenGuarantee } from "../crash/fault-stores.ts";
-import { send } from "../support/client.ts";
 import { waitFor } from "../support/wait.ts";
 import { confirmedDeaths, entriesOf } from "./cluster-checker.ts";
 import { ClusterRig, type Judgement } from "./cluster-rig.ts";
+import { askAsNode } from "./node-proof.ts";
 import type { EntryOf } from "./node-record.ts";
 
 const HOUR_MS = 3_600_000;
@@ -92,14 +91,8 @@ async function takeFromLiving(t: TestContext, broken?: BrokenGuarantee): Promise
   rig.receiver.hold();
   await rig.submit(living);
   await rig.heldCall("the first step", ({ attempt }) => attempt === 1);
-  const [path, target] = ["/service/transfer", rig.incarnationOf(taker)];
   const body = JSON.stringify({ service_id: living.serviceId, incarnation: rig.incarnationOf(living) });
-  const proof = proofFor(await rig.backend.readSecret(), { path, target, body });
-  const answer = await send(`${taker.url}${path}`, {
-    method: "POST",
-    headers: { authorization: "cluster", "content-type": "application/json", [PROOF_HEADER]: `${target} ${proof}` },
-    body,
-  });
+  const answer = await askAsNode(rig, living, taker, "/service/transfer", body);
   assert.equal(answer.status, 200, answer.text);
   return rig.judge();
 }

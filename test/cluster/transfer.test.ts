@@ -2,12 +2,12 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { test } from "node:test";
-import { PROOF_HEADER, proofFor } from "../../src/cluster/proof.ts";
 import { assertProblem } from "../support/checks.ts";
 import { type Answer, send } from "../support/client.ts";
 import { waitFor } from "../support/wait.ts";
 import { changesOfOwner, confirmedDeaths, entriesOf } from "./cluster-checker.ts";
 import { ClusterRig, type RigNode } from "./cluster-rig.ts";
+import { askAsNode, askWithProof, proofBetween } from "./node-proof.ts";
 
 /** Each claim is held back as long, so that several are under way at once. */
 const CLAIM_MS = 300;
@@ -87,7 +87,7 @@ test("the orders of a living node are not transferred, and those of an unknown o
   assertProblem(await askToTransfer(one, { service_id: randomUUID() }), 404, "service_not_found");
   // What only nodes say: the store itself has the last word.
   const body = JSON.stringify({ service_id: other.serviceId, incarnation: rig.incarnationOf(other) });
-  const proven = await askAsNode(rig, one, "/service/transfer", body);
+  const proven = await askAsNode(rig, other, one, "/service/transfer", body);
   assert.equal(proven.status, 200, proven.text);
   assert.equal(proven.json?.["orders_transferred"], 0);
   await rig.expectSound();
@@ -99,7 +99,6 @@ test("what nodes ask of each other is refused without a proof that was made for 
   assert.ok(one !== undefined && other !== undefined);
   rig.receiver.hold();
   const orderId = await rig.submit(other);
-  const secret = await rig.backend.readSecret();
   const own = rig.incarnationOf(one);
   const requests = [
     { path: "/cluster/orders", body: JSON.stringify({ order_ids: [orderId] }) },
@@ -109,31 +108,37 @@ test("what nodes ask of each other is refused without a proof that was made for 
     },
   ];
   for (const { path, body } of requests) {
-    const proof = (made: { secret?: string; path?: string; target?: number; body?: string }): string => {
-      const { secret: by = secret, path: forPath = path, target = own, body: forBody = body } = made;
-      return `${target} ${proofFor(by, { path: forPath, target, body: forBody })}`;
-    };
+    const proof = (made: Partial<Parameters<typeof proofBetween>[3]>): Promise<string> =>
+      proofBetween(rig, other, one, { path, body, ...made });
+    const good = await proof({});
+    const [sender, target, counter, signature = ""] = good.split(" ");
     const refused: Readonly<Record<string, string | null>> = {
       "none at all": null,
       "an empty one": "",
-      "one without a signature": String(own),
-      "one that is made up": `${own} ${"A".repeat(43)}`,
-      "one by another secret": proof({ secret: "another" }),
-      "one for another path": proof({ path: "/orders" }),
-      "one for another body": proof({ body: body.replace("{", "{ ") }),
-      "one for another node": proof({ target: rig.incarnationOf(other) }),
-      "one for another node, said to be for this one": proof({ target: rig.incarnationOf(other) }).replace(
-        /^\d+/,
-        String(own),
-      ),
-      "one with more behind it": `${proof({})} x`.replace(/ x$/, "x"),
+      "one without a signature": [sender, target, counter].join(" "),
+      "one that is made up": [sender, target, counter, "A".repeat(43)].join(" "),
+      "one by another secret": await proof({ secret: "another" }),
+      "one for another method": await proof({ method: "GET" }),
+      "one for another path": await proof({ path: "/orders" }),
+      "one for the path with a query": await proof({ path: `${path}?a=b` }),
+      "one for another body": await proof({ body: body.replace("{", "{ ") }),
+      "one for another node": await proof({ target: rig.incarnationOf(other) }),
+      "one for another node, said to be for this one": (await proof({ target: 99 })).replace(" 99 ", ` ${own} `),
+      "one of another sender": [Number(sender) + 1, target, counter, signature].join(" "),
+      "one of the node itself": await proof({ sender: own }),
+      "one with another counter": [sender, target, Number(counter) + 1, signature].join(" "),
+      "one with counter 0": await proof({ counter: 0 }),
+      "one with a counter that is no safe integer": await proof({ counter: 2 ** 53 }),
+      "one with a counter that is written otherwise": [sender, target, `0${counter}`, signature].join(" "),
+      "one with more behind it": `${good}x`,
+      "one twice": `${good}, ${good}`,
     };
     for (const [what, text] of Object.entries(refused)) {
       const answer = await askWithProof(one, path, body, text);
       assert.equal(answer.status, 403, `${path} with ${what}: ${answer.text}`);
       assertProblem(answer, 403, "membership_unproven");
     }
-    const taken = await askWithProof(one, path, body, proof({}));
+    const taken = await askWithProof(one, path, body, good);
     assert.ok(taken.status === 200 || taken.status === 202, `${path}: ${taken.text}`);
   }
   // Being told of an order that is another's changes nothing.
@@ -143,12 +148,11 @@ test("what nodes ask of each other is refused without a proof that was made for 
 
 test("a proof that was made for a node's former incarnation is no proof for the one that follows", async (t) => {
   const rig = await ClusterRig.start(t, { nodes: [{}, {}], answerMs: 0 });
-  const [one] = rig.nodes;
-  assert.ok(one !== undefined);
+  const [one, other] = rig.nodes;
+  assert.ok(one !== undefined && other !== undefined);
   const [path, body] = ["/cluster/orders", JSON.stringify({ order_ids: [] })];
-  const target = rig.incarnationOf(one);
-  const proof = `${target} ${proofFor(await rig.backend.readSecret(), { path, target, body })}`;
-  assert.equal((await askWithProof(one, path, body, proof)).status, 202);
+  assert.equal((await askAsNode(rig, other, one, path, body)).status, 202);
+  const proof = await proofBetween(rig, other, one, { path, body });
   await rig.kill(one);
   const again = await rig.addNode({ data: one.data });
   assertProblem(await askWithProof(again, path, body, proof), 403, "membership_unproven");
@@ -170,23 +174,5 @@ function askToTransfer({ url }: RigNode, body: object): Promise<Answer> {
     method: "POST",
     headers: { authorization: "operator", "content-type": "application/json" },
     body: JSON.stringify(body),
-  });
-}
-
-async function askAsNode(rig: ClusterRig, node: RigNode, path: string, body: string): Promise<Answer> {
-  const target = rig.incarnationOf(node);
-  const proof = proofFor(await rig.backend.readSecret(), { path, target, body });
-  return askWithProof(node, path, body, `${target} ${proof}`);
-}
-
-function askWithProof({ url }: RigNode, path: string, body: string, proof: string | null): Promise<Answer> {
-  return send(`${url}${path}`, {
-    method: "POST",
-    headers: {
-      authorization: "cluster",
-      "content-type": "application/json",
-      ...(proof === null ? {} : { [PROOF_HEADER]: proof }),
-    },
-    body,
   });
 }

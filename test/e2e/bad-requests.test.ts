@@ -576,7 +576,7 @@ async function startServerWithShortLimits(
     transfer: () => Promise.resolve({ kind: "service_not_found" }),
     durability: () => "none",
     adopt: () => null,
-    isProven: () => false,
+    admit: () => null,
     joinAnswer: () => assert.fail("nobody joins"),
     cluster: () => assert.fail("nobody asks"),
   });
