@@ -256,7 +256,8 @@ export function submitRefusal(outcome: Exclude<SubmitOutcome, { kind: "accepted"
     case "store_unavailable":
       return new CatalogueError(
         outcome.kind,
-        `The order may not have been accepted: ${outcome.reason}. Send it again with the same Idempotency-Key.`,
+        // Why is for operators, and in the log: it may tell where the store is, and anybody can call himself a user.
+        "The order may not have been accepted: the store can't be used now, or this node is joining its cluster. Send it again with the same Idempotency-Key.",
       );
     case "shutting_down":
       return new CatalogueError(outcome.kind, "The node is stopping; try another, or this one later.");

@@ -45,7 +45,13 @@ export function errorHandler(
   return (error, request, reply) => {
     if (error instanceof CatalogueError) return sendProblem(reply, error.code, error.message, error.errors);
     if (error instanceof StoreUnavailableError) {
-      return sendProblem(reply, "store_unavailable", `The store can't be asked now: ${error.message}.`);
+      // Why is for operators: it may tell where the store is, and anybody can call himself a user.
+      log.debug(`${request.method} ${request.routeOptions.url ?? "?"} failed: ${error.message}`);
+      return sendProblem(
+        reply,
+        "store_unavailable",
+        "The store can't be asked now, or this node is starting; ask again.",
+      );
     }
     if (error.validation !== undefined) return sendProblem(reply, "request_invalid", invalidOf(error));
     const code = FASTIFY_CODES[error.code];
