@@ -32,6 +32,7 @@ test("without any configuration the defaults hold", () => {
     operators: new Set(),
     pipelines: null,
     requireDurable: false,
+    shareStore: false,
     join: null,
     advertise: null,
     nodeTtlMs: 5_000,

@@ -19,6 +19,8 @@ export interface Config {
   readonly storeCredentials: StoreCredentials;
   /** Refuse to start where a loss of power could take what was acknowledged. */
   readonly requireDurable: boolean;
+  /** Tell nodes of other hosts that want to join where the store is. */
+  readonly shareStore: boolean;
   /** `host:port` of a node whose cluster to join, or null. */
   readonly join: string | null;
   /** `host:port` where the other nodes reach this one, or null: where it listens. */
@@ -114,6 +116,12 @@ const OPTIONS = {
     flags: "--require-durable",
     fallback: "false",
     help: "refuse to start on a store that could lose what was acknowledged",
+    parse: flag,
+  },
+  shareStore: {
+    flags: "--share-store",
+    fallback: "false",
+    help: "tell nodes of other hosts that want to join where the Redis store is; never its credentials",
     parse: flag,
   },
   join: {
@@ -361,6 +369,7 @@ function toConfig(options: Options, environment: Readonly<Record<string, string 
       password: value("storePassword") || location?.credentials.password || null,
     },
     requireDurable: value("requireDurable"),
+    shareStore: value("shareStore"),
     join: value("join"),
     advertise: value("advertise"),
     nodeTtlMs: value("nodeTtl"),

@@ -40,6 +40,8 @@ export interface ClusterMembership {
   readonly clusterId: string;
   /** Where its store is, as `--store` takes it, without credentials. */
   readonly store: string;
+  /** Whether another process may have named the store: then it is sent no credentials. */
+  readonly isTold: boolean;
 }
 
 interface Identity {
@@ -48,6 +50,7 @@ interface Identity {
   readonly pid: number;
   readonly cluster_id?: string;
   readonly store?: string;
+  readonly store_told?: boolean;
 }
 
 /**
@@ -73,15 +76,23 @@ export function openDataFolder(folder: string): DataFolder {
     }
   };
   try {
+    // Before it is written anew, as this user's.
+    const isOthers = isWritableByOthers(path) || isWritableByOthers(identityPath);
     const { pid: _, ...known } = readIdentity(identityPath) ?? { service_id: randomUUID(), pid: 0 };
-    const identity = { ...known, pid: process.pid };
+    const identity = { ...known, pid: process.pid, ...(isOthers ? { store_told: true } : {}) };
     write(identity);
-    const { service_id: serviceId, cluster_id: clusterId, store } = identity;
+    const { service_id: serviceId, cluster_id: clusterId, store, store_told: isTold = false } = identity;
     return {
       path,
       serviceId,
-      membership: clusterId === undefined || store === undefined ? null : { clusterId, store },
-      remember: (membership) => write({ ...identity, cluster_id: membership.clusterId, store: membership.store }),
+      membership: clusterId === undefined || store === undefined ? null : { clusterId, store, isTold },
+      remember: (membership) =>
+        write({
+          ...identity,
+          cluster_id: membership.clusterId,
+          store: membership.store,
+          store_told: membership.isTold,
+        }),
       release: () => lock.release(),
     };
   } catch (error) {
@@ -151,14 +162,23 @@ function readIdentity(identityPath: string): Identity | null {
   );
 }
 
+/** Whether another user may have written it: it is neither this user's nor root's, or anybody may write to it. */
+function isWritableByOthers(path: string): boolean {
+  const status = statSync(path, { throwIfNoEntry: false });
+  if (status === undefined || process.getuid === undefined) return false;
+  return ![0, process.getuid()].includes(status.uid) || (status.mode & 0o002) !== 0;
+}
+
 function isIdentity(value: unknown): value is Identity {
   if (typeof value !== "object" || value === null || !("service_id" in value) || !("pid" in value)) return false;
   const { service_id, pid } = value;
+  const isTold = "store_told" in value ? value.store_told : false;
   const texts = ["cluster_id" in value ? value.cluster_id : "", "store" in value ? value.store : ""];
   return (
     typeof service_id === "string" &&
     isUuid(service_id) &&
     typeof pid === "number" &&
+    typeof isTold === "boolean" &&
     texts.every((text) => typeof text === "string")
   );
 }

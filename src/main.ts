@@ -4,7 +4,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { getHeapStatistics } from "node:v8";
 import { ClusterNode } from "./cluster/cluster-node.ts";
-import { askToJoin, type JoinAnswer, PROTOCOL } from "./cluster/join.ts";
+import { PROTOCOL, storeFor } from "./cluster/join.ts";
 import { timingOf } from "./cluster/timing.ts";
 import type { Config } from "./config.ts";
 import { type DataFolder, openDataFolder } from "./data-folder.ts";
@@ -19,12 +19,13 @@ import { PipelineSet } from "./order/pipeline-set.ts";
 import { RESULTS_CHARS_MAX } from "./order/result.ts";
 import { builtInPipeline } from "./pipelines/built-in.ts";
 import { type Clock, systemClock } from "./runtime/clock.ts";
-import { bootIdentity, ownProcess } from "./process-identity.ts";
+import { ownProcess } from "./process-identity.ts";
 import type { ClusterIdentity } from "./store/cluster-store.ts";
 import { newOrderId } from "./store/order-id.ts";
 import { type KnownLocation, openStoreAt } from "./store/open-store.ts";
-import { parseStoreLocation, showStoreLocation, type StoreLocation } from "./store/store-location.ts";
+import { showStoreLocation } from "./store/store-location.ts";
 import { type Store, StoreMissingError, StoreUnavailableError } from "./store/store.ts";
+import { chooseStore, membershipOf, requireSameCluster, type StoreChoice } from "./start/store-choice.ts";
 import { StoreSettings } from "./store-settings.ts";
 import { programVersion } from "./version.ts";
 import { startWatchdog, type Watchdog } from "./watchdog/watchdog.ts";
@@ -78,12 +79,12 @@ export async function startNode(
     const version = programVersion();
     log.info(`Service configuration loaded: {${config.host} ${config.port}}, data in ${path}`);
     const pipelines = await loadAll(config, parts, log);
-    const joined = await askForStore(config, folder, log, clock);
-    const location = storeLocation(config, folder, joined);
+    const choice = await chooseStore(config, folder, { log, clock });
+    const { joined, location } = choice;
     const store = await openStore(location, joined !== null || folder.membership !== null);
     cleanUp.push(() => store.close());
     const identity = await store.cluster.identity();
-    requireSameCluster(identity.clusterId, { config, folder, joined, location });
+    requireSameCluster(identity.clusterId, choice, { config, folder });
     const storeReport = await store.report();
     for (const line of storeReport.advice) log.warn(`The store: ${line}`);
     log.info(`Durability of what is acknowledged: ${storeReport.durability}`);
@@ -148,14 +149,13 @@ export async function startNode(
       },
       adopt: (orderIds) => node?.adopt(orderIds) ?? null,
       admit: (request) => node?.admit(request) ?? null,
-      joinAnswer: () => ({
+      joinAnswer: (caller) => ({
         cluster_id: identity.clusterId,
         service_id: serviceId,
         leader_name: node?.view().leaderServiceId ?? "",
         version,
         protocol: PROTOCOL,
-        store: showStoreLocation(location),
-        host: bootIdentity(),
+        ...storeFor(caller, { location, isShared: config.shareStore }),
       }),
       cluster: () => requireStarted(node).view(),
     });
@@ -211,7 +211,7 @@ export async function startNode(
     await node.start();
     watchdog = watch(config, node);
     if (watchdog !== null) cleanUp.push(() => watchdog?.stop());
-    folder.remember({ clusterId: identity.clusterId, store: rememberedStore(folder, location) });
+    folder.remember(membershipOf(identity.clusterId, choice, folder));
     log.info("Initializing HTTP server");
     if (advertised !== url) log.info(`Told to other nodes as: ${advertised}`);
     log.info(`Listening at: ${url}`);
@@ -314,115 +314,7 @@ function shownShape(shape: string): string {
     .join(", ");
 }
 
-/** The embedded store's name in a data folder. */
-const STORE_FILE = "orders.sqlite";
-
 const STARTING = "this node is starting";
-
-/** How long the node that is to be joined may take to answer: the two may be started together. */
-const JOIN_PATIENCE_MS = 5_000;
-
-/** With `--join`: what the node at that address says of its cluster; null where it need not be known. */
-async function askForStore(
-  config: Config,
-  { serviceId, membership }: DataFolder,
-  log: Logger,
-  clock: Clock,
-): Promise<JoinAnswer | null> {
-  if (config.join === null) return null;
-  log.info(`Attempting to join leader: ${config.join}`);
-  const answer = await askToJoin({
-    address: config.join,
-    serviceId,
-    version: programVersion(),
-    patienceMs: membership === null ? JOIN_PATIENCE_MS : 0,
-    clock,
-  });
-  if (answer === null) {
-    if (membership === null) {
-      throw new StartError(
-        `can't join ${config.join}: no order_process answers there; start that node first, or check the address`,
-      );
-    }
-    log.warn(`No order_process answers at ${config.join}; this node goes back to the cluster that it was part of`);
-    return null;
-  }
-  if (answer.service_id === serviceId)
-    throw new StartError(`can't join ${config.join}: that is this node's own service_id`);
-  return answer;
-}
-
-/**
- * Where the orders are: where `--store` says, or in the joined cluster's store, or where they were at the last start, or in the data
- * folder.
- * @throws StartError when the joined cluster's store can't be reached from here
- */
-function storeLocation(config: Config, folder: DataFolder, joined: JoinAnswer | null): KnownLocation {
-  const said =
-    config.store ??
-    known(joined?.store) ??
-    known(folder.membership?.store) ??
-    ({ kind: "sqlite", path: null } as const);
-  if (said.kind !== "sqlite") return said;
-  const location: KnownLocation = { kind: "sqlite", path: said.path ?? join(folder.path, STORE_FILE) };
-  if (joined === null || config.store !== null) return location;
-  const host = bootIdentity();
-  if (joined.host !== null && host !== null && joined.host !== host) {
-    throw new StartError(
-      `can't join ${config.join}: its cluster keeps orders in an embedded store, which nodes of one host only can share; run it with --store redis://…`,
-    );
-  }
-  if (statSync(location.path, { throwIfNoEntry: false }) === undefined) {
-    throw new StartError(`can't join ${config.join}: its store ${location.path} is not on this host`);
-  }
-  return location;
-}
-
-/** A store in the data folder stays there when the folder is moved. */
-function rememberedStore(folder: DataFolder, location: KnownLocation): string {
-  const isInside = location.kind === "sqlite" && location.path === join(folder.path, STORE_FILE);
-  return isInside ? "sqlite:" : showStoreLocation(location);
-}
-
-function known(text: string | undefined): StoreLocation | null {
-  return text === undefined ? null : parseStoreLocation(text).location;
-}
-
-/** @throws StartError when this node, or the one that it joins, belongs to another cluster than the store */
-function requireSameCluster(
-  clusterId: string,
-  {
-    config,
-    folder,
-    joined,
-    location,
-  }: {
-    readonly config: Config;
-    readonly folder: DataFolder;
-    readonly joined: JoinAnswer | null;
-    readonly location: KnownLocation;
-  },
-): void {
-  const store = showStoreLocation(location);
-  if (joined !== null && joined.cluster_id !== clusterId) {
-    throw new StartError(
-      `can't join ${config.join}: its cluster is ${joined.cluster_id}, and the store ${store} is that of cluster ${clusterId}; leave out --store, or name that cluster's`,
-    );
-  }
-  const { membership } = folder;
-  if (joined !== null && membership !== null && membership.clusterId !== clusterId) {
-    throw new StartError(
-      `can't join ${config.join}: its cluster is ${clusterId}, and this node, whose data are in ${folder.path}, belongs to cluster ${membership.clusterId}: ` +
-        "leave out --join to go on there with the orders that it has, or give the node that joins a new folder with --data",
-    );
-  }
-  if (membership !== null && membership.clusterId !== clusterId) {
-    throw new StartError(
-      `the store ${store} is that of cluster ${clusterId}, and this node belongs to cluster ${membership.clusterId} (store ${membership.store}): ` +
-        `restore its store, or remove ${join(folder.path, "node.json")} to begin as a new node`,
-    );
-  }
-}
 
 /** What this node comes into, in the words of the earlier system where it had some. */
 async function sayWhatCluster(
@@ -436,7 +328,7 @@ async function sayWhatCluster(
     ttlMs,
     log,
   }: {
-    readonly joined: JoinAnswer | null;
+    readonly joined: StoreChoice["joined"];
     readonly folder: DataFolder;
     readonly identity: ClusterIdentity;
     readonly location: KnownLocation;

@@ -91,6 +91,14 @@ test("numbers that a node answers are believed only where they can be true", asy
   for (said of ["", "{}", "[]", "null", "1"]) await assert.rejects(peers().give(peer, []), PeerError, said);
 });
 
+test("an answer without the node's own proof is none, however well it is formed", async (t) => {
+  const good = JSON.stringify({ room: 1, kind: "done", orders_transferred: 1 });
+  const peer = await startNode(t, (_, response) => response.end(good));
+  await assert.rejects(peers().give(peer, []), PeerError);
+  await assert.rejects(peers().act(peer, "x", { action: "pause", by: "user" }), PeerError);
+  await assert.rejects(peers().transfer(peer, { serviceId: "x", incarnation: 1, ordersMax: 10 }), PeerError);
+});
+
 test("how an action ended is taken as it is where it has the form, and else not", async (t) => {
   let said = "";
   const peer = await startNode(t, ({ sign }) => sign(200, said));

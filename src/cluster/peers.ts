@@ -8,6 +8,7 @@ import type { ActOutcome } from "./cluster.ts";
 import { type ForwardedAction, parseActionAnswer, parseOrdersTransferred, parseRoom } from "./messages.ts";
 import { parseAnswer, postText, type TextAnswer } from "./post-json.ts";
 import { ANSWER_PROOF_HEADER, isSameSignature, PROOF_HEADER, showProof, signAnswer, signRequest } from "./proof.ts";
+import { showSaid } from "./said.ts";
 
 /** A node to ask. */
 export interface Peer {
@@ -27,9 +28,6 @@ export interface PeersOptions {
 
 /** A node that stops has its grace time only, and other nodes to ask. */
 const GIVE_MS_MAX = 1_000;
-
-/** What a node says in its answer may be as long in a message to a person. */
-const SAID_CHARS_MAX = 300;
 
 /**
  * A node did not do what it was asked, or did not prove that it did. The message is this node's own: nothing of what came as an answer is
@@ -86,7 +84,7 @@ export class Peers {
   async act(peer: Peer, orderId: string, request: ActionRequest): Promise<ActOutcome> {
     const content: ForwardedAction = { order_id: orderId, request };
     const outcome = await this.#ask(peer, "/cluster/actions", content, parseActionAnswer);
-    return outcome.kind === "done" ? outcome : { ...outcome, reason: printable(outcome.reason) };
+    return outcome.kind === "done" ? outcome : { ...outcome, reason: showSaid(outcome.reason) };
   }
 
   async #ask<T>(
@@ -131,12 +129,6 @@ function codeIn(answer: unknown): string {
   if (typeof answer !== "object" || answer === null || !("code" in answer)) return "";
   const { code } = answer;
   return typeof code === "string" && Object.hasOwn(ERRORS, code) ? ` (${code})` : "";
-}
-
-/** What a node says, as a part of a message: nothing in it moves the cursor, changes colours, or makes another line. */
-function printable(text: string): string {
-  const line = text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "\ufffd");
-  return line.length <= SAID_CHARS_MAX ? line : `${line.slice(0, SAID_CHARS_MAX)}…`;
 }
 
 /** Whether nothing listens at a node's address: its host answers, and refuses. Anything else, silence too, says nothing. */

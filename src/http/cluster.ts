@@ -1,13 +1,14 @@
 /** `/cluster`: what a node asks of another one, to join it or as one of its cluster. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { ActOutcome } from "../cluster/cluster.ts";
-import { JoinAnswer, PROTOCOL } from "../cluster/join.ts";
+import { JoinAnswer, type JoinCaller, PROTOCOL } from "../cluster/join.ts";
 import { bringsJson, ForwardedAction, ForwardedActionAnswer, GivenOrders } from "../cluster/messages.ts";
 import { ANSWER_PROOF_HEADER, PROOF_HEADER } from "../cluster/proof.ts";
 import type { NodeRequest, SignAnswer } from "../cluster/request-gate.ts";
 import type { ActionRequest } from "../order/actions.ts";
 import { CatalogueError } from "../order/errors.ts";
 import { RESULT_CHARS_MAX } from "../order/result.ts";
+import { isLoopbackCaller } from "./loopback.ts";
 import { JoinRequest, named, problemResponses } from "./schemas.ts";
 
 /** Tells requests of nodes of this cluster from those of anybody else. */
@@ -19,7 +20,7 @@ export interface NodeGate {
 export interface ClusterResource extends NodeGate {
   readonly serviceId: string;
   readonly version: string;
-  readonly joinAnswer: () => JoinAnswer;
+  readonly joinAnswer: (caller: JoinCaller) => JoinAnswer;
   /** Does what another node was asked of an order that is this one's. */
   readonly actHere: (orderId: string, request: ActionRequest) => Promise<ActOutcome>;
   /** How many more the node may be given; null: it takes none. */
@@ -89,7 +90,7 @@ export function clusterRoutes(
     bodyLimit: NODE_BODY_BYTES_MAX,
     schema: {
       operationId: "joinCluster",
-      summary: "Where the cluster's store is, for a node that wants to join (`--join`)",
+      summary: "What the cluster is, and on the same host where its store is, for a node that wants to join (`--join`)",
       security: [],
       body: JoinRequest,
       response: {
@@ -112,7 +113,7 @@ export function clusterRoutes(
           `version ${request.body.version.slice(0, 40)} (protocol ${request.body.protocol}) and this node's, ${version} (protocol ${PROTOCOL}), can't work in one cluster; run the same version`,
         );
       }
-      return joinAnswer();
+      return joinAnswer({ isLoopback: isLoopbackCaller(request), nonce: request.body.nonce ?? null });
     },
   });
 

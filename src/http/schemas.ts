@@ -226,6 +226,7 @@ export const JoinRequest = {
     service_id: { type: "string", description: "Of the node that wants to join." },
     version: { type: "string", description: "Of the node that wants to join." },
     protocol: { type: "integer", description: "What it says to other nodes." },
+    nonce: { type: "string", maxLength: 100, description: "Made up by it for this request." },
   },
 } as const;
 export type JoinRequest = Shape<typeof JoinRequest>;

@@ -100,7 +100,9 @@ test(
     const join = ["--join", new URL(first.url).host];
     const joiner = await refusedStart(t, join);
     assert.match(joiner.stderr, /password/i);
-    const second = await startService(t, { args: join, env });
+    const unnamed = await runCommand(["--port", "0", "--data", temporaryFolder(t), ...join], { env });
+    assert.match(unnamed.stderr, /credentials are sent only to a store that is named here/);
+    const second = await startService(t, { args: [...join, "--store", store], env });
     const cluster = await send(`${second.url}/diagnostic/cluster`);
     assert.equal(cluster.json?.["nodes_count"], 2);
     assert.doesNotMatch(first.output() + second.output() + JSON.stringify(cluster.json), new RegExp(PASSWORD));
