@@ -113,9 +113,7 @@ export class Peers {
     const signature = signRequest(secret, request);
     const headers = { authorization: "cluster", [PROOF_HEADER]: showProof({ ...request, signature }) };
     const answer = await postText(address, body, { headers, timeoutMs, clock }).catch((error: unknown) => {
-      throw new PeerError(`it gave no answer (${error instanceof Error ? error.message : String(error)})`, {
-        cause: error,
-      });
+      throw new PeerError(`it gave no answer (${error instanceof Error ? error.message : String(error)})`);
     });
     const given = answer.headers[ANSWER_PROOF_HEADER];
     const due = signAnswer(secret, signature, { status: answer.status, body: answer.text });
