@@ -60,7 +60,7 @@ function act(url: string, orderId: string, action: string, body: object = {}): P
 
 async function listed(url: string): Promise<string[]> {
   const { json } = await send(`${url}/orders?needs_person=true`, { headers: { authorization: "user" } });
-  return (json?.["orders"] as { order_id: string }[]).map(({ order_id }) => order_id);
+  return ((json?.["orders"] ?? []) as { order_id: string }[]).map(({ order_id }) => order_id);
 }
 
 for (const [deed, how] of [
@@ -120,8 +120,8 @@ test("in a cluster a poisoned order ends three nodes at the most, and the orders
   const { args, env, calls } = rigOf(t);
   const ttl = ["--node-ttl", "2s"];
   const first = await startService(t, { args: [...args, ...ttl], env });
-  const join = ["--join", first.url.replace("http://", "")];
-  const others = await Promise.all([1, 2, 3].map(() => startService(t, { args: [...args, ...ttl, ...join], env })));
+  const toJoin = ["--join", first.url.replace("http://", "")];
+  const others = await Promise.all([1, 2, 3].map(() => startService(t, { args: [...args, ...ttl, ...toJoin], env })));
   const poisoned = await acceptedOrderId(first.url, { deed: "exit" });
   const healthy = await Promise.all(Array.from({ length: 10 }, () => acceptedOrderId(first.url)));
   const nodes = [first, ...others];
