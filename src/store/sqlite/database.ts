@@ -56,6 +56,12 @@ const CHECKPOINT_PAGES = 4_000;
 /** Memory for pages, in KiB: the pages of 100,000 orders in flight fit. */
 const CACHE_KIB = 64 * 1024;
 
+/**
+ * So many rows of changes are forgotten at most for each change that is added. A row has one change at least, so that what is too much
+ * becomes less with each commit, by as much as the commit adds, and no commit does much more for it than for its own writes.
+ */
+const FORGOTTEN_PER_ADDED = 2;
+
 /** So many orders are looked at for one page: a few milliseconds, in which nobody else is served. */
 const LOOKED_AT_MAX = 2_000;
 
@@ -171,8 +177,9 @@ export class SqliteDatabase {
     }
     if (this.#changesKept === 0 || changes.texts.length === 0) return;
     const last = this.#lastChange();
-    this.#statements.addChanges.run(last + 1, changes.texts.length, changes.texts.join(","));
-    this.#statements.forgetChanges.run(last + changes.texts.length - this.#changesKept);
+    const added = changes.texts.length;
+    this.#statements.addChanges.run(last + 1, added, changes.texts.join(","));
+    this.#statements.forgetChanges.run(last + added - this.#changesKept + 1, FORGOTTEN_PER_ADDED * added);
   }
 
   readBody(orderId: string): string | null {

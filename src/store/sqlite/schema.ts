@@ -118,4 +118,8 @@ export const MIGRATIONS: readonly string[] = [
     record TEXT NOT NULL
   ) STRICT, WITHOUT ROWID;
   `,
+  `
+  -- A service has one row a start, and of them all only the last may be alive or dead.
+  CREATE INDEX present_incarnations ON incarnations (service_id) WHERE state <> 'left';
+  `,
 ];

@@ -46,8 +46,9 @@ export const SQL = {
   lastChange: "SELECT first + count - 1 AS last FROM changes ORDER BY first DESC LIMIT 1",
   firstChange: "SELECT first FROM changes ORDER BY first LIMIT 1",
   addChanges: "INSERT INTO changes (first, count, changes) VALUES (?, ?, ?)",
-  forgetChanges:
-    "DELETE FROM changes WHERE first IN (SELECT first FROM changes WHERE first + count <= ? ORDER BY first LIMIT 4)",
+  // Rows follow each other without gaps: those before the row that has the first change to keep are the ones to go.
+  forgetChanges: `DELETE FROM changes WHERE first IN (
+    SELECT first FROM changes WHERE first < (SELECT max(first) FROM changes WHERE first <= ?) ORDER BY first LIMIT ?)`,
   readChanges: `SELECT first, count, changes FROM changes
     WHERE first >= (SELECT coalesce(max(first), 0) FROM changes WHERE first <= ?) ORDER BY first`,
   readBody: "SELECT body FROM order_bodies WHERE order_id = ?",
@@ -71,9 +72,10 @@ export const SQL = {
 
   makeIdentity: "INSERT INTO cluster (id, cluster_id, secret) VALUES (1, ?, ?) ON CONFLICT DO NOTHING",
   identity: "SELECT cluster_id, secret FROM cluster",
-  supersede: "UPDATE incarnations SET state = 'left' WHERE service_id = ? AND state <> 'left'",
+  supersede: `UPDATE incarnations INDEXED BY present_incarnations SET state = 'left'
+    WHERE service_id = ? AND state <> 'left'`,
   vacate: `UPDATE leader SET incarnation = NULL, renewal = renewal + 1
-    WHERE incarnation IN (SELECT incarnation FROM incarnations WHERE service_id = ?)`,
+    WHERE (SELECT service_id FROM incarnations i WHERE i.incarnation = leader.incarnation) = ?`,
   register: `INSERT INTO incarnations (service_id, start_time, state, heartbeat, heartbeat_time, description)
     VALUES (?, ?, 'alive', 1, ?, ?)`,
   keepShape: "INSERT INTO pipelines (name, version, shape) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
