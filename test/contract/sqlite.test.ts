@@ -6,6 +6,7 @@ import { DatabaseSync } from "node:sqlite";
 import { after, test } from "node:test";
 import { SqliteDatabase } from "../../src/store/sqlite/database.ts";
 import { type FlatBatch, flattenBatch } from "../../src/store/sqlite/protocol.ts";
+import { APPLICATION_ID, MIGRATIONS } from "../../src/store/sqlite/schema.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
 import type { Store } from "../../src/store/store.ts";
@@ -132,4 +133,30 @@ test("many small rows that are to be forgotten go faster than changes come, and 
   }
   assert.deepEqual(db.readChanges(1, 10), { kind: "gone" });
   db.close();
+});
+
+test("a database of an earlier state is brought up to date, with the orders that are in it", (t) => {
+  const folder = temporaryFolder(t);
+  for (let version = 1; version < MIGRATIONS.length; version++) {
+    const path = join(folder, `${version}.sqlite`);
+    const old = new DatabaseSync(path);
+    old.exec(`PRAGMA application_id = ${APPLICATION_ID}; PRAGMA user_version = ${version}`);
+    for (const migration of MIGRATIONS.slice(0, version)) old.exec(migration);
+    old.exec(`
+      INSERT INTO incarnations (service_id, start_time) VALUES ('service', 0);
+      INSERT INTO orders VALUES ('one', 'user', NULL, 'default', 1, 0, 'running', 1, 1, '["created",0,1,"A"]');
+      INSERT INTO orders VALUES ('two', 'user', NULL, 'default', 1, 0, 'completed', 1, 1, '["created",0,1,"A"]');
+      INSERT INTO order_bodies VALUES ('one', '{}'), ('two', '{}');
+    `);
+    old.close();
+    const db = new SqliteDatabase(path);
+    assert.deepEqual(db.listOwners(), [{ incarnation: 1, serviceId: "service", orders: 1 }]);
+    assert.deepEqual(db.listOrderIds(1, "", 10), ["one"]);
+    const next = db.register("service", "{}", AT_MS);
+    const claimed = db.claimOrders(1, next, AT_MS, 10);
+    assert.deepEqual(claimed.kind === "claimed" && claimed.rows.map(({ order_id }) => order_id), ["one"]);
+    assert.deepEqual(db.listOwners(), [{ incarnation: next, serviceId: "service", orders: 1 }]);
+    assert.equal(db.readOrder("two")?.owner, 1);
+    db.close();
+  }
 });

@@ -2,7 +2,7 @@
  * The statements of the embedded store, all of them but those that open it and begin and end transactions.
  *
  * What a statement does grows with what it is asked for and at most with the orders that are open, never with what is stored:
- * test/contract/scale.test.ts times each of them on a small and on a large store.
+ * test/scale/sqlite.test.ts times each of them on a small and on a large store.
  */
 import { DEAD_ROWS_MAX } from "../cluster-store.ts";
 
@@ -55,9 +55,9 @@ export const SQL = {
   readOwned: `SELECT o.order_id, o.user, o.pipeline_name, o.pipeline_version, o.status, o.owner, i.service_id, o.revision,
     o.history, b.body FROM orders o JOIN incarnations i ON i.incarnation = o.owner JOIN order_bodies b USING (order_id)
     WHERE o.order_id IN (SELECT value FROM json_each(?)) AND o.owner = ? AND ${OPEN}`,
-  listOwners: `SELECT o.owner, i.service_id, count(*) AS orders
-    FROM orders o INDEXED BY open_orders_by_owner JOIN incarnations i ON i.incarnation = o.owner
-    WHERE ${OPEN} GROUP BY o.owner`,
+  listOwners: `SELECT o.owner, i.service_id, o.orders
+    FROM (SELECT owner, count(*) AS orders FROM orders INDEXED BY open_orders_by_owner WHERE ${OPEN} GROUP BY owner) o
+    JOIN incarnations i ON i.incarnation = o.owner`,
   listOrderIds: `SELECT order_id FROM orders INDEXED BY open_orders_by_owner
     WHERE owner = ? AND ${OPEN} AND order_id > ? ORDER BY order_id LIMIT ?`,
   advanceOwner: `UPDATE orders SET owner = ?, history = history || ?, revision = revision + 1

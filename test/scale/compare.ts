@@ -1,0 +1,79 @@
+/**
+ * Whether something costs more on a store that holds much than on one that holds little.
+ *
+ * Both are measured in turn, round by round, and the least of all rounds counts: another process can only make a round longer. Where the
+ * ratio is too high there are more rounds, so that a busy machine takes longer and does not fail.
+ */
+import assert from "node:assert/strict";
+
+/** What each of a round's calls took, by what was called: the mean, in microseconds. */
+export type RoundCosts = ReadonlyMap<string, number>;
+
+export interface Comparison {
+  readonly small: () => RoundCosts | Promise<RoundCosts>;
+  readonly large: () => RoundCosts | Promise<RoundCosts>;
+  /** What must have been called, all of it: what the code has, not what a test knows of. */
+  readonly expected: readonly string[];
+  /** What may cost more, or is not called in a round: each with its reason. */
+  readonly exceptions: ReadonlyMap<string, string>;
+  /** What the clock can't tell apart, in microseconds. */
+  readonly clockUs: number;
+}
+
+export const SMALL_ROWS = 1_000;
+export const LARGE_ROWS = 200_000;
+
+const RATIO_MAX = 1.5;
+const ROUNDS_MIN = 15;
+/** A round adds some rows, of which the small store is not to have many more in the end. */
+const ROUNDS_MAX = 150;
+const MEASURED_MS_MAX = 40_000;
+
+/** Fails for what costs more than RATIO_MAX times as much on the large store, and for what was never called. */
+export async function assertFlat({ small, large, expected, exceptions, clockUs }: Comparison): Promise<void> {
+  const least = { small: new Map<string, number>(), large: new Map<string, number>() };
+  const steep = (): string[] =>
+    Array.from(least.large, ([name, largeUs]) => ({ name, largeUs, smallUs: least.small.get(name) ?? 0 }))
+      .filter(({ name, largeUs, smallUs }) => !exceptions.has(name) && largeUs > RATIO_MAX * smallUs + clockUs)
+      .toSorted((one, other) => other.largeUs / other.smallUs - one.largeUs / one.smallUs)
+      .map(
+        ({ name, largeUs, smallUs }) =>
+          `${name}: ${smallUs.toFixed(1)} µs at ${SMALL_ROWS} rows, ${largeUs.toFixed(1)} µs at ${LARGE_ROWS}`,
+      );
+  const startMs = performance.now();
+  for (let round = 1; round <= ROUNDS_MAX; round++) {
+    keepLeast(least.small, await small());
+    keepLeast(least.large, await large());
+    if (round === 1) assertAllAreCalled(least.small, expected, exceptions);
+    console.log(
+      Array.from(
+        least.large,
+        ([k, v]) =>
+          `${k.slice(0, 30).padEnd(30)} ${least.small.get(k)?.toFixed(2)} ${v.toFixed(2)} ${(v / (least.small.get(k) ?? 1)).toFixed(2)}`,
+      ).join("\n"),
+    );
+    if (round < ROUNDS_MIN) continue;
+    if (steep().length === 0) return;
+    if (performance.now() - startMs > MEASURED_MS_MAX) break;
+  }
+  assert.fail(`it takes longer the more is stored:\n${steep().join("\n")}`);
+}
+
+function keepLeast(least: Map<string, number>, round: RoundCosts): void {
+  for (const [name, us] of round) least.set(name, Math.min(us, least.get(name) ?? Number.POSITIVE_INFINITY));
+}
+
+function assertAllAreCalled(
+  called: ReadonlyMap<string, number>,
+  expected: readonly string[],
+  exceptions: ReadonlyMap<string, string>,
+): void {
+  const missing = expected.filter((name) => !called.has(name) && !exceptions.has(name));
+  assert.deepEqual(
+    missing,
+    [],
+    "what the store can do and this test does not measure: add it to a round, or say why not",
+  );
+  const unknown = Array.from(exceptions.keys()).filter((name) => !expected.includes(name));
+  assert.deepEqual(unknown, [], "exceptions for what the store does not have");
+}
