@@ -51,7 +51,7 @@ test("no statement of the embedded store takes longer the more is stored", async
     expected: small.statements,
     exceptions: EXCEPTIONS,
     leftOut: LEFT_OUT,
-    clockUs: 0.5,
+    slackUs: 2,
   });
 });
 
