@@ -7,20 +7,23 @@
  * each rate the time that the service's processes (and those of its Redis) have run, less what they take when nobody asks anything.
  * Other programs of the machine add little to that, as they would to time on a clock.
  */
+import { spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { Agent, request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { PracticeNode } from "../src/drill/practice-node.ts";
 import { changesKey } from "../src/store/redis/keys.ts";
 import { openRedisStore } from "../src/store/redis/redis-store.ts";
 import { openSqliteStore } from "../src/store/sqlite/sqlite-store.ts";
 import { CHANGES_KEPT, type Store } from "../src/store/store.ts";
 import { DURABLE, type RedisServer, startRedis } from "../test/support/redis.ts";
 import { fillStore } from "./fill.ts";
+
+const LAUNCHER = fileURLToPath(new URL("../order_process", import.meta.url));
 
 /** How far the dearest may be from the cheapest. */
 const FLAT = 1.1;
@@ -49,7 +52,7 @@ const ending = { after: (end: () => Promise<void>) => void ends.unshift(end) };
 /** A service on a store with so many orders. */
 interface Subject {
   readonly orders: number;
-  readonly node: PracticeNode;
+  readonly url: string;
   /** Its processes. */
   readonly pids: readonly number[];
 }
@@ -113,13 +116,26 @@ async function startSubject(kind: string, orders: number): Promise<Subject> {
   await server?.command("CONFIG", "SET", "appendfsync", "always");
   progress(`${kind}, ${count(orders)} orders: filled in ${seconds(performance.now() - startMs)}`);
   const storeArgs = server === null ? [] : ["--store", `redis://127.0.0.1:${server.port}`];
-  const node = new PracticeNode({ name: count(orders), data, args: ["--step-time", "0ms", ...storeArgs] });
-  ends.unshift(() => node.retire());
   const nodeStartMs = performance.now();
-  await node.start();
+  const { url, pid } = await startService(["--port", "0", "--data", data, "--step-time", "0ms", ...storeArgs]);
   progress(`${kind}, ${count(orders)} orders: the service listens after ${seconds(performance.now() - nodeStartMs)}`);
-  await submitAt(node, WARM_UP_PER_SECOND, WARM_UP_ORDERS);
-  return { orders, node, pids: [node.pid ?? 0, ...(server === null ? [] : [server.pid()])] };
+  await submitAt(url, WARM_UP_PER_SECOND, WARM_UP_ORDERS);
+  return { orders, url, pids: [pid, ...(server === null ? [] : [server.pid()])] };
+}
+
+/** Resolves when it listens, however long it looks through its store before that. */
+function startService(args: readonly string[]): Promise<{ url: string; pid: number }> {
+  const child = spawn(LAUNCHER, args, { stdio: ["ignore", "pipe", "inherit"] });
+  ends.unshift(() => child.kill("SIGKILL"));
+  return new Promise((resolve, reject) => {
+    let output = "";
+    child.once("exit", () => reject(new Error(`the service ended: ${output}`)));
+    child.stdout.setEncoding("utf8").on("data", (text: string) => {
+      output += text;
+      const url = /Listening at: (http:\S+?)["\s]/.exec(output)?.[1];
+      if (url !== undefined) resolve({ url, pid: child.pid ?? 0 });
+    });
+  });
 }
 
 async function fill(store: Store, kind: string, orders: number): Promise<void> {
@@ -150,7 +166,7 @@ function splitChanges(path: string): void {
 
 /** The same for Redis: as many entries of one change each. */
 async function splitEntries(server: RedisServer, orders: number): Promise<void> {
-  const changes = Math.min(5 * orders, CHANGES_KEPT);
+  const changes = Math.min(2 * orders, CHANGES_KEPT);
   const text = `redis.call('DEL', KEYS[1])
     for _ = 1, tonumber(ARGV[1]) do
       redis.call('XADD', KEYS[1], '*', 'c', '"01a20f64-3c7e-7211-924e-0cac7ba6d1f4",1,"user-1"')
@@ -206,23 +222,23 @@ async function idleMsPerSecond({ pids }: Subject): Promise<number> {
   return (1_000 * (cpuMs(pids) - before)) / (performance.now() - startMs);
 }
 
-async function orderCostMs({ node, pids }: Subject, rate: number, idleMs: number): Promise<number> {
+async function orderCostMs({ url, pids }: Subject, rate: number, idleMs: number): Promise<number> {
   const orders = Math.max(ORDERS_PER_WINDOW_MIN, Math.ceil((rate * WINDOW_MS_MIN) / 1_000));
   const before = cpuMs(pids);
   const startMs = performance.now();
-  await submitAt(node, rate, orders);
+  await submitAt(url, rate, orders);
   const idlePartMs = (idleMs * (performance.now() - startMs)) / 1_000;
   return (cpuMs(pids) - before - idlePartMs) / orders;
 }
 
 /** Submits orders at even distances, and resolves when all are accepted and have had time to end. */
-async function submitAt(node: PracticeNode, perSecond: number, orders: number): Promise<void> {
+async function submitAt(url: string, perSecond: number, orders: number): Promise<void> {
   const startMs = performance.now();
   const underWay = new Set<Promise<void>>();
   for (let sent = 0; sent < orders;) {
     const due = Math.min(orders, Math.ceil(((performance.now() - startMs) * perSecond) / 1_000));
     for (; sent < due; sent++) {
-      const submitted = submit(node, sent).finally(() => underWay.delete(submitted));
+      const submitted = submit(url, sent).finally(() => underWay.delete(submitted));
       underWay.add(submitted);
     }
     await delay(TICK_MS);
@@ -231,11 +247,11 @@ async function submitAt(node: PracticeNode, perSecond: number, orders: number): 
   await delay(SETTLE_MS);
 }
 
-function submit(node: PracticeNode, number: number): Promise<void> {
+function submit(url: string, number: number): Promise<void> {
   return new Promise((resolve, reject) => {
     // Users in no sequence, as they come.
     const headers = { authorization: `user-${(number * 7_919) % USERS}`, "content-type": "application/json" };
-    const sending = request(`${node.url}/orders`, { method: "POST", agent, headers }, (response) => {
+    const sending = request(`${url}/orders`, { method: "POST", agent, headers }, (response) => {
       response.resume();
       response.on("end", () => {
         if (response.statusCode === 201) resolve();
