@@ -13,18 +13,14 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { createClient } from "@redis/client";
-import type { JsonText } from "../src/order/order.ts";
-import { newOrderId } from "../src/store/order-id.ts";
 import { isRedisUrl, parseRedisUrl } from "../src/store/redis/location.ts";
 import { openRedisStore } from "../src/store/redis/redis-store.ts";
 import { openSqliteStore } from "../src/store/sqlite/sqlite-store.ts";
-import type { Store, Write } from "../src/store/store.ts";
+import { fillStore } from "./fill.ts";
 
 const [place = ".", orders = "0"] = process.argv.slice(2);
-const ordersMax = Number(orders);
 const USERS = 100;
 const FAILED_ONE_IN = 20;
-const BATCH_ORDERS = 1_000;
 const REQUESTS = 1_000;
 const WARM_UP_REQUESTS = 100;
 
@@ -38,7 +34,7 @@ const hooks = {
 const store = isRedisUrl(place)
   ? await openRedisStore({ ...parseRedisUrl(place), ...hooks })
   : await openSqliteStore({ path: join(place, "orders.sqlite"), ...hooks });
-await fill(store);
+await fillStore(store, { orders: Number(orders), users: USERS, failedOneIn: FAILED_ONE_IN });
 await store.close();
 if (isRedisUrl(place)) await redisIsAtRest();
 
@@ -86,58 +82,6 @@ async function redisIsAtRest(): Promise<void> {
   const isBusy = async (): Promise<boolean> => /_in_progress:1/.test(await client.info("persistence"));
   while (await isBusy()) await delay(500);
   client.destroy();
-}
-
-async function fill(into: Store): Promise<void> {
-  const owner = await into.cluster.register(
-    {
-      serviceId: "00000000-0000-4000-8000-000000000000",
-      url: "http://127.0.0.1:1",
-      version: "0.0.0",
-      ttlMs: 5_000,
-      process: null,
-    },
-    Date.now(),
-  );
-  for (let made = 0; made < ordersMax; made += BATCH_ORDERS) {
-    const writes: Write[] = [];
-    for (let count = 0; count < BATCH_ORDERS; count++) writes.push(...orderOf(made + count, owner));
-    await into.commit(writes);
-  }
-  await into.cluster.leave(owner);
-}
-
-/** An order's whole life, of four steps. */
-function orderOf(number: number, owner: number): Write[] {
-  const user = `user-${number % USERS}`;
-  const orderId = newOrderId(user, null);
-  const atMs = Date.now();
-  const body: JsonText = '{"item":"book","amount":3}';
-  const pipeline = { pipelineName: number % 1_000 === 7 ? "other" : "default", pipelineVersion: 1 };
-  const event = { kind: "created", atMs, owner, stepName: "Scheduling" } as const;
-  const of = { kind: "advance", orderId, owner, user } as const;
-  const failed = number % FAILED_ONE_IN === 7;
-  return [
-    { kind: "create", orderId, user, idempotencyKey: null, ...pipeline, event, body },
-    ...["Pre-Processing", "Processing", "Post-Processing"].map((nextStepName, index): Write => {
-      return {
-        ...of,
-        expectedRevision: index + 1,
-        event: { kind: "step_completed", atMs, nextStepName },
-        newStatus: null,
-        formerStatus: "running",
-      };
-    }),
-    {
-      ...of,
-      expectedRevision: 4,
-      event: failed
-        ? { kind: "step_failed", atMs, error: "no", rollbackIndex: null }
-        : { kind: "step_completed", atMs, nextStepName: null },
-      newStatus: failed ? "failed" : "completed",
-      formerStatus: "running",
-    },
-  ];
 }
 
 async function measure(user: string, query: string): Promise<object> {

@@ -5,7 +5,7 @@ import { test, type TestContext } from "node:test";
 import type { Incarnation } from "../../src/order/order.ts";
 import { DEAD_ROWS_MAX } from "../../src/store/cluster-store.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
-import { ALL_PARTITIONS, openKey, orderKey, partitionOf } from "../../src/store/redis/keys.ts";
+import { ALL_PARTITIONS, changesKey, openKey, orderKey, partitionOf } from "../../src/store/redis/keys.ts";
 import type { RedisLocation } from "../../src/store/redis/location.ts";
 import { openRedisStore } from "../../src/store/redis/redis-store.ts";
 import { slotOf } from "../../src/store/redis/slots.ts";
@@ -40,10 +40,15 @@ function fault(name: string, body: (t: TestContext) => Promise<void>): void {
   test(name, { skip: redisIsMissing }, body);
 }
 
-async function openStore(t: TestContext, location: RedisLocation): Promise<Opened> {
+async function openStore(
+  t: TestContext,
+  location: RedisLocation,
+  options: { readonly changesKept?: number } = {},
+): Promise<Opened> {
   const broken: Error[] = [];
   const notices: string[] = [];
   const store = await openRedisStore({
+    ...options,
     location,
     now: Date.now,
     onBroken: (error) => broken.push(error),
@@ -817,3 +822,24 @@ fault(
     );
   },
 );
+
+fault("the streams of a Redis Cluster keep a part of the changes each, not all of them each", async (t) => {
+  const servers = await startRedisCluster(t, []);
+  const [first] = servers;
+  assert.ok(first !== undefined);
+  // A thousand changes for each of the 32 streams, which is the least that one keeps.
+  const { store, owner } = await openStore(t, first.location, { changesKept: 32_000 });
+  const inFirst: CreateWrite[] = [];
+  while (inFirst.length < 1_500) {
+    const write = creation(owner);
+    if (partitionOf(write.orderId) === 0) inFirst.push(write);
+  }
+  for (let at = 0; at < inFirst.length; at += 100) {
+    await Promise.all(inFirst.slice(at, at + 100).map((write) => store.commit([write])));
+  }
+  const lengths = await Promise.all(
+    servers.map((server) => server.command("XLEN", changesKey(0)).catch(() => 0)), // one of them has the stream
+  );
+  const kept = Math.max(...lengths.map(Number));
+  assert.ok(kept >= 1_000 && kept < 1_200, `${kept} entries are kept`);
+});

@@ -127,7 +127,7 @@ const LOOKED_AT_MAX = 300;
 /** A partition is asked for so many times its share of the newest ids: more than it has, hardly ever. */
 const PARTITION_SHARES = 4;
 
-/** Over so many commits it is averaged how many writes one has. */
+/** Over so many commits it is averaged how many changes an entry of a stream has. */
 const COMMITS_AVERAGED = 100;
 const ENTRIES_KEPT_MIN = 1_000;
 
@@ -177,7 +177,7 @@ class RedisStore implements Store {
   readonly #lengths = new OrderLengths();
   readonly #changes: ChangeStreams;
   #reads = 0;
-  #writesPerCommit = 1;
+  #changesPerEntry = 1;
   #broken = false;
 
   constructor(options: RedisStoreOptions, servers: Servers, identity: ClusterIdentity) {
@@ -283,8 +283,9 @@ class RedisStore implements Store {
     const calls = commitCalls(planned, {
       clusterId: this.#identity.clusterId,
       perPartition: this.#servers.isCluster,
-      entriesKept: this.#entriesKept(planned.length),
+      entriesKept: this.#entriesKept(),
     });
+    this.#changesPerEntry += (planned.length / calls.length - this.#changesPerEntry) / COMMITS_AVERAGED;
     await allEnded(
       calls.map(async ({ keys, args, writes: sent }) => {
         const [letters = "", ...holders] = (await this.#script(COMMIT, keys, args)) as string[];
@@ -311,12 +312,15 @@ class RedisStore implements Store {
     return outcomes;
   }
 
-  /** Streams are bounded by entries, and changes are to be: entries have as many changes as commits have writes, lately. */
-  #entriesKept(writes: number): number {
+  /**
+   * How many entries each stream keeps. Streams are bounded by entries, and changes are to be: the streams of a Redis Cluster have a part of
+   * them each, and an entry has as many as those of the last commits had.
+   */
+  #entriesKept(): number {
     const { changesKept = CHANGES_KEPT } = this.#options;
     if (changesKept === 0) return 0;
-    this.#writesPerCommit += (writes - this.#writesPerCommit) / COMMITS_AVERAGED;
-    return Math.max(ENTRIES_KEPT_MIN, Math.ceil(changesKept / this.#writesPerCommit));
+    const streams = this.#servers.isCluster ? PARTITIONS : 1;
+    return Math.max(ENTRIES_KEPT_MIN, Math.ceil(changesKept / streams / this.#changesPerEntry));
   }
 
   /** Reads the orders that are to be advanced from a state whose length isn't known: those that came to this node by other ways. */
@@ -615,7 +619,7 @@ class RedisStore implements Store {
     event: string,
     listed: ReadonlyMap<number, readonly string[]>,
   ): Promise<{ orderId: string; text: string }[] | null> {
-    const kept = String(this.#entriesKept(listed.size));
+    const kept = String(this.#entriesKept());
     const head = [this.#identity.clusterId, String(from), String(to), event];
     const idsOf = (partition: number): readonly string[] => listed.get(partition) ?? [];
     const calls = this.#reachable(Array.from(listed.keys())).map(async (partitions) => {

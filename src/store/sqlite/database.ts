@@ -15,7 +15,7 @@ import { decodeHistory, encodeEvent } from "../codec.ts";
 import { claimEvent } from "../claim-event.ts";
 import { ID_TIME_MS, matchesFilter, rareStatuses } from "../order-filter.ts";
 import { lowestIdAt } from "../order-id.ts";
-import { type ClusterIdentity, DEAD_ROWS_MAX, type LeaderRow, type Permits } from "../cluster-store.ts";
+import type { ClusterIdentity, LeaderRow, Permits } from "../cluster-store.ts";
 import { CHANGES_KEPT, type ClaimTimes, type OrderFilter, type OwnerSummary } from "../store.ts";
 import {
   type BatchOutcomes,
@@ -39,6 +39,7 @@ import {
 import { APPLICATION_ID, MIGRATIONS, PAGE_BYTES, SQLITE_VERSION_MIN } from "./schema.ts";
 import { logHeaderIsSound } from "./log-header.ts";
 import { isBusy, reasonOf, SqliteStoreError } from "./reasons.ts";
+import { SQL } from "./statements.ts";
 
 /** How long the opening waits for other processes that hold locks. */
 const OPEN_BUSY_MS_MAX = 5_000;
@@ -56,15 +57,11 @@ const CHECKPOINT_PAGES = 4_000;
 /** Memory for pages, in KiB: the pages of 100,000 orders in flight fit. */
 const CACHE_KIB = 64 * 1024;
 
-/** Orders that are not final. Word for word the condition of the index open_orders_by_owner, or SQLite won't use it. */
-const OPEN = "status <> 'completed' AND status <> 'failed' AND status <> 'canceled'";
-
-/** Statuses that few orders have. Word for word the condition of the index orders_by_rare_status. */
-const RARE = "o.status <> 'running' AND o.status <> 'completed'";
-
-/** What is read of an order that may be listed. */
-const LISTED = `o.order_id, o.user, o.pipeline_name, o.pipeline_version, o.start_time, o.status, o.owner, i.service_id, o.revision,
-    o.history`;
+/**
+ * So many rows of changes are forgotten at most for each change that is added. A row has one change at least, so that what is too much
+ * becomes less with each commit, by as much as the commit adds, and no commit does much more for it than for its own writes.
+ */
+const FORGOTTEN_PER_ADDED = 2;
 
 /** Statuses that one list can be of, and what stands for those that are not asked for. */
 const STATUSES_MAX = 4;
@@ -72,94 +69,6 @@ const NO_STATUSES = Array.from({ length: STATUSES_MAX }, () => "");
 
 /** So many orders are looked at for one page: a few milliseconds, in which nobody else is served. */
 const LOOKED_AT_MAX = 2_000;
-
-/** Newest first, when it is merged with others of its kind: each comes in this order by itself. */
-function listedWithStatus(status: string): string {
-  return `SELECT ${LISTED} FROM orders o INDEXED BY orders_by_rare_status CROSS JOIN incarnations i ON i.incarnation = o.owner
-    WHERE o.order_id < ?1 AND o.order_id >= ?2 AND o.status = ${status} AND ${RARE}`;
-}
-
-const SQL = {
-  create: `INSERT INTO orders
-    (order_id, user, idempotency_key, pipeline_name, pipeline_version, start_time, status, owner, revision, history)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?) ON CONFLICT DO NOTHING`,
-  createBody: "INSERT INTO order_bodies (order_id, body) VALUES (?, ?)",
-  advance: `UPDATE orders SET history = history || ?, revision = revision + 1
-    WHERE order_id = ? AND owner = ? AND revision = ? AND ${OPEN}`,
-  advanceStatus: `UPDATE orders SET status = ?, history = history || ?, revision = revision + 1
-    WHERE order_id = ? AND owner = ? AND revision = ? AND ${OPEN}`,
-  findKey: `SELECT o.order_id, o.start_time, b.body FROM orders o JOIN order_bodies b USING (order_id)
-    WHERE o.user = ? AND o.idempotency_key = ?`,
-  readOrder: `SELECT o.order_id, o.user, o.pipeline_name, o.pipeline_version, o.status, o.owner, i.service_id, o.revision,
-    o.history FROM orders o JOIN incarnations i ON i.incarnation = o.owner WHERE o.order_id = ?`,
-  readOrders: `SELECT o.order_id, o.user, o.pipeline_name, o.pipeline_version, o.status, o.owner, i.service_id, o.revision,
-    o.history FROM orders o JOIN incarnations i ON i.incarnation = o.owner
-    WHERE o.order_id IN (SELECT value FROM json_each(?))`,
-  listAll: `SELECT ${LISTED} FROM orders o CROSS JOIN incarnations i ON i.incarnation = o.owner
-    WHERE o.order_id < ? AND o.order_id >= ? ORDER BY o.order_id DESC`,
-  listByUser: `SELECT ${LISTED} FROM orders o INDEXED BY orders_by_user CROSS JOIN incarnations i ON i.incarnation = o.owner
-    WHERE o.order_id < ? AND o.order_id >= ? AND o.user = ? ORDER BY o.order_id DESC`,
-  listByStatus: `${["?3", "?4", "?5", "?6"].map(listedWithStatus).join(" UNION ALL ")} ORDER BY order_id DESC`,
-  countOrders: "SELECT status, count FROM order_counts WHERE user = ? AND count > 0",
-  addCount: `INSERT INTO order_counts (user, status, count) VALUES (?, ?, ?)
-    ON CONFLICT (user, status) DO UPDATE SET count = count + excluded.count`,
-  lastChange: "SELECT first + count - 1 AS last FROM changes ORDER BY first DESC LIMIT 1",
-  firstChange: "SELECT first FROM changes ORDER BY first LIMIT 1",
-  addChanges: "INSERT INTO changes (first, count, changes) VALUES (?, ?, ?)",
-  forgetChanges:
-    "DELETE FROM changes WHERE first IN (SELECT first FROM changes WHERE first + count <= ? ORDER BY first LIMIT 4)",
-  readChanges: `SELECT first, count, changes FROM changes
-    WHERE first >= (SELECT coalesce(max(first), 0) FROM changes WHERE first <= ?) ORDER BY first`,
-  readBody: "SELECT body FROM order_bodies WHERE order_id = ?",
-  readOwned: `SELECT o.order_id, o.user, o.pipeline_name, o.pipeline_version, o.status, o.owner, i.service_id, o.revision,
-    o.history, b.body FROM orders o JOIN incarnations i ON i.incarnation = o.owner JOIN order_bodies b USING (order_id)
-    WHERE o.order_id IN (SELECT value FROM json_each(?)) AND o.owner = ? AND ${OPEN}`,
-  listOwners: `SELECT o.owner, i.service_id, count(*) AS orders
-    FROM orders o INDEXED BY open_orders_by_owner JOIN incarnations i ON i.incarnation = o.owner
-    WHERE ${OPEN} GROUP BY o.owner`,
-  listOrderIds: `SELECT order_id FROM orders INDEXED BY open_orders_by_owner
-    WHERE owner = ? AND ${OPEN} AND order_id > ? ORDER BY order_id LIMIT ?`,
-  advanceOwner: `UPDATE orders SET owner = ?, history = history || ?, revision = revision + 1
-    WHERE order_id = ? AND owner = ? AND revision = ? AND ${OPEN}`,
-  claim: `UPDATE orders SET owner = ?, history = history || ?, revision = revision + 1
-    WHERE order_id IN (SELECT order_id FROM orders INDEXED BY open_orders_by_owner
-      WHERE owner = ? AND ${OPEN} ORDER BY order_id LIMIT ?)
-    RETURNING order_id, user, pipeline_name, pipeline_version, status, owner, revision, history,
-      (SELECT body FROM order_bodies b WHERE b.order_id = orders.order_id) AS body`,
-  hasDrained: "SELECT drained FROM incarnations WHERE incarnation = ?",
-  serviceOf: "SELECT service_id FROM incarnations WHERE incarnation = ?",
-  probe: "INSERT INTO probe (id, time) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET time = excluded.time",
-
-  makeIdentity: "INSERT INTO cluster (id, cluster_id, secret) VALUES (1, ?, ?) ON CONFLICT DO NOTHING",
-  identity: "SELECT cluster_id, secret FROM cluster",
-  supersede: "UPDATE incarnations SET state = 'left' WHERE service_id = ? AND state <> 'left'",
-  vacate: `UPDATE leader SET incarnation = NULL, renewal = renewal + 1
-    WHERE incarnation IN (SELECT incarnation FROM incarnations WHERE service_id = ?)`,
-  register: `INSERT INTO incarnations (service_id, start_time, state, heartbeat, heartbeat_time, description)
-    VALUES (?, ?, 'alive', 1, ?, ?)`,
-  keepShape: "INSERT INTO pipelines (name, version, shape) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-  readShape: "SELECT shape FROM pipelines WHERE name = ? AND version = ?",
-  readPermits: "SELECT record FROM permits WHERE key = ?",
-  listAlive: "SELECT incarnation FROM incarnations INDEXED BY listed_nodes WHERE state = 'alive' AND state <> 'left'",
-  addPermits: "INSERT INTO permits (key, record) VALUES (?, ?) ON CONFLICT DO NOTHING",
-  changePermits: "UPDATE permits SET record = ? WHERE key = ? AND record = ?",
-  hasService: "SELECT 1 FROM incarnations WHERE service_id = ? LIMIT 1",
-  isAlive: "SELECT 1 FROM incarnations WHERE incarnation = ? AND state = 'alive'",
-  beat: `UPDATE incarnations SET heartbeat = heartbeat + 1, heartbeat_time = ?, orders_in_flight = ?
-    WHERE incarnation = ? AND state = 'alive'`,
-  listNodes: `SELECT incarnation, service_id, state, heartbeat, heartbeat_time, orders_in_flight, description
-    FROM incarnations INDEXED BY listed_nodes WHERE state = 'alive' AND state <> 'left'
-    UNION ALL SELECT * FROM (
-      SELECT incarnation, service_id, state, heartbeat, heartbeat_time, orders_in_flight, description
-      FROM incarnations INDEXED BY listed_nodes WHERE state = 'dead' AND state <> 'left' ORDER BY incarnation DESC LIMIT ${DEAD_ROWS_MAX})`,
-  readLeader: "SELECT term, incarnation, renewal FROM leader",
-  markDead: "UPDATE incarnations SET state = 'dead' WHERE incarnation = ? AND state = 'alive' AND heartbeat = ?",
-  leave: "UPDATE incarnations SET state = 'left', drained = 1 WHERE incarnation = ? AND state <> 'left'",
-  resign: "UPDATE leader SET incarnation = NULL, renewal = renewal + 1 WHERE incarnation = ?",
-  claimLeadership: `UPDATE leader SET term = term + 1, incarnation = ?1, renewal = renewal + 1
-    WHERE term = ?2 AND renewal = ?3 AND EXISTS (SELECT 1 FROM incarnations WHERE incarnation = ?1 AND state = 'alive')`,
-  renewLeadership: "UPDATE leader SET renewal = renewal + 1 WHERE incarnation = ? AND term = ?",
-} as const;
 
 type Statements = { readonly [K in keyof typeof SQL]: StatementSync };
 
@@ -274,8 +183,9 @@ export class SqliteDatabase {
     }
     if (this.#changesKept === 0 || changes.texts.length === 0) return;
     const last = this.#lastChange();
-    this.#statements.addChanges.run(last + 1, changes.texts.length, changes.texts.join(","));
-    this.#statements.forgetChanges.run(last + changes.texts.length - this.#changesKept);
+    const added = changes.texts.length;
+    this.#statements.addChanges.run(last + 1, added, changes.texts.join(","));
+    this.#statements.forgetChanges.run(last + added - this.#changesKept + 1, FORGOTTEN_PER_ADDED * added);
   }
 
   readBody(orderId: string): string | null {

@@ -1,0 +1,272 @@
+/** What each script and each command of the store in Redis costs a real server, with little in it and with much. */
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { fileURLToPath } from "node:url";
+import type { Incarnation } from "../../src/order/order.ts";
+import { newOrderId } from "../../src/store/order-id.ts";
+import { userDigest } from "../../src/store/redis/commit-calls.ts";
+import { PARTITIONS } from "../../src/store/redis/keys.ts";
+import { openRedisStore } from "../../src/store/redis/redis-store.ts";
+import * as exported from "../../src/store/redis/scripts.ts";
+import type { AdvanceWrite, CreateWrite, OrderFilter, Store } from "../../src/store/store.ts";
+import { redisIsMissing, type RedisServer, startRedis } from "../support/redis.ts";
+import { claimTimes } from "../support/claim-times.ts";
+import { assertFlat, LARGE_ROWS, type RoundCosts, SMALL_ROWS } from "./compare.ts";
+
+const FOLDER = fileURLToPath(new URL("../../src/store/redis/", import.meta.url));
+
+/** Scripts by what names them to Redis. */
+const SCRIPTS: ReadonlyMap<string, string> = new Map(
+  Object.entries(exported).flatMap(([name, value]) =>
+    typeof value === "object" && "sha1" in value ? [[value.sha1, name]] : [],
+  ),
+);
+
+/** As the logarithm of what is in them, with as many looks at memory; to go through all of it would cost 200 times as much. */
+const SKIP_LIST = { reason: "goes down Redis's skip lists", ratioMax: 5 };
+const EXCEPTIONS = { COMMIT: SKIP_LIST, FENCE_AND_LIST: SKIP_LIST, COUNT_OWNERS: SKIP_LIST };
+
+const LEFT_OUT = {
+  MARK: "runs once in a store's life",
+  EVALSHA: "runs a script: each is told by its own name",
+  EVAL: "sends a script to a server that doesn't know it",
+  ASKING: "tells a server of a Redis Cluster where a moving slot goes; touches no data",
+  CLUSTER: "asks a Redis Cluster who has what; touches no data",
+  LOADING: "begins an answer of Redis; no command",
+  DBSIZE: "of throw-away clusters only (drill)",
+  FLUSHDB: "of throw-away clusters only (drill)",
+};
+
+/** Calls of one kind in a round. */
+const CALLS = 10;
+const PAGE = 20;
+
+/** Orders of the owner whose pages are read: as many on both stores, as a page has all of a partition. */
+const STAYING_ORDERS = 100;
+
+const AT_MS = 1_700_000_000_000;
+const BUSY_USER = "user-busy";
+const BUSY_SERVICE = "service-busy";
+const ANY: OrderFilter = {
+  user: null,
+  status: null,
+  needsPerson: false,
+  pipelineName: null,
+  stepName: null,
+  ownerServiceId: null,
+  fromMs: null,
+  toMs: null,
+};
+
+test(
+  "no script and no command of the store in Redis takes longer the more is stored",
+  { skip: redisIsMissing },
+  async (t) => {
+    const [small, large] = await Promise.all([
+      MeasuredServer.filled(t, SMALL_ROWS),
+      MeasuredServer.filled(t, LARGE_ROWS),
+    ]);
+    await assertFlat({
+      small: () => small.round(),
+      large: () => large.round(),
+      expected: [...SCRIPTS.values(), ...commandsInCode()],
+      exceptions: EXCEPTIONS,
+      leftOut: LEFT_OUT,
+      slackUs: 20,
+    });
+  },
+);
+
+/** All that the adapter sends: each command stands in its code as the beginning of a list. */
+function commandsInCode(): string[] {
+  const sources = readdirSync(FOLDER).filter((name) => name.endsWith(".ts") && !name.endsWith(".test.ts"));
+  const texts = sources.map((name) => readFileSync(join(FOLDER, name), "utf8"));
+  return Array.from(
+    new Set(texts.flatMap((text) => Array.from(text.matchAll(/\["([A-Z]{3,})"/g), ([, name]) => name ?? ""))),
+  );
+}
+
+/** A server with a store in it, which tells how long each call took it. */
+class MeasuredServer {
+  readonly #server: RedisServer;
+  readonly #rows: number;
+  readonly #store: Store;
+  readonly #owner: Incarnation;
+  readonly #dead: Incarnation;
+  #number = 0;
+
+  private constructor(server: RedisServer, rows: number, store: Store, owner: Incarnation, dead: Incarnation) {
+    this.#server = server;
+    this.#rows = rows;
+    this.#store = store;
+    this.#owner = owner;
+    this.#dead = dead;
+  }
+
+  static async filled(t: TestContext, rows: number): Promise<MeasuredServer> {
+    const server = await startRedis(t, ["--slowlog-log-slower-than", "0", "--slowlog-max-len", "10000"]);
+    const store = await open(server, rows);
+    t.after(() => store.close());
+    const dead = await register(store, "service-dead");
+    await server.command("EVAL", FILL, "0", String(rows), userDigest(BUSY_USER), String(dead));
+    await register(store, "service-dead");
+    const owner = await register(store, "service-staying");
+    await store.commit(Array.from({ length: STAYING_ORDERS }, () => creation(owner, "user-staying", null)));
+    const measured = new MeasuredServer(server, rows, store, owner, dead);
+    await measured.round(); // sends the scripts
+    return measured;
+  }
+
+  /** Calls everything, and tells what each script and each command took the server: the median. */
+  async round(): Promise<RoundCosts> {
+    await this.#server.command("SLOWLOG", "RESET");
+    const opened = await open(this.#server, this.#rows);
+    await opened.close();
+    await Promise.all(Array.from({ length: CALLS }, () => this.#steerNodes()));
+    await Promise.all(Array.from({ length: CALLS }, async () => this.#read(await this.#write())));
+    const claimed = await this.#store.claimOrders(this.#dead, this.#owner, claimTimes(AT_MS), 1);
+    if (claimed.kind !== "claimed" || claimed.orders.length !== 1) throw new Error("the dead owner has no orders left");
+    const [{ orderId, user } = creation(this.#owner, BUSY_USER, null)] = claimed.orders;
+    await this.#store.commit([{ ...advance({ orderId, user }, this.#owner, 2), newStatus: "failed" }]);
+    return this.#costs();
+  }
+
+  async #costs(): Promise<RoundCosts> {
+    const entries = (await this.#server.command("SLOWLOG", "GET", "10000")) as [number, number, number, string[]][];
+    const durations = new Map<string, number[]>();
+    for (const [, , us, [command = "", sha1 = ""]] of entries) {
+      const name = command === "EVALSHA" ? (SCRIPTS.get(sha1) ?? sha1) : command;
+      // The tests' own question after them is none of the store's.
+      if (name !== "SLOWLOG") durations.set(name, [...(durations.get(name) ?? []), us]);
+    }
+    return new Map(Array.from(durations, ([name, all]) => [name, median(all)]));
+  }
+
+  /** The life of an order, a commit an event, as a light load makes them. */
+  async #write(): Promise<readonly CreateWrite[]> {
+    const key = `made-${++this.#number}`;
+    const orders = [creation(this.#owner, BUSY_USER, key), creation(this.#owner, BUSY_USER, null)];
+    for (const order of orders) await this.#store.commit([order]);
+    const [first] = orders;
+    if (first === undefined) return [];
+    await this.#store.commit([creation(this.#owner, BUSY_USER, key)]); // taken
+    await this.#store.commit([advance(first, this.#owner, 1)]);
+    await this.#store.commit([{ ...advance(first, this.#owner, 2), newStatus: "failed" }]);
+    return orders;
+  }
+
+  async #read(orders: readonly CreateWrite[]): Promise<void> {
+    const store = this.#store;
+    const ids = orders.map(({ orderId }) => orderId);
+    await store.readOrder(ids[0] ?? "");
+    await store.readOrders(ids);
+    await store.readOwned(this.#owner, ids);
+    await store.listOwners();
+    await store.listOrderIds(this.#owner, null, PAGE);
+    for (const user of [null, BUSY_USER]) {
+      await store.listOrders({ ...ANY, user }, null, PAGE);
+      await store.listOrders({ ...ANY, user, status: "failed" }, null, PAGE);
+    }
+    await store.countOrders(BUSY_USER);
+    const page = await store.readChanges(null, PAGE);
+    if (page.kind === "changes") await store.readChanges(page.next, PAGE);
+    await store.readChanges("0-0.0", PAGE); // looks whether the beginning is forgotten
+    await store.report();
+    await store.probe();
+  }
+
+  /** What nodes say to each other: lives of some nodes from their start to their end, and the limits that they divide. */
+  async #steerNodes(): Promise<void> {
+    const { cluster } = this.#store;
+    const name = `made-${++this.#number}`;
+    const incarnation = await register(this.#store, BUSY_SERVICE);
+    await cluster.beat(incarnation, 1, AT_MS);
+    await cluster.pipelineShape(name, 1, "[]");
+    await cluster.changePermits(name, null, "[1]");
+    await cluster.permits(name);
+    await cluster.hasService(BUSY_SERVICE);
+    const { leader } = await cluster.read();
+    await cluster.claimLeadership(incarnation, leader);
+    await cluster.renewLeadership(incarnation, leader.term + 1);
+    await cluster.markDead(await register(this.#store, `service-${name}`), 1);
+    await cluster.leave(await register(this.#store, BUSY_SERVICE));
+  }
+}
+
+/**
+ * So many of everything that there can be many of (keys.ts): orders, of which a tenth are completed, a tenth failed and the others open, and
+ * half of them one user's; changes of one order each, starts, dead owners, pipelines and limits.
+ */
+const FILL = `
+local rows, busy, owner, call = tonumber(ARGV[1]), ARGV[2], ARGV[3], redis.call
+for i = 1, rows do
+  local partition, turn = i % ${PARTITIONS}, math.floor(i / ${PARTITIONS})
+  local tag = '{op:' .. partition .. '}:'
+  local id = string.format('%08x-0000-7000-8000-%08x%04x', i, i, partition)
+  local user = turn % 2 == 0 and busy or string.format('%022d', math.floor(i / 20))
+  local status = turn % 10 == 0 and 'completed' or turn % 10 == 1 and 'failed' or 'running'
+  call('SET', tag .. 'order:' .. id, '["${BUSY_USER}","key","default",1,2]\\n{}\\n["created",0,' .. owner .. ',"A"]')
+  call('ZADD', tag .. 'orders', 0, id)
+  call('ZADD', tag .. 'by_user', 0, user .. ' ' .. id)
+  call('HSET', tag .. 'keys', string.format('%064x', i), id)
+  call('HINCRBY', tag .. 'counts', status, 1)
+  call('HINCRBY', tag .. 'counts', status .. ' ' .. user, 1)
+  if status == 'running' then call('ZADD', tag .. 'open', owner, id) end
+  if status == 'failed' then call('ZADD', tag .. 'rare', 0, status .. ' ' .. id, 0, status .. '/' .. user .. ' ' .. id) end
+  call('XADD', '{op:0}:changes', '*', 'c', '"' .. id .. '",1,"${BUSY_USER}"')
+  call('HSET', '{op:cluster}:incarnations', 1000000 + i, 'service-' .. i)
+  call('HSET', '{op:cluster}:services', 'service-' .. i, 1000000 + i)
+  call('HSET', '{op:cluster}:pipelines', '1 pipeline-' .. i, '[]')
+  call('HSET', '{op:cluster}:permits', 'limit-' .. i, '[1,[]]')
+  call('HSET', tag .. 'partition', 'fenced:' .. 1000000 + i, 1)
+end`;
+
+function median(values: readonly number[]): number {
+  return values.toSorted((one, other) => one - other)[Math.floor(values.length / 2)] ?? Number.NaN;
+}
+
+function open(server: RedisServer, changesKept: number): Promise<Store> {
+  return openRedisStore({
+    location: server.location,
+    now: () => AT_MS,
+    changesKept,
+    onBroken: (error) => {
+      throw error;
+    },
+  });
+}
+
+function register(store: Store, serviceId: string): Promise<Incarnation> {
+  return store.cluster.register({ serviceId, url: "", version: "1.0.0", ttlMs: 5_000, process: null }, AT_MS);
+}
+
+function creation(owner: Incarnation, user: string, idempotencyKey: string | null): CreateWrite {
+  return {
+    kind: "create",
+    orderId: newOrderId(user, idempotencyKey),
+    user,
+    idempotencyKey,
+    pipelineName: "default",
+    pipelineVersion: 1,
+    event: { kind: "created", atMs: AT_MS, owner, stepName: "A" },
+    body: "{}",
+  };
+}
+
+function advance(
+  { orderId, user }: { readonly orderId: string; readonly user: string },
+  owner: Incarnation,
+  expectedRevision: number,
+): AdvanceWrite {
+  return {
+    kind: "advance",
+    orderId,
+    owner,
+    expectedRevision,
+    event: { kind: "step_completed", atMs: AT_MS, nextStepName: "B" },
+    newStatus: null,
+    formerStatus: "running",
+    user,
+  };
+}
