@@ -9,6 +9,7 @@ import { Agent, request } from "undici";
 import type { RollbackContext, StepContext } from "../order/pipeline.ts";
 import { RESULT_CHARS_MAX } from "../order/result.ts";
 import { permanent, StepError } from "../order/step-error.ts";
+import { BudgetError, withinBudget } from "./budget.ts";
 import {
   fillText,
   parseTemplate,
@@ -163,10 +164,11 @@ function fillIn(
     env,
   };
   try {
-    return fill(values);
+    return withinBudget(() => fill(values));
   } catch (error) {
     // A half of a surrogate pair, which no url can have.
-    if (error instanceof TemplateError || error instanceof URIError) throw permanent(error);
+    if (error instanceof TemplateError || error instanceof URIError || error instanceof BudgetError)
+      throw permanent(error);
     throw error;
   }
 }

@@ -11,6 +11,7 @@ import {
   type RetryOptions,
   type WaitOptions,
 } from "./define-pipeline.ts";
+import { compileBodySchema } from "./body-schema.ts";
 import { type CallOptions, type HttpCall, parseCall, rollbackOutcome, runOutcome, verifyOutcome } from "./http-call.ts";
 import { TemplateError, type TemplateScope } from "./template.ts";
 
@@ -197,20 +198,7 @@ function bodyCheckOf(
     wrong(["body", "$async"], "no JSON Schema: there is no $async in it");
     return null;
   }
-  let validate: ValidateFunction;
-  try {
-    validate = new Ajv2020(ajvOptions).compile(schema);
-  } catch (error) {
-    wrong(["body"], `no JSON Schema: ${error instanceof Error ? error.message : String(error)}`);
-    return null;
-  }
-  return (body) => {
-    if (validate(body)) return { kind: "accepted", body };
-    return {
-      kind: "refused",
-      issues: (validate.errors ?? []).map((error) => ({ pointer: error.instancePath, message: messageOf(error) })),
-    };
-  };
+  return compileBodySchema(schema, (path, message) => wrong(["body", ...path], message), messageOf);
 }
 
 /** The properties that a schema names, where it has nothing else that could name some; null: any. */
