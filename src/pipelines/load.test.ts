@@ -164,7 +164,7 @@ for (const [what, name, text, expected] of [
     "has a body whose pattern looks ahead",
     "a.yaml",
     `${YAML}body: { properties: { sku: { pattern: "^(?=x)" } } }\n`,
-    /^a\.yaml:6:38: the pattern "\^\(\?=x\)" is none of RE2, which has no lookaround/,
+    /^a\.yaml:6:39: the pattern "\^\(\?=x\)" is none of RE2, which has no lookaround/,
   ],
   [
     "has an expression whose pattern refers back",

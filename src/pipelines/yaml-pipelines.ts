@@ -130,10 +130,11 @@ function pipelineOf(
   };
   const checkBody = bodyCheckOf(written.body, wrong);
   const bodyNames = declaredNames(written.body);
+  const env: Record<string, string> = {};
   const steps = written.steps.map((step, index) => {
     const earlier = written.steps.slice(0, index).map(({ name }) => name);
     if (earlier.includes(step.name)) wrong(["steps", index, "name"], `another step is named "${step.name}"`);
-    return stepOf(step, ["steps", index], { steps: earlier, bodyNames }, environment, wrong);
+    return stepOf(step, ["steps", index], { steps: earlier, bodyNames }, { environment, env }, wrong);
   });
   if (!isSound) return null;
   try {
@@ -145,15 +146,20 @@ function pipelineOf(
   }
 }
 
+/** The environment, and those of its variables that the pipeline's steps name. */
+interface Variables {
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly env: Record<string, string>;
+}
+
 function stepOf(
   step: YamlStep,
   path: Path,
   known: Omit<TemplateScope, "hasResult">,
-  environment: Readonly<Record<string, string | undefined>>,
+  { environment, env }: Variables,
   wrong: (path: Path, message: string) => void,
 ): PlainStepOptions {
   const { run, rollback, onUnknown, ...plain } = step;
-  const env: Record<string, string> = {};
   const call = (options: CallOptions, at: Path, scope: TemplateScope): HttpCall | null => {
     try {
       const parsed = parseCall(options, scope);
