@@ -193,7 +193,8 @@ async function reportThread(): Promise<void> {
   const body = { sku: "book", amount: 30, to: "Ann", email: "ann@example.org" };
   await check?.(body);
   const [startMs, main, all] = [performance.now(), process.threadCpuUsage(), process.cpuUsage()];
-  for (let count = 0; count < CHECKS; count += 100) await Promise.all(Array.from({ length: 100 }, () => check?.(body)));
+  for (let count = 0; count < CHECKS; count += 100)
+    await Promise.all(Array.from({ length: 100 }, async () => check?.(body)));
   const [wallMs, mainUsed, allUsed] = [
     performance.now() - startMs,
     process.threadCpuUsage(main),

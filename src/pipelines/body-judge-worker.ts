@@ -51,7 +51,7 @@ async function answerTo({ id, file, index, text }: JudgeQuestion): Promise<Judge
   if (finding.kind === "accepted") return { id, kind: "accepted", text: JSON.stringify(finding.body) };
   const issues = finding.issues.slice(0, ISSUES_MAX).map(({ pointer, message }) => ({
     pointer: pointer.slice(0, TEXT_CHARS_MAX),
-    message: String(message).slice(0, TEXT_CHARS_MAX),
+    message: textOf(message).slice(0, TEXT_CHARS_MAX),
   }));
   return { id, kind: "refused", issues };
 }

@@ -57,17 +57,16 @@ for (const [how, message] of [
   ["fill", /takes more than 100 ms|ended the thread/],
 ] as const) {
   test(`a body that makes its schema ${how} is refused, the event loop goes on, and so do other bodies`, async () => {
-    let isOver = false;
-    let turns = 0;
-    const bad = judged({ how, list, text: `${"a".repeat(66)}!` }).finally(() => (isOver = true));
-    while (!isOver) {
+    const seen = { isOver: false, turns: 0 };
+    const bad = judged({ how, list, text: `${"a".repeat(66)}!` }).finally(() => (seen.isOver = true));
+    while (!seen.isOver) {
       await turn();
-      turns++;
+      seen.turns++;
     }
     const finding = await bad;
     assert.ok(finding.kind === "refused");
     assert.match(finding.issues[0]?.message ?? "", message);
-    assert.ok(turns > 10, `the event loop took ${turns} turns`);
+    assert.ok(seen.turns > 10, `the event loop took ${seen.turns} turns`);
     assert.equal((await judged({ how: "same" })).kind, "accepted");
   });
 }
