@@ -26,7 +26,7 @@ interface Node {
 const OPERATORS: ReadonlySet<string> = new Set(["==", "!=", "in", "+", "-", "*", "/", "%", "<", "<=", ">", ">="]);
 
 /** An error is made with its stack and a line of the expression; `all` and `exists` catch it and go on. */
-const STEPS_OF_ERROR = 50;
+const STEPS_OF_ERROR = 80;
 
 const STEPS_OF_CALL = 5;
 
@@ -180,14 +180,18 @@ function paySearch(text: string, sought: unknown): void {
 /** To find out which operator or function is meant, the library looks into a list's first item, a map's first value, and so on. */
 function payType(value: unknown): void {
   for (let part = value; typeof part === "object" && part !== null;) {
-    if (Array.isArray(part)) part = (part as unknown[])[0];
-    else {
+    if (Array.isArray(part)) {
+      spend(STEPS_OF_TYPE);
+      part = (part as unknown[])[0];
+    } else {
       const { steps, first } = keysOf(part);
-      spend(steps);
+      spend(STEPS_OF_TYPE + steps);
       part = first;
     }
   }
 }
+
+const STEPS_OF_TYPE = 3;
 
 interface Keys {
   readonly count: number;

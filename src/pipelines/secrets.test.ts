@@ -59,6 +59,11 @@ test("what holds no secret is left as it is, short values too", () => {
   assert.equal(redactJson(json), json);
 });
 
+test("a secret that ends in a line break is taken out without it, too", () => {
+  const { redact } = secretsOf({ TOKEN: `${SECRET}\n` });
+  assert.equal(redact(`token ${SECRET}!`), "token [env.TOKEN]!");
+});
+
 test("a number that is a secret is taken out", () => {
   const { redactJson } = secretsOf({ PIN: "48213377" });
   assert.deepEqual(redactJson({ pin: 48_213_377, at: "48213377", other: 48_213_378 }), {

@@ -31,7 +31,10 @@ function findSecrets(env: Readonly<Record<string, string>>): Secrets {
   const names = new Map<string, string>();
   const numbers = new Map<number, string>();
   for (const [name, value] of Object.entries(env)) {
-    const parts = [value, ...addressParts(value)].filter((part) => part.length >= SECRET_CHARS_MIN);
+    // A file that a variable was read from often ends in a line break, which receivers take off.
+    const parts = [value, value.trim(), ...addressParts(value.trim())].filter(
+      (part) => part.length >= SECRET_CHARS_MIN,
+    );
     for (const form of parts.flatMap(formsOf)) names.set(form.toLowerCase(), name);
     if (value.length >= SECRET_CHARS_MIN && String(Number(value)) === value) numbers.set(Number(value), name);
   }
