@@ -45,7 +45,8 @@ const LOADING_TICKS = 120;
 const WAIT_MS_MAX = 10_000;
 
 /** What schemas may take up; the thread ends beyond that, and this process does not. */
-const MEMORY_MIB_MAX = 256;
+const MEMORY_MIB_MAX = 128;
+const YOUNG_MEMORY_MIB_MAX = 16;
 
 const WORKER = new URL(`./body-judge-worker${extname(import.meta.url)}`, import.meta.url);
 
@@ -87,7 +88,7 @@ class BodyJudge {
     this.#ticksWithoutRound = 0;
     const worker = new Worker(WORKER, {
       workerData: this.#state.buffer,
-      resourceLimits: { maxOldGenerationSizeMb: MEMORY_MIB_MAX },
+      resourceLimits: { maxOldGenerationSizeMb: MEMORY_MIB_MAX, maxYoungGenerationSizeMb: YOUNG_MEMORY_MIB_MAX },
     });
     worker.on("message", (answer: JudgeAnswer) => this.#answered(answer));
     worker.on("error", () => this.#ended(worker));
