@@ -47,6 +47,7 @@ async function answerTo({ id, file, index, text }: JudgeQuestion): Promise<Judge
     const message = `it takes more than ${CHECK_MS_MAX} ms to check it against the schema; send less at once`;
     return { id, kind: "refused", issues: [{ pointer: "", message }] };
   }
+  if (found instanceof Promise) parentPort?.postMessage({ id, kind: "awaits" } satisfies JudgeAnswer);
   const finding = await found;
   if (finding.kind === "accepted") return { id, kind: "accepted", text: JSON.stringify(finding.body) };
   const issues = finding.issues.slice(0, ISSUES_MAX).map(({ pointer, message }) => ({

@@ -41,8 +41,8 @@ writeFileSync(join(folder, "judged.mjs"), FILE);
 const { pipelines, problems } = await loadPipelines(join(folder, "judged.mjs"), {});
 assert.deepEqual(problems, []);
 
-async function judged(body: JsonObject): Promise<BodyFinding> {
-  const finding = await pipelines[1]?.pipeline.checkBody?.(body);
+async function judged(body: JsonObject, user = "alice"): Promise<BodyFinding> {
+  const finding = await pipelines[1]?.pipeline.checkBody?.(body, user);
   return finding ?? assert.fail("there is no check");
 }
 
@@ -113,4 +113,12 @@ test("what a file remembers between bodies it remembers", async () => {
   const [first, second] = [await judged({ how: "count" }), await judged({ how: "count" })];
   assert.ok(first.kind === "accepted" && second.kind === "accepted");
   assert.equal(Number(second.body["checked"]), Number(first.body["checked"]) + 1);
+});
+
+test("who sends many bodies that take long keeps no other user waiting for all of them", async () => {
+  const order: string[] = [];
+  const many = Array.from({ length: 12 }, () => judged({ how: "loop" }, "mallory").then(() => order.push("mallory")));
+  const others = ["alice", "bob"].map((user) => judged({ how: "same" }, user).then(() => order.push(user)));
+  await Promise.all([...many, ...others]);
+  assert.ok(Math.max(order.indexOf("alice"), order.indexOf("bob")) < 8, order.join(" "));
 });

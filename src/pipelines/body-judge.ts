@@ -6,6 +6,7 @@
  * 1. What a schema does in one go is interrupted after `CHECK_MS_MAX` of processor time: the thread does that by itself.
  * 2. A thread that does not come round any more is ended, and another one goes on with what waits. Whose body it was at is refused.
  * 3. A schema that awaits something may take longer, beside others, up to `WAIT_MS_MAX`.
+ * 4. Users take turns: who sends many bodies that take long waits for them, and nobody else.
  */
 import { extname } from "node:path";
 import { Worker } from "node:worker_threads";
@@ -24,7 +25,9 @@ export interface JudgeQuestion {
 export type JudgeAnswer =
   | { readonly id: number; readonly kind: "accepted"; readonly text: string }
   | { readonly id: number; readonly kind: "refused"; readonly issues: readonly BodyIssue[] }
-  | { readonly id: number; readonly kind: "failed"; readonly message: string };
+  | { readonly id: number; readonly kind: "failed"; readonly message: string }
+  /** It awaits something, and the thread can go on with another; a further answer follows. */
+  | { readonly id: number; readonly kind: "awaits" };
 
 /** Shared with the thread: the body that it is at (0: none), how often it came round, and how many files it is loading. */
 export const STATE_AT = 0;
@@ -48,11 +51,17 @@ const WAIT_MS_MAX = 10_000;
 const MEMORY_MIB_MAX = 128;
 const YOUNG_MEMORY_MIB_MAX = 16;
 
+/** Bodies that the thread is given ahead, so that it need not wait for the next; so many may be before another user's. */
+const AHEAD_MAX = 4;
+
 const WORKER = new URL(`./body-judge-worker${extname(import.meta.url)}`, import.meta.url);
 
 interface Waiting {
   readonly question: JudgeQuestion;
   readonly body: JsonObject;
+  readonly user: string;
+  /** Whether the thread is still to come to it, or is at it. */
+  isAhead: boolean;
   ticksLeft: number;
   readonly resolve: (finding: BodyFinding) => void;
   readonly reject: (error: Error) => void;
@@ -60,6 +69,10 @@ interface Waiting {
 
 class BodyJudge {
   readonly #waiting = new Map<number, Waiting>();
+  /** What is not given to the thread yet, by user, whose turn is first in front. */
+  readonly #queues = new Map<string, Waiting[]>();
+  /** How many the thread is to come to, or is at. */
+  #ahead = 0;
   #worker: Worker | null = null;
   #state = new Int32Array(new SharedArrayBuffer(STATE_LENGTH * Int32Array.BYTES_PER_ELEMENT));
   #timer: NodeJS.Timeout | null = null;
@@ -67,19 +80,40 @@ class BodyJudge {
   #rounds = 0;
   #ticksWithoutRound = 0;
 
-  check(file: string, index: number, body: JsonObject): Promise<BodyFinding> {
+  check(file: string, index: number, body: JsonObject, user: string): Promise<BodyFinding> {
     return new Promise((resolve, reject) => {
       const question = { id: ++this.#lastId, file, index, text: JSON.stringify(body) };
-      this.#waiting.set(question.id, { question, body, ticksLeft: WAIT_MS_MAX / TICK_MS, resolve, reject });
-      this.#send(question);
+      const ticksLeft = WAIT_MS_MAX / TICK_MS;
+      const asked: Waiting = { question, body, user, isAhead: false, ticksLeft, resolve, reject };
+      this.#waiting.set(question.id, asked);
       this.#timer ??= setInterval(() => this.#tick(), TICK_MS);
+      this.#enqueue(asked);
+      this.#sendMore();
     });
   }
 
-  #send(question: JudgeQuestion): void {
-    this.#worker ??= this.#start();
-    this.#worker.ref();
-    this.#worker.postMessage(question);
+  #enqueue(asked: Waiting): void {
+    const queue = this.#queues.get(asked.user);
+    if (queue === undefined) this.#queues.set(asked.user, [asked]);
+    else queue.push(asked);
+  }
+
+  #sendMore(): void {
+    while (this.#ahead < AHEAD_MAX) {
+      const [turn] = this.#queues;
+      if (turn === undefined) return;
+      const [user, queue] = turn;
+      const asked = queue.shift();
+      this.#queues.delete(user);
+      if (queue.length > 0) this.#queues.set(user, queue);
+      // It may have waited too long meanwhile.
+      if (asked === undefined || !this.#waiting.has(asked.question.id)) continue;
+      this.#worker ??= this.#start();
+      this.#worker.ref();
+      this.#worker.postMessage(asked.question);
+      asked.isAhead = true;
+      this.#ahead++;
+    }
   }
 
   #start(): Worker {
@@ -99,11 +133,21 @@ class BodyJudge {
   #answered(answer: JudgeAnswer): void {
     const asked = this.#waiting.get(answer.id);
     if (asked === undefined) return;
+    this.#leave(asked);
+    if (answer.kind === "awaits") return;
     this.#forget(answer.id);
     if (answer.kind === "failed") return asked.reject(new Error(`the schema of the body failed: ${answer.message}`));
     if (answer.kind === "refused") return asked.resolve({ kind: "refused", issues: answer.issues });
     const isSame = answer.text === asked.question.text;
     return asked.resolve({ kind: "accepted", body: isSame ? asked.body : (JSON.parse(answer.text) as JsonObject) });
+  }
+
+  /** The thread is no longer at it. */
+  #leave(asked: Waiting): void {
+    if (!asked.isAhead) return;
+    asked.isAhead = false;
+    this.#ahead--;
+    this.#sendMore();
   }
 
   #forget(id: number): void {
@@ -117,6 +161,7 @@ class BodyJudge {
   #tick(): void {
     for (const [id, asked] of this.#waiting) {
       if (--asked.ticksLeft > 0 || Atomics.load(this.#state, STATE_LOADING) > 0) continue;
+      this.#leave(asked);
       this.#forget(id);
       asked.resolve(tooLong(`it could not be checked within ${WAIT_MS_MAX / 1_000} s; send it again`));
     }
@@ -135,15 +180,24 @@ class BodyJudge {
     if (this.#worker !== worker) return;
     this.#worker = null;
     const at = Atomics.load(this.#state, STATE_AT);
-    for (const [id, asked] of this.#waiting) {
+    const sent = Array.from(this.#waiting.values()).filter((asked) => asked.isAhead || this.#isAwaited(asked));
+    this.#ahead = 0;
+    for (const asked of sent) {
+      const { id } = asked.question;
+      asked.isAhead = false;
       // What it awaited when it was at no body in particular may be what has ended it.
       if (at === 0 || id === at) {
         this.#forget(id);
         asked.resolve(tooLong("its check did not end, or ended the thread that it is made in"));
       } else {
-        this.#send(asked.question);
+        this.#enqueue(asked);
       }
     }
+    this.#sendMore();
+  }
+
+  #isAwaited(asked: Waiting): boolean {
+    return this.#queues.get(asked.user)?.includes(asked) !== true;
   }
 }
 
@@ -159,8 +213,8 @@ let judge: BodyJudge | null = null;
  * @param index which of its pipelines it is
  */
 export function judgedBy(file: string, index: number): BodyCheck {
-  return (body) => {
+  return (body, user = "") => {
     judge ??= new BodyJudge();
-    return judge.check(file, index, body);
+    return judge.check(file, index, body, user);
   };
 }
