@@ -64,6 +64,18 @@ test("a secret that ends in a line break is taken out without it, too", () => {
   assert.equal(redact(`token ${SECRET}!`), "token [env.TOKEN]!");
 });
 
+test("a long secret, such as a key of several lines, is taken out", () => {
+  const key = Array.from({ length: 2_000 }, (_, index) => `line ${index} +/=`).join("\n");
+  const { redact } = secretsOf({ KEY: key });
+  for (const form of [
+    key,
+    JSON.stringify(key).slice(1, -1),
+    encodeURIComponent(key),
+    Buffer.from(key).toString("base64"),
+  ])
+    assert.match(redact(`-${form}-`), /^-\[env\.KEY\]=*-$/);
+});
+
 test("a number that is a secret is taken out", () => {
   const { redactJson } = secretsOf({ PIN: "48213377" });
   assert.deepEqual(redactJson({ pin: 48_213_377, at: "48213377", other: 48_213_378 }), {

@@ -13,6 +13,9 @@ export interface Secrets {
 
 const SECRET_CHARS_MIN = 6;
 
+/** A regular expression with longer texts in it takes long to compile, or is refused: those are looked for as they are. */
+const FORM_CHARS_MAX = 500;
+
 const known = new WeakMap<Readonly<Record<string, string>>, Secrets>();
 
 /** @param env the variables that a file names; it does not change any more */
@@ -29,24 +32,32 @@ const NONE: Secrets = { redact: (text) => text, redactJson: (json) => json };
 
 function findSecrets(env: Readonly<Record<string, string>>): Secrets {
   const names = new Map<string, string>();
+  const long = new Map<string, string>();
   const numbers = new Map<number, string>();
   for (const [name, value] of Object.entries(env)) {
     // A file that a variable was read from often ends in a line break, which receivers take off.
     const parts = [value, value.trim(), ...addressParts(value.trim())].filter(
       (part) => part.length >= SECRET_CHARS_MIN,
     );
-    for (const form of parts.flatMap(formsOf)) names.set(form.toLowerCase(), name);
+    for (const form of parts.flatMap(formsOf)) {
+      if (form.length > FORM_CHARS_MAX) long.set(form, name);
+      else names.set(form.toLowerCase(), name);
+    }
     if (value.length >= SECRET_CHARS_MIN && String(Number(value)) === value) numbers.set(Number(value), name);
   }
-  if (names.size === 0) return NONE;
+  if (names.size === 0 && long.size === 0) return NONE;
   // The longest first: one may be the beginning of another. Hosts, hexadecimal digits and names of headers come in either case.
   const forms = Array.from(names.keys()).toSorted((one, other) => other.length - one.length);
   const pattern = new RegExp(
     forms.map((form) => form.replaceAll(/[.*+?^${}()|[\]\\/-]/g, String.raw`\$&`)).join("|"),
     "gi",
   );
-  const redact = (text: string): string =>
-    text.replace(pattern, (found) => `[env.${names.get(found.toLowerCase()) ?? "?"}]`);
+  const redact = (text: string): string => {
+    let redacted = text;
+    for (const [form, name] of long) redacted = redacted.replaceAll(form, () => `[env.${name}]`);
+    if (forms.length === 0) return redacted;
+    return redacted.replace(pattern, (found) => `[env.${names.get(found.toLowerCase()) ?? "?"}]`);
+  };
   const redactJson = (json: unknown): unknown => {
     if (typeof json === "string") return redact(json);
     if (typeof json === "number") return numbers.has(json) ? `[env.${numbers.get(json)}]` : json;
