@@ -214,7 +214,7 @@ async function retryAsNew(
   if (body === null) throw new StoreUnavailableError(`the body of order ${orderId} is gone`);
   // The pipeline may be a newer one, which wants another body.
   const parsed = JSON.parse(body) as JsonObject;
-  const finding = (await pipeline.checkBody?.(parsed)) ?? { kind: "accepted", body: parsed };
+  const finding = (await pipeline.checkBody?.(parsed, user)) ?? { kind: "accepted", body: parsed };
   if (finding.kind === "refused") throw bodyRefused(finding.issues);
   const outcome = await submit({
     user,

@@ -210,7 +210,7 @@ function bodyToKeep(pipeline: Pipeline, request: FastifyRequest): string | Promi
   const parsed = request.body as JsonObject;
   request.body = null;
   if (pipeline.checkBody === null) return request.bodyText;
-  const finding = pipeline.checkBody(parsed);
+  const finding = pipeline.checkBody(parsed, request.user);
   return finding instanceof Promise
     ? finding.then((found) => acceptedText(found, parsed, request))
     : acceptedText(finding, parsed, request);

@@ -84,8 +84,8 @@ export interface WaitLimit {
   readonly deadlineMs: number | null;
 }
 
-/** Finds out whether a body is one for the pipeline. */
-export type BodyCheck = (body: JsonObject) => Promise<BodyFinding> | BodyFinding;
+/** Finds out whether a body is one for the pipeline. Where checks have to wait, users take turns. */
+export type BodyCheck = (body: JsonObject, user?: string) => Promise<BodyFinding> | BodyFinding;
 
 export type BodyFinding =
   /** `body`: what the steps are given, which may have defaults filled in. */

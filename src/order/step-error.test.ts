@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { encodeResult } from "./result.ts";
 import { failureTraits, permanent, retryAfter, StepError, textOf, uncertain } from "./step-error.ts";
 
-const NOTHING = { permanent: false, unknown: false, shortage: false, retryAfterMs: null };
+const NOTHING = { permanent: false, unknown: false, retryAfterMs: null, shortage: false };
 const hostile = new Proxy(
   {},
   {
@@ -65,4 +65,34 @@ test("a result that throws when it is made JSON is refused, whatever it throws",
     };
     assert.equal(encodeResult(value, 0).ok, false);
   }
+});
+
+/** What Node throws where a system call failed. */
+const systemError = (code: string): Error =>
+  Object.assign(new Error(`connect ${code}`), { code, syscall: "connect", errno: -24 });
+
+test("a shortage of the node's own is known by what Node says of a system call, wherever it stands", () => {
+  for (const code of ["EMFILE", "ENFILE", "EADDRNOTAVAIL", "ENOBUFS", "ENOMEM"]) {
+    const error = systemError(code);
+    assert.deepEqual(failureTraits(error), { ...NOTHING, shortage: true });
+    assert.ok(failureTraits(new TypeError("fetch failed", { cause: error })).shortage);
+    assert.ok(failureTraits(retryAfter(error, 5)).shortage);
+    assert.ok(failureTraits(uncertain(error)).shortage);
+    assert.ok(!failureTraits(permanent(error)).shortage);
+  }
+  const several = (...codes: string[]): boolean => failureTraits(new AggregateError(codes.map(systemError))).shortage;
+  assert.deepEqual(
+    [several("EMFILE", "EMFILE"), several("ECONNREFUSED", "EADDRNOTAVAIL"), several()],
+    [true, false, false],
+  );
+  for (const other of [
+    systemError("ECONNREFUSED"),
+    Object.assign(new Error("no"), { code: "EMFILE" }),
+    { code: "EMFILE" },
+    "EMFILE",
+  ])
+    assert.ok(!failureTraits(other).shortage);
+  const endless = new Error("in a circle");
+  endless.cause = endless;
+  assert.ok(!failureTraits(endless).shortage);
 });

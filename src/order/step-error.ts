@@ -12,10 +12,10 @@ export interface FailureTraits {
   readonly permanent: boolean;
   /** The work may have been done all the same. */
   readonly unknown: boolean;
-  /** A shortage of this node's own (descriptors, ports, memory for sockets): nothing was sent, and the attempt does not count. */
-  readonly shortage: boolean;
   /** The next attempt must wait for so long; null: not said. */
   readonly retryAfterMs: number | null;
+  /** A shortage of this node's own (descriptors, ports, memory for sockets): the attempt does not count. */
+  readonly shortage: boolean;
 }
 
 /** An error with what it means. */
@@ -23,16 +23,16 @@ export class StepError extends Error implements FailureTraits {
   override readonly name = "StepError";
   readonly permanent: boolean;
   readonly unknown: boolean;
-  readonly shortage: boolean;
   readonly retryAfterMs: number | null;
+  readonly shortage: boolean;
   readonly [MARK] = true;
 
   constructor(error: unknown, traits: Partial<FailureTraits>) {
     super(textOf(error), { cause: error });
     this.permanent = traits.permanent ?? false;
     this.unknown = traits.unknown ?? false;
-    this.shortage = traits.shortage ?? false;
     this.retryAfterMs = traits.retryAfterMs ?? null;
+    this.shortage = traits.shortage ?? (!this.permanent && isShortage(error));
   }
 }
 
@@ -62,29 +62,55 @@ export function isStepError(thrown: unknown): boolean {
 const NO_TRAITS: FailureTraits = Object.freeze({
   permanent: false,
   unknown: false,
-  shortage: false,
   retryAfterMs: null,
+  shortage: false,
 });
+const SHORTAGE: FailureTraits = Object.freeze({ ...NO_TRAITS, shortage: true });
 
 /** What a thrown value says of the attempts to come. It may be anything, also what throws when it is looked at. */
 export function failureTraits(thrown: unknown): FailureTraits {
   try {
-    if (!isStepError(thrown)) return NO_TRAITS;
+    if (!isStepError(thrown)) return isShortage(thrown) ? SHORTAGE : NO_TRAITS;
     const {
       permanent: isPermanent,
       unknown,
-      shortage,
       retryAfterMs,
+      shortage,
     } = thrown as { readonly [Trait in keyof FailureTraits]: unknown };
     return {
       permanent: isPermanent === true,
       unknown: unknown === true,
-      shortage: shortage === true,
       retryAfterMs: typeof retryAfterMs === "number" && Number.isFinite(retryAfterMs) ? retryAfterMs : null,
+      shortage: shortage === true,
     };
   } catch {
     return NO_TRAITS;
   }
+}
+
+/** Codes of system calls that failed for want of something of this process or machine, whatever they were to do. */
+const SHORTAGES: ReadonlySet<string> = new Set(["EMFILE", "ENFILE", "EADDRNOTAVAIL", "ENOBUFS", "ENOMEM"]);
+
+/** Errors are seldom wrapped deeper. */
+const CAUSES_MAX = 5;
+
+/**
+ * Whether something was thrown because this node was short of something. Only what Node says of a system call counts, also as the
+ * cause of another error, as fetch has it; of an address with several, all must have failed for that.
+ */
+export function isShortage(thrown: unknown): boolean {
+  let error = thrown;
+  for (let depth = 0; depth < CAUSES_MAX && error instanceof Error; depth++) {
+    if (error instanceof AggregateError) return error.errors.length > 0 && error.errors.every(isOneShortage);
+    if (isOneShortage(error)) return true;
+    error = error.cause;
+  }
+  return false;
+}
+
+function isOneShortage(error: unknown): boolean {
+  if (!(error instanceof Error) || !("code" in error) || !("syscall" in error)) return false;
+  return typeof error.syscall === "string" && typeof error.code === "string" && SHORTAGES.has(error.code);
 }
 
 /** A text for whatever was thrown, even for what can't be made one. What fetch throws says why in its cause. */

@@ -6,6 +6,7 @@ import type { StandardSchemaV1 } from "@standard-schema/spec";
 import { parseDuration } from "../duration.ts";
 import {
   type BodyCheck,
+  type BodyFinding,
   type BodyIssue,
   type ConcurrencyLimit,
   type JsonObject,
@@ -332,11 +333,15 @@ function requireKnownKeys(options: object, known: readonly string[], fail: Fail)
 function bodyCheckOf(schema: StandardSchemaV1, fail: Fail): BodyCheck {
   const validate = schema?.["~standard"]?.validate;
   if (typeof validate !== "function") return fail("its body is no Standard Schema (zod, valibot, arktype, …)");
-  return async (body) => {
-    const result = await validate(body);
-    if (result.issues !== undefined) return { kind: "refused", issues: result.issues.map(issueOf) };
-    return { kind: "accepted", body: result.value as JsonObject };
+  return (body) => {
+    const result = validate(body);
+    return "then" in result ? Promise.resolve(result).then(findingOf) : findingOf(result);
   };
+}
+
+function findingOf(result: StandardSchemaV1.Result<unknown>): BodyFinding {
+  if (result.issues !== undefined) return { kind: "refused", issues: result.issues.map(issueOf) };
+  return { kind: "accepted", body: result.value as JsonObject };
 }
 
 function issueOf({ message, path = [] }: StandardSchemaV1.Issue): BodyIssue {

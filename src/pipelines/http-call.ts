@@ -4,11 +4,17 @@
  * 1. The host that is called is the file's author's choice, never the order's.
  * 2. What comes back is bounded: in size here, in time by the step's timeout. Redirects are not followed.
  * 3. Whether the receiver may have done something is told apart from whether it answered (`uncertain`).
+ * 4. What the environment holds goes to the receiver and nowhere else: messages show the file's words and ours, and what a receiver
+ *    says is redacted.
  */
-import { Agent, request } from "undici";
+import { exceedsDepth, JSON_DEPTH_MAX } from "../order/json-depth.ts";
 import type { RollbackContext, StepContext } from "../order/pipeline.ts";
 import { RESULT_CHARS_MAX } from "../order/result.ts";
 import { permanent, StepError } from "../order/step-error.ts";
+import { BudgetError, withinBudget } from "./budget.ts";
+import { breakReason, connectionFailure } from "./connection-failure.ts";
+import { makeRequest, NoAnswerError } from "./http-request.ts";
+import { type Secrets, secretsOf } from "./secrets.ts";
 import {
   fillText,
   parseTemplate,
@@ -49,18 +55,6 @@ export interface HttpAnswer {
 /** Answers are results, or less: more is not read. In UTF-8 a character may take three bytes that is one in memory. */
 const ANSWER_BYTES_MAX = 3 * RESULT_CHARS_MAX;
 
-/** Connections to one receiver; more calls wait for one to be free. A step's `concurrency` is the way to have fewer. */
-const CONNECTIONS_MAX = 256;
-
-const agent = new Agent({
-  connections: CONNECTIONS_MAX,
-  pipelining: 1,
-  // The step's timeout is the limit for both.
-  headersTimeout: 0,
-  bodyTimeout: 0,
-  connectTimeout: 10_000,
-});
-
 /**
  * Prepares a call.
  * @throws TemplateError when an expression is wrong, or the url is none
@@ -89,7 +83,7 @@ export function parseCall({ method, url, headers = {}, body }: CallOptions, scop
         headers: headerTemplates.map(([name, parts]) => [name, fillText(parts, values)] as const),
         body: bodyTemplate === null ? null : JSON.stringify(bodyTemplate.fill(values)),
       }));
-      return send(verb, filled, `${verb} ${url}`, context);
+      return send(verb, filled, { label: `${verb} ${url}`, context, secrets: secretsOf(env) });
     },
   };
 }
@@ -163,41 +157,38 @@ function fillIn(
     env,
   };
   try {
-    return fill(values);
+    return withinBudget(() => fill(values));
   } catch (error) {
     // A half of a surrogate pair, which no url can have.
-    if (error instanceof TemplateError || error instanceof URIError) throw permanent(error);
+    if (error instanceof TemplateError || error instanceof URIError || error instanceof BudgetError)
+      throw permanent(error);
     throw error;
   }
 }
 
-/** @param label names the call in messages, without what was filled in: that may be secret */
+interface Sender {
+  /** Names the call in messages, without what was filled in: that may be secret. */
+  readonly label: string;
+  readonly context: StepContext;
+  readonly secrets: Secrets;
+}
+
 async function send(
   method: string,
   { url, headers, body }: FilledCall,
-  label: string,
-  context: StepContext,
+  { label, context, secrets }: Sender,
 ): Promise<HttpAnswer> {
-  let place: URL;
-  try {
-    place = new URL(url);
-  } catch {
-    throw permanent(`${label} has no url once it is filled in`);
-  }
-  // They would leave the path that the file's author has written, encoded or not.
-  if (/[\\/](\.|%2e){1,2}(?=[\\/]|$)/i.test(url.replace(/[?#].*$/s, "").replaceAll(/[\t\r\n]/g, ""))) {
-    throw permanent(`${label} has a part that is "." or ".." once it is filled in`);
-  }
+  const { place, authorization } = placeOf(url, label);
   const { idempotencyKey, order, fence, signal, stepName } = context;
-  let answer: Awaited<ReturnType<typeof request>>;
+  let answer: Awaited<ReturnType<typeof makeRequest>>;
   try {
-    answer = await request(place, {
+    answer = await makeRequest(place, {
       method,
-      dispatcher: agent,
       signal,
       headers: {
         accept: "application/json",
         ...(body === null ? {} : { "content-type": "application/json" }),
+        ...(authorization === null ? {} : { authorization }),
         ...Object.fromEntries(headers.map(([name, value]) => [name.toLowerCase(), value])),
         "idempotency-key": idempotencyKey,
         "order-id": order.orderId,
@@ -207,6 +198,7 @@ async function send(
       body,
     });
   } catch (error) {
+    if (!(error instanceof NoAnswerError)) throw error;
     throw connectionFailure(label, error, signal);
   }
   const { statusCode: status, headers: answered } = answer;
@@ -216,11 +208,46 @@ async function send(
     text = await readText(answer.body);
   } catch (error) {
     if (error instanceof StepError) throw error;
-    throw new StepError(`${label} answered ${status}, and its answer broke off: ${reasonOf(error, signal)}`, {
+    throw new StepError(`${label} answered ${status}, and its answer broke off: ${breakReason(error, signal)}`, {
       unknown: true,
+      shortage: false,
     });
   }
-  return { status, retryAfterMs, label, ...parseAnswer(text, answered["content-type"]) };
+  const { json, notJson } = parseAnswer(text, answered["content-type"]);
+  return {
+    status,
+    retryAfterMs,
+    label,
+    json: secrets.redactJson(json),
+    notJson: notJson === null ? null : secrets.redact(notJson),
+  };
+}
+
+/** Where a call goes to, and the credentials that were in its url. */
+function placeOf(url: string, label: string): { place: URL; authorization: string | null } {
+  let place: URL;
+  try {
+    place = new URL(url);
+  } catch {
+    throw permanent(`${label} has no url once it is filled in`);
+  }
+  if (place.protocol !== "http:" && place.protocol !== "https:")
+    throw permanent(`${label} has a url that does not begin with http:// or https:// once it is filled in`);
+  // They would leave the path that the file's author has written, encoded or not.
+  if (/[\\/](\.|%2e){1,2}(?=[\\/]|$)/i.test(url.replace(/[?#].*$/s, "").replaceAll(/[\t\r\n]/g, ""))) {
+    throw permanent(`${label} has a part that is "." or ".." once it is filled in`);
+  }
+  const { username, password } = place;
+  if (username === "" && password === "") return { place, authorization: null };
+  place.username = "";
+  place.password = "";
+  let credentials: string;
+  try {
+    credentials = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+  } catch {
+    throw permanent(`${label} has credentials in its url that are not percent-encoded`);
+  }
+  return { place, authorization: `Basic ${Buffer.from(credentials, "utf8").toString("base64")}` };
 }
 
 async function readText(body: AsyncIterable<Buffer>): Promise<string> {
@@ -247,36 +274,13 @@ function parseAnswer(text: string, type: string | string[] | undefined): Pick<Ht
   if (!/^application\/([\w.+-]+\+)?json$/.test(mediaType)) {
     return { json: null, notJson: `${mediaType === "" ? "no content type" : mediaType}, and not with JSON` };
   }
+  // Walking it must not run out of stack.
+  if (exceedsDepth(text)) return { json: null, notJson: `JSON that is nested deeper than ${JSON_DEPTH_MAX} levels` };
   try {
     return { json: JSON.parse(text) as unknown, notJson: null };
   } catch {
     return { json: null, notJson: "a body that is not the JSON that it says it is" };
   }
-}
-
-/** Codes of errors at which no request has gone out. */
-const NOT_SENT: ReadonlySet<string> = new Set([
-  "ECONNREFUSED",
-  "ENOTFOUND",
-  "EAI_AGAIN",
-  "EHOSTUNREACH",
-  "ENETUNREACH",
-  "UND_ERR_CONNECT_TIMEOUT",
-]);
-
-function connectionFailure(label: string, error: unknown, signal: AbortSignal): StepError {
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
-  // What undici refuses to send, such as a header with a line break.
-  if (code === "UND_ERR_INVALID_ARG") return permanent(`${label} can't be sent: ${reasonOf(error, signal)}`);
-  return new StepError(`${label} failed: ${reasonOf(error, signal)}`, { unknown: !NOT_SENT.has(code) });
-}
-
-function reasonOf(error: unknown, signal: AbortSignal): string {
-  const said: unknown = signal.aborted ? signal.reason : error;
-  if (!(said instanceof Error)) return String(said);
-  // Of an address with several, connecting to all has failed.
-  if (said instanceof AggregateError) return said.errors.map((each) => (each as Error).message).join(", ");
-  return said.message || said.name;
 }
 
 /** A date, or seconds (RFC 9110, 10.2.3); null: nothing that can be understood. */
@@ -293,7 +297,12 @@ function requireFixedOrigin(url: string, parts: ReturnType<typeof parseText>): v
   if (typeof first === "string") {
     const origin = /^https?:\/\/[^/?#]+/i.exec(first)?.[0];
     const isWhole = origin !== undefined && (origin.length < first.length || second === undefined);
-    if (isWhole && URL.canParse(origin)) return;
+    if (isWhole && URL.canParse(origin)) {
+      if (!origin.includes("@")) return;
+      throw new TemplateError(
+        "a url in a file can't hold credentials, as messages show it; take it from the environment",
+      );
+    }
   } else if (
     first?.isConstant === true &&
     first.variables.length > 0 &&

@@ -161,6 +161,18 @@ for (const [what, name, text, expected] of [
     /^a\.yaml:6:7: no JSON Schema: /,
   ],
   [
+    "has a body whose pattern looks ahead",
+    "a.yaml",
+    `${YAML}body: { properties: { sku: { pattern: "^(?=x)" } } }\n`,
+    /^a\.yaml:6:39: the pattern "\^\(\?=x\)" is none of RE2, which has no lookaround/,
+  ],
+  [
+    "has an expression whose pattern refers back",
+    "a.yaml",
+    YAML.replace("1/", "1/${body.sku.matches(r'(a)\\\\1')}"),
+    /^a\.yaml:5:17: \$\{body\.sku\.matches.*the pattern ".*" is none of RE2/,
+  ],
+  [
     "has a form of a limit that is right but for its number",
     "a.yaml",
     `${YAML}    concurrency: { cluster: two }\n`,

@@ -8,6 +8,7 @@ import { extname, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { type Pipeline, pipelineLabel } from "../order/pipeline.ts";
 import { textOf } from "../order/step-error.ts";
+import { judgedBy } from "./body-judge.ts";
 import { isBuiltPipeline } from "./define-pipeline.ts";
 import type { FileProblem, parseYamlPipelines } from "./yaml-pipelines.ts";
 
@@ -54,7 +55,9 @@ export async function loadPipelines(
   const problems: LoadProblem[] = [];
   const seen = new Map<string, string>();
   for (const file of filesOf(path, problems)) {
-    const found = DATA.has(extname(file)) ? await readData(file, environment) : await importCode(file);
+    const found = DATA.has(extname(file))
+      ? await readData(file, environment)
+      : judged(await importPipelines(file), file);
     if (found.kind === "problems") {
       problems.push(...found.problems.map((each) => ({ file, ...each })));
       continue;
@@ -126,7 +129,17 @@ async function readData(file: string, environment: Readonly<Record<string, strin
   return parse(text, environment);
 }
 
-async function importCode(file: string): Promise<FileResult> {
+/** Their schemas are code: it runs in a thread where it can be ended. */
+function judged(found: FileResult, file: string): FileResult {
+  if (found.kind === "problems") return found;
+  const pipelines = found.pipelines.map((pipeline, index) =>
+    pipeline.checkBody === null ? pipeline : { ...pipeline, checkBody: judgedBy(resolve(file), index) },
+  );
+  return { kind: "pipelines", pipelines };
+}
+
+/** The pipelines that a file of code exports, as they are; or what is wrong with it. */
+export async function importPipelines(file: string): Promise<FileResult> {
   useOwnModules();
   const url = pathToFileURL(resolve(file)).href;
   const ended = (): void => {

@@ -1,10 +1,12 @@
 /**
- * Templates: JSON whose texts may hold expressions, `"Order ${order.id}"`. The expressions are CEL (cel.dev): small, without loops
- * that don't end, without side effects. A text that is one expression and nothing else becomes the expression's value, of any type.
+ * Templates: JSON whose texts may hold expressions, `"Order ${order.id}"`. The expressions are CEL (cel.dev): small, without side
+ * effects, and within a budget (budget.ts) that whoever fills in a template gives it. A text that is one expression and nothing else becomes the expression's value, of any type.
  *
  * `$${` stands for `${` itself.
  */
 import { type ASTNode, Environment, type ParseResult } from "@marcbachmann/cel-js";
+import { BudgetError, requireBudget, spend } from "./budget.ts";
+import { meterExpression } from "./metered-cel.ts";
 
 /** What expressions can name. */
 export interface TemplateValues {
@@ -167,7 +169,9 @@ export function fillText(
       if (typeof value === "object" || value === undefined) {
         throw new TemplateError(`\${${part.source}} is ${value === null ? "null" : "no text"}, and stands in a text`);
       }
-      return encode(`${value as string | number | boolean}`, index);
+      const text = `${value as string | number | boolean}`;
+      spend(text.length / CHARS_OF_STEP);
+      return encode(text, index);
     })
     .join("");
 }
@@ -183,6 +187,7 @@ function parseExpression(source: string, scope: TemplateScope): Expression {
     parsed = environment.parse(source);
     const checked = parsed.check();
     if (!checked.valid) throw checked.error ?? new Error("it is not valid");
+    meterExpression(parsed.ast);
   } catch (error) {
     throw new TemplateError(`\${${shorten(source)}}: ${firstLine(error)}`, { cause: error });
   }
@@ -212,9 +217,12 @@ function parseExpression(source: string, scope: TemplateScope): Expression {
     isConstant: [...names].every((name) => name === "env"),
     evaluate: (values) => {
       try {
-        return plainJson(parsed({ ...values }));
+        const value: unknown = parsed({ ...values });
+        requireBudget();
+        return plainJson(value);
       } catch (error) {
-        throw new TemplateError(`\${${source}}: ${firstLine(error)}`, { cause: error });
+        // Without the error as its cause: that may quote values, which are in an order's error then.
+        throw new TemplateError(`\${${source}}: ${reasonOf(error, variables.size > 0)}`);
       }
     },
   };
@@ -249,20 +257,45 @@ function isNode(value: unknown): value is ASTNode {
   return typeof value === "object" && value !== null && "op" in value && "args" in value;
 }
 
-/** CEL's whole numbers are bigints; bytes and times have no JSON. */
+/** Why an expression could not be evaluated, in one line. What the library says may quote what the environment holds. */
+function reasonOf(error: unknown, namesEnvironment: boolean): string {
+  if (error instanceof BudgetError) return `${error.message}; it goes through too much of the order's data`;
+  if (!namesEnvironment) return shorten(firstLine(error), REASON_CHARS_MAX);
+  const code = error instanceof Error && "code" in error ? String(error.code) : "error";
+  return `it can't be evaluated (${code}; more is not said, as it names the environment)`;
+}
+
+const REASON_CHARS_MAX = 300;
+
+/** Characters of an expression's value that are put into a text at the cost of a step. */
+const CHARS_OF_STEP = 16;
+
+/** CEL's whole numbers are bigints; bytes and times have no JSON. What is plain already, as most of an order's data is, stays what it is. */
 function plainJson(value: unknown): unknown {
+  spend(typeof value === "string" ? 1 + value.length / CHARS_OF_STEP : 1);
   if (typeof value === "bigint") return Number(value);
-  if (Array.isArray(value)) return value.map(plainJson);
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) {
+    const plain = value.map(plainJson);
+    return plain.every((each, index) => each === value[index]) ? value : plain;
+  }
   if (value instanceof Map)
     return Object.fromEntries(Array.from(value, ([key, each]) => [String(key), plainJson(each)]));
   if (value instanceof Date) return value.toISOString();
-  if (typeof value === "object" && value !== null) {
-    const prototype: unknown = Object.getPrototypeOf(value);
-    if (prototype !== Object.prototype && prototype !== null) throw new Error("its value has no form in JSON");
-    return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, plainJson(each)]));
-  }
-  return value;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  if (prototype !== Object.prototype && prototype !== null) throw new Error("its value has no form in JSON");
+  const keys = Object.keys(value);
+  spend(keys.length > LARGE_KEYS ? keys.length * STEPS_OF_LARGE_KEY : keys.length);
+  const fields = value as Readonly<Record<string, unknown>>;
+  const plain = keys.map((key) => plainJson(fields[key]));
+  return keys.every((key, index) => plain[index] === fields[key])
+    ? value
+    : Object.fromEntries(keys.map((key, index) => [key, plain[index]]));
 }
+
+/** From there on objects are slow to go through, and to make. */
+const LARGE_KEYS = 128;
+const STEPS_OF_LARGE_KEY = 10;
 
 /** Where the brace is that closes an expression: not one in a text, or of a map in it. */
 function endOfExpression(text: string, start: number): number {
@@ -285,6 +318,6 @@ function firstLine(error: unknown): string {
   return line;
 }
 
-function shorten(text: string): string {
-  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
+function shorten(text: string, charsMax = 80): string {
+  return text.length > charsMax ? `${text.slice(0, charsMax)}…` : text;
 }

@@ -11,6 +11,7 @@ import {
   type RetryOptions,
   type WaitOptions,
 } from "./define-pipeline.ts";
+import { compileBodySchema } from "./body-schema.ts";
 import { type CallOptions, type HttpCall, parseCall, rollbackOutcome, runOutcome, verifyOutcome } from "./http-call.ts";
 import { TemplateError, type TemplateScope } from "./template.ts";
 
@@ -129,10 +130,11 @@ function pipelineOf(
   };
   const checkBody = bodyCheckOf(written.body, wrong);
   const bodyNames = declaredNames(written.body);
+  const env: Record<string, string> = {};
   const steps = written.steps.map((step, index) => {
     const earlier = written.steps.slice(0, index).map(({ name }) => name);
     if (earlier.includes(step.name)) wrong(["steps", index, "name"], `another step is named "${step.name}"`);
-    return stepOf(step, ["steps", index], { steps: earlier, bodyNames }, environment, wrong);
+    return stepOf(step, ["steps", index], { steps: earlier, bodyNames }, { environment, env }, wrong);
   });
   if (!isSound) return null;
   try {
@@ -144,15 +146,20 @@ function pipelineOf(
   }
 }
 
+/** The environment, and those of its variables that the pipeline's steps name. */
+interface Variables {
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly env: Record<string, string>;
+}
+
 function stepOf(
   step: YamlStep,
   path: Path,
   known: Omit<TemplateScope, "hasResult">,
-  environment: Readonly<Record<string, string | undefined>>,
+  { environment, env }: Variables,
   wrong: (path: Path, message: string) => void,
 ): PlainStepOptions {
   const { run, rollback, onUnknown, ...plain } = step;
-  const env: Record<string, string> = {};
   const call = (options: CallOptions, at: Path, scope: TemplateScope): HttpCall | null => {
     try {
       const parsed = parseCall(options, scope);
@@ -197,20 +204,7 @@ function bodyCheckOf(
     wrong(["body", "$async"], "no JSON Schema: there is no $async in it");
     return null;
   }
-  let validate: ValidateFunction;
-  try {
-    validate = new Ajv2020(ajvOptions).compile(schema);
-  } catch (error) {
-    wrong(["body"], `no JSON Schema: ${error instanceof Error ? error.message : String(error)}`);
-    return null;
-  }
-  return (body) => {
-    if (validate(body)) return { kind: "accepted", body };
-    return {
-      kind: "refused",
-      issues: (validate.errors ?? []).map((error) => ({ pointer: error.instancePath, message: messageOf(error) })),
-    };
-  };
+  return compileBodySchema(schema, (path, message) => wrong(["body", ...path], message), messageOf);
 }
 
 /** The properties that a schema names, where it has nothing else that could name some; null: any. */

@@ -1,0 +1,124 @@
+/** Schemas that are code, good and bad, as files export them. */
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { setImmediate as turn } from "node:timers/promises";
+import type { BodyFinding, JsonObject } from "../order/pipeline.ts";
+import { loadPipelines } from "./load.ts";
+
+/** A schema whose `how` is in the body. */
+const FILE = `import { definePipeline } from "order-process";
+let checked = 0;
+const ways = {
+  backtrack: ({ text }) => ({ value: { ok: /^([a-zA-Z0-9]+[._-]?)+@example[.]org$/.test(text) } }),
+  loop: () => { for (;;); },
+  compare: ({ list }) => ({ value: { ok: list.every((x) => list.every((y) => JSON.stringify(x) !== JSON.stringify({ y }))) } }),
+  spin: async () => { for (;;) await null; },
+  exit: () => process.exit(1),
+  fill: () => { const all = []; for (;;) all.push(new Array(100_000).fill(0)); },
+  later: async ({ text }) => { await new Promise((done) => setTimeout(done, 150)); return { value: { text } }; },
+  fail: () => { throw new Error("no connection"); },
+  reject: async () => { throw new Error("no connection"); },
+  date: () => ({ value: { at: new Date(0), gone: undefined } }),
+  refuse: () => ({ issues: [{ message: "it is wrong", path: ["a/b", { key: 1 }] }] }),
+  many: () => ({ issues: Array.from({ length: 100_000 }, (_, index) => ({ message: "x".repeat(10_000), path: [index] })) }),
+  same: (body) => ({ value: { ...body } }),
+  count: () => ({ value: { checked: ++checked } }),
+};
+const validate = (body) => ways[body.how](body);
+export default [
+  definePipeline({ name: "other", version: 1, steps: [{ name: "A", run: () => undefined }] }),
+  definePipeline({ name: "judged", version: 1, body: { "~standard": { version: 1, vendor: "test", validate } },
+    steps: [{ name: "A", run: () => undefined }] }),
+];
+`;
+
+const folder = mkdtempSync(join(tmpdir(), "order-process-judge-"));
+after(() => rmSync(folder, { recursive: true }));
+writeFileSync(join(folder, "judged.mjs"), FILE);
+const { pipelines, problems } = await loadPipelines(join(folder, "judged.mjs"), {});
+assert.deepEqual(problems, []);
+
+async function judged(body: JsonObject, user = "alice"): Promise<BodyFinding> {
+  const finding = await pipelines[1]?.pipeline.checkBody?.(body, user);
+  return finding ?? assert.fail("there is no check");
+}
+
+const list = Array.from({ length: 20_000 }, (_, index) => ({ index }));
+
+for (const [how, message] of [
+  ["backtrack", /takes more than 100 ms/],
+  ["loop", /takes more than 100 ms/],
+  ["compare", /takes more than 100 ms/],
+  ["spin", /did not end/],
+  ["exit", /did not end, or ended the thread/],
+  ["fill", /takes more than 100 ms|ended the thread/],
+] as const) {
+  test(`a body that makes its schema ${how} is refused, the event loop goes on, and so do other bodies`, async () => {
+    const seen = { isOver: false, turns: 0 };
+    const bad = judged({ how, list, text: `${"a".repeat(66)}!` }).finally(() => (seen.isOver = true));
+    while (!seen.isOver) {
+      await turn();
+      seen.turns++;
+    }
+    const finding = await bad;
+    assert.ok(finding.kind === "refused");
+    assert.match(finding.issues[0]?.message ?? "", message);
+    assert.ok(seen.turns > 10, `the event loop took ${seen.turns} turns`);
+    assert.equal((await judged({ how: "same" })).kind, "accepted");
+  });
+}
+
+test("bodies that wait behind one that ends the thread are checked in the next", async () => {
+  const bad = judged({ how: "exit" });
+  const good = await Promise.all(Array.from({ length: 20 }, (_, index) => judged({ how: "same", index })));
+  assert.equal((await bad).kind, "refused");
+  assert.ok(good.every(({ kind }) => kind === "accepted"));
+});
+
+test("a schema that awaits something takes its time, beside others", async () => {
+  const texts = Array.from({ length: 20 }, (_, index) => `${index}`);
+  const findings = await Promise.all(texts.map((text) => judged({ how: "later", text })));
+  assert.deepEqual(
+    findings.map((finding) => finding.kind === "accepted" && finding.body["text"]),
+    texts,
+  );
+});
+
+test("a schema that fails is a failure, and no refusal", async () => {
+  await assert.rejects(judged({ how: "fail" }), /the schema of the body failed: no connection/);
+  await assert.rejects(judged({ how: "reject" }), /no connection/);
+});
+
+test("what a schema makes of a body is what is kept, as JSON, and the same body is the same", async () => {
+  const body = { how: "same", amount: 1.5 };
+  const finding = await judged(body);
+  assert.ok(finding.kind === "accepted");
+  assert.equal(finding.body, body);
+  assert.deepEqual(await judged({ how: "date" }), { kind: "accepted", body: { at: "1970-01-01T00:00:00.000Z" } });
+});
+
+test("what is wrong is told with its place, and not without end", async () => {
+  assert.deepEqual(await judged({ how: "refuse" }), {
+    kind: "refused",
+    issues: [{ pointer: "/a~1b/1", message: "it is wrong" }],
+  });
+  const many = await judged({ how: "many" });
+  assert.ok(many.kind === "refused" && JSON.stringify(many).length < 200_000);
+});
+
+test("what a file remembers between bodies it remembers", async () => {
+  const [first, second] = [await judged({ how: "count" }), await judged({ how: "count" })];
+  assert.ok(first.kind === "accepted" && second.kind === "accepted");
+  assert.equal(Number(second.body["checked"]), Number(first.body["checked"]) + 1);
+});
+
+test("who sends many bodies that take long keeps no other user waiting for all of them", async () => {
+  const order: string[] = [];
+  const many = Array.from({ length: 12 }, () => judged({ how: "loop" }, "mallory").then(() => order.push("mallory")));
+  const others = ["alice", "bob"].map((user) => judged({ how: "same" }, user).then(() => order.push(user)));
+  await Promise.all([...many, ...others]);
+  assert.ok(Math.max(order.indexOf("alice"), order.indexOf("bob")) < 8, order.join(" "));
+});

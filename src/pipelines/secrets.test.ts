@@ -1,0 +1,247 @@
+/** What the environment holds stays out of orders: out of results, errors and messages, in whatever form a receiver sends it back. */
+import assert from "node:assert/strict";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { test, type TestContext } from "node:test";
+import { inspect } from "node:util";
+import type { RollbackContext } from "../order/pipeline.ts";
+import { failureTraits, textOf } from "../order/step-error.ts";
+import { type CallOptions, parseCall, rollbackOutcome, runOutcome, verifyOutcome } from "./http-call.ts";
+import { secretsOf } from "./secrets.ts";
+import { TemplateError } from "./template.ts";
+
+const SECRET = 'pa55/w"örd +&';
+
+const FORMS: readonly ((secret: string) => unknown)[] = [
+  (secret) => secret,
+  (secret) => `Bearer ${secret}`,
+  (secret) => secret.toUpperCase(),
+  (secret) => ({ [secret]: [{ deep: `<${secret}>` }] }),
+  (secret) => JSON.stringify({ token: secret }),
+  (secret) => JSON.stringify({ body: JSON.stringify({ token: secret }) }),
+  (secret) => JSON.stringify(secret).replaceAll("ö", "\\u00f6"),
+  (secret) => secret.replaceAll("/", "\\/"),
+  (secret) => `/charges?token=${encodeURIComponent(secret)}`,
+  (secret) => `/charges?token=${encodeURIComponent(secret).toLowerCase()}`,
+  (secret) => new URLSearchParams({ token: secret }).toString(),
+  (secret) => `<p>${secret.replaceAll("&", "&amp;").replaceAll('"', "&quot;")}</p>`,
+  ...["", "u", "us", "user:"].flatMap((before) =>
+    (["base64", "base64url", "hex"] as const).map(
+      (encoding) => (secret: string) => Buffer.from(`${before}${secret} and more`).toString(encoding),
+    ),
+  ),
+];
+
+/** What is left of a secret in JSON, decoded in all ways. */
+function isIn(json: unknown, secret: string): boolean {
+  const text = JSON.stringify(json).toLowerCase();
+  const words = text.match(/[a-z0-9+/_-]{6,}/gi) ?? [];
+  const decoded = words.flatMap((word) => [
+    Buffer.from(word, "hex").toString(),
+    Buffer.from(word, "base64").toString(),
+  ]);
+  return [text, ...decoded].some((each) => each.toLowerCase().includes(secret.slice(0, 4).toLowerCase()));
+}
+
+for (const [index, form] of FORMS.entries()) {
+  const { redactJson } = secretsOf({ TOKEN: SECRET, OTHER: "other-value" });
+  const sent = form(SECRET);
+  test(`a secret is taken out of ${JSON.stringify(sent)} (${index})`, () => {
+    const redacted = redactJson({ id: 7, echo: sent });
+    assert.ok(!isIn(redacted, SECRET), JSON.stringify(redacted));
+    assert.match(JSON.stringify(redacted), /\[env\.TOKEN\]/);
+  });
+}
+
+test("what holds no secret is left as it is, short values too", () => {
+  const { redactJson } = secretsOf({ COUNT: "1", REGION: "eu", PORT: "8080", TOKEN: SECRET });
+  const json = { count: 1, region: "eu", text: "1 of 8080", list: [{ a: null, b: true }] };
+  assert.equal(redactJson(json), json);
+});
+
+test("a secret that ends in a line break is taken out without it, too", () => {
+  const { redact } = secretsOf({ TOKEN: `${SECRET}\n` });
+  assert.equal(redact(`token ${SECRET}!`), "token [env.TOKEN]!");
+});
+
+test("a long secret, such as a key of several lines, is taken out", () => {
+  const key = Array.from({ length: 2_000 }, (_, index) => `line ${index} +/=`).join("\n");
+  const { redact } = secretsOf({ KEY: key });
+  for (const form of [
+    key,
+    JSON.stringify(key).slice(1, -1),
+    encodeURIComponent(key),
+    Buffer.from(key).toString("base64"),
+  ])
+    assert.match(redact(`-${form}-`), /^-\[env\.KEY\]=*-$/);
+});
+
+test("a number that is a secret is taken out", () => {
+  const { redactJson } = secretsOf({ PIN: "48213377" });
+  assert.deepEqual(redactJson({ pin: 48_213_377, at: "48213377", other: 48_213_378 }), {
+    pin: "[env.PIN]",
+    at: "[env.PIN]",
+    other: 48_213_378,
+  });
+});
+
+test("of an address, host and credentials are taken out, and words of it left where they are words", () => {
+  const { redact } = secretsOf({
+    SHOP: "https://anna:s3cret%21@shop.internal:8443/orders",
+    PAY: "http://payments:9000",
+  });
+  assert.equal(redact("Host: Shop.Internal:8443"), "Host: [env.SHOP]");
+  assert.equal(redact("no route to shop.internal"), "no route to [env.SHOP]");
+  assert.equal(redact("anna:s3cret! may not see orders"), "[env.SHOP] may not see orders");
+  assert.doesNotMatch(redact(Buffer.from("anna:s3cret!").toString("base64")), /YW5u/);
+  assert.equal(redact("payments are late; payments:9000 is not"), "payments are late; [env.PAY] is not");
+});
+
+async function serve(
+  t: TestContext,
+  handle: (request: IncomingMessage, body: string, response: ServerResponse) => void,
+): Promise<string> {
+  const server = createServer((request, response) => {
+    let body = "";
+    request.on("data", (chunk) => (body += String(chunk)));
+    request.on("end", () => handle(request, body, response));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+function context(body = {}): RollbackContext {
+  const noLog = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
+  return {
+    order: { orderId: "o-1", user: "alice" },
+    stepName: "Charge card",
+    body,
+    results: {},
+    result: undefined,
+    attempt: 1,
+    idempotencyKey: "o-1:Charge card:run",
+    fence: 1,
+    signal: AbortSignal.timeout(30_000),
+    log: noLog,
+  };
+}
+
+const scope = { steps: [], hasResult: true, bodyNames: null };
+
+/** Everything that an error tells, its causes too. */
+const allOf = (error: unknown): string => `${textOf(error)} ${inspect(error, { depth: 9 })}`;
+
+const CALL: CallOptions = {
+  method: "POST",
+  url: "${env.SHOP}/charges/${env.TOKEN}",
+  headers: { "x-key": "${env.KEY}", "x-basic": '${"Basic " + bytes("user:" + env.KEY).base64()}' },
+  body: { token: "${env.TOKEN}" },
+};
+
+for (const status of [200, 400, 500]) {
+  test(`a receiver that answers ${status} and echoes what it was sent tells an order no secret`, async (t) => {
+    const host = await serve(t, ({ headers, url }, body, response) => {
+      const detail = `no: ${url} ${body} ${JSON.stringify(headers)}`;
+      response.writeHead(status, { "content-type": "application/json", location: `http://${headers.host}/next` });
+      response.end(JSON.stringify({ detail, echo: { headers, url, body, json: JSON.parse(body) as unknown } }));
+    });
+    const env = { SHOP: `http://anna:s3cret-word@${host}`, TOKEN: SECRET, KEY: "sk_live_1234567890" };
+    const { make } = parseCall(CALL, scope);
+    for (const outcomeOf of [runOutcome, rollbackOutcome, verifyOutcome]) {
+      let told: string;
+      try {
+        told = JSON.stringify(outcomeOf(await make(context(), env))) ?? "";
+      } catch (error) {
+        told = allOf(error);
+      }
+      for (const secret of [SECRET, "pa55", "sk_live", "s3cret", host, "c2tfbGl2", "YW5uYTpz"])
+        assert.ok(!told.includes(secret), `${secret} in ${told}`);
+    }
+  });
+}
+
+test("credentials in an address go to the receiver as it expects them, and not into its url", async (t) => {
+  let got = "";
+  const host = await serve(t, ({ headers, url }, _, response) => {
+    got = `${headers.authorization} ${url} ${headers.host}`;
+    response.end();
+  });
+  const { make } = parseCall({ url: "${env.SHOP}/x" }, scope);
+  await make(context(), { SHOP: `http://anna:s%2Fcret@${host}` });
+  assert.equal(got, `Basic ${Buffer.from("anna:s/cret").toString("base64")} /x ${host}`);
+  const named = parseCall({ url: "${env.SHOP}/x", headers: { Authorization: "Bearer 1" } }, scope);
+  await named.make(context(), { SHOP: `http://anna:s%2Fcret@${host}` });
+  assert.match(got, /^Bearer 1 /);
+});
+
+test("a url with credentials in a file is refused, without showing it", () => {
+  assert.throws(
+    () => parseCall({ url: "http://anna:s3cret@host/x" }, scope),
+    (error) =>
+      error instanceof TemplateError &&
+      /can't hold credentials/.test(error.message) &&
+      !error.message.includes("s3cret"),
+  );
+});
+
+for (const expression of [
+  "env.TOKEN + 1",
+  "env.TOKEN - 1",
+  "bool(env.TOKEN)",
+  "int(env.TOKEN)",
+  "duration(env.TOKEN)",
+  "timestamp(env.TOKEN)",
+  "body[env.TOKEN]",
+  "{'a': 1}[env.TOKEN]",
+  "'a'.matches(env.TOKEN + '(')",
+  "[env.TOKEN].map(x, bool(x))",
+  "cel.bind(x, env.TOKEN, body[x])",
+  "env.TOKEN.substring(0, 99)",
+  "env.TOKEN.nothing",
+]) {
+  test(`the expression ${expression} fails without telling what the environment holds`, async (t) => {
+    const host = await serve(t, (_request, _body, response) => response.end());
+    const call: CallOptions = { url: `http://${host}/`, headers: { "x-a": `\${string(${expression})}` } };
+    await assert.rejects(
+      async () => parseCall(call, scope).make(context({ a: 1 }), { TOKEN: SECRET }),
+      (error) => {
+        const told = allOf(error);
+        return (
+          (error instanceof TemplateError || failureTraits(error).permanent) &&
+          !told.includes("pa55") &&
+          told.includes("env.TOKEN")
+        );
+      },
+    );
+  });
+}
+
+for (const value of [
+  "no url",
+  "ftp://shop.backstage/x",
+  "shop.backstage",
+  "http://shop.backstage:99999",
+  "http://%zz@shop.backstage",
+  "javascript:pa55",
+]) {
+  test(`an address of the environment that is none (${value}) is not told`, async () => {
+    const { make } = parseCall({ url: "${env.SHOP}/x" }, scope);
+    await assert.rejects(make(context(), { SHOP: value }), (error) => {
+      const told = allOf(error);
+      return failureTraits(error).permanent && !/backstage|ftp:|javascript|pa55|zz@/.test(told);
+    });
+  });
+}
+
+test("a header of the environment that can't be sent is named, and not shown", async (t) => {
+  const host = await serve(t, (_request, _body, response) => response.end());
+  const { make } = parseCall({ url: `http://${host}/`, headers: { "x-key": "${env.KEY}" } }, scope);
+  await assert.rejects(make(context(), { KEY: "sk_live_\n1" }), (error) => {
+    assert.match(textOf(error), /a header can't be sent/);
+    return failureTraits(error).permanent && !allOf(error).includes("sk_live");
+  });
+});

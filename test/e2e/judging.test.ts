@@ -1,0 +1,99 @@
+/** Orders that were made to keep a node, and receivers that tell what they were sent, on a running service. */
+import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { test } from "node:test";
+import { type Answer, finalOrder, send } from "../support/client.ts";
+import { runCommand, startService, temporaryFolder } from "../support/service.ts";
+
+const REDOS = "^([a-zA-Z0-9]+[._-]?)+@example[.]org$";
+const SLOW = { email: `${"a".repeat(66)}!` };
+
+const CODE = `import { definePipeline } from "order-process";
+const validate = (value: { email: string }) =>
+  /${REDOS}/.test(value.email) ? { value } : { issues: [{ message: "no address", path: ["email"] }] };
+export default definePipeline({
+  name: "code", version: 1, body: { "~standard": { version: 1, vendor: "test", validate } } as never,
+  steps: [{ name: "A", run: () => undefined }],
+});
+`;
+
+const DATA = `name: data
+version: 1
+body: { properties: { email: { pattern: '${REDOS}' }, path: true, a: true } }
+steps:
+  - name: Ask
+    run: { url: "\${env.SHOP}/\${body.path}", method: PUT, headers: { x-key: "\${env.KEY}" }, body: { key: "\${env.KEY}" } }
+    retry: { attempts: 1 }
+  - name: Compare
+    run: { url: "\${env.SHOP}/x", method: PUT, body: { all: "\${body.a.all(x, body.a.all(y, x != y + 0.5))}" } }
+    retry: { attempts: 1 }
+`;
+
+function submit(url: string, pipeline: string, body: object): Promise<Answer> {
+  return send(`${url}/orders?pipeline=${pipeline}`, {
+    method: "POST",
+    body: JSON.stringify(body),
+    headers: { authorization: "user", "content-type": "application/json" },
+  });
+}
+
+test("a node judges bodies and expressions that would not end, and an order tells nothing of the environment", async (t) => {
+  const echo = createServer((request, response) => {
+    const status = request.url === "/refused" ? 422 : 200;
+    const said = { detail: `no: ${JSON.stringify(request.headers)}`, headers: request.headers };
+    request.resume().on("end", () => {
+      response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(said));
+    });
+  });
+  await new Promise<void>((resolve) => echo.listen(0, "127.0.0.1", resolve));
+  t.after(() => {
+    echo.closeAllConnections();
+    echo.close();
+  });
+  const host = `127.0.0.1:${(echo.address() as AddressInfo).port}`;
+  const env = { SHOP: `http://anna:hidden-word@${host}`, KEY: "sk_live_4f9c1a7be2" };
+  const pipelines = temporaryFolder(t);
+  writeFileSync(join(pipelines, "code.ts"), CODE);
+  writeFileSync(join(pipelines, "data.yaml"), DATA);
+  const { url, output } = await startService(t, { env, args: ["--pipelines", pipelines, "--log-level", "debug"] });
+
+  const byCode = await submit(url, "code", SLOW);
+  assert.equal(byCode.status, 422);
+  assert.match(byCode.text, /takes more than 100 ms/);
+  assert.equal((await submit(url, "code", { email: "a@example.org" })).status, 201);
+  const byData = await submit(url, "data", SLOW);
+  assert.equal(byData.status, 422);
+  assert.match(byData.text, /must match pattern/);
+
+  const told: string[] = [];
+  for (const path of ["answered", "refused"]) {
+    const a = Array.from({ length: 3_000 }, (_, index) => index);
+    const accepted = await submit(url, "data", { path, a });
+    const id = String(accepted.json?.["order_id"]);
+    const order = await finalOrder(url, id);
+    assert.equal(order.status, "failed");
+    const history = await send(`${url}/orders/${id}/events`, { headers: { authorization: "user" } });
+    told.push(JSON.stringify(order), history.text);
+  }
+  assert.match(told[0] ?? "", /body\.a\.all\(x, .*: it takes more than 1,000,000 steps/);
+  assert.match(told[2] ?? "", /answered 422: no: .*\[env\.KEY\]/);
+  for (const secret of [env.KEY, "hidden-word", host, Buffer.from("anna:hidden").toString("base64").slice(0, 12)])
+    assert.ok(!`${told.join("\n")}${output()}`.includes(secret), `${secret} is in ${told.join("\n")}\n${output()}`);
+});
+
+test("patterns of no linear time are refused before anything starts, by file and place", async (t) => {
+  const pipelines = temporaryFolder(t);
+  const file = join(pipelines, "data.yaml");
+  writeFileSync(file, DATA.replace(REDOS, "^(?!x)"));
+  for (const args of [
+    ["check", file],
+    ["--pipelines", file, "--port", "0", "--data", join(pipelines, "data")],
+  ]) {
+    const { code, stdout, stderr } = await runCommand(args);
+    assert.equal(code, 1);
+    assert.match(`${stdout}${stderr}`, /data\.yaml:3:41: the pattern "\^\(\?!x\)" is none of RE2/);
+  }
+});
