@@ -4,6 +4,7 @@
  *
  *     npm run bench            about four minutes
  *     npm run bench -- quick   one round each, shorter: to see that it runs, not to quote
+ *     npm run bench -- judge   what it takes to judge any body, and expressions over it (judge.ts)
  *     npm run bench -- light   what an order costs at light load, by how much is stored (light.ts)
  */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
@@ -16,6 +17,10 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { startRedis } from "../test/support/redis.ts";
 
+if (process.argv[2] === "judge") {
+  await import("./judge.ts");
+  process.exit(process.exitCode ?? 0);
+}
 if (process.argv[2] === "light") {
   const { measureLightLoad } = await import("./light.ts");
   process.exit((await measureLightLoad(process.argv.slice(3))) ? 0 : 1);

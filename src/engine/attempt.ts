@@ -31,6 +31,8 @@ export class Attempt implements RollbackContext {
   readonly attempt: number;
   /** Its limit. */
   timer: Timer | null = null;
+  /** What it is given up with, where it has timed out. */
+  timedOut: Error | null = null;
   /** It was verified that the attempts before it have done nothing. */
   formerNotDone = false;
   readonly #of: AttemptOf;

@@ -25,7 +25,7 @@ import {
 } from "../order/order.ts";
 import { type ConcurrencyLimit, type Pipeline, pipelineLabel, type Step, type StepLog } from "../order/pipeline.ts";
 import { encodeResult, RESULTS_CHARS_MAX } from "../order/result.ts";
-import { failureTraits, StepError } from "../order/step-error.ts";
+import { failureTraits, isStepError, StepError } from "../order/step-error.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import type { AdvanceWrite, WriteOutcome } from "../store/store.ts";
 import { Attempt, type AttemptOf, describeError } from "./attempt.ts";
@@ -432,13 +432,16 @@ export class OrderRun implements WriteListener, AttemptOf {
 
   #timeOut(call: Attempt, timeoutMs: number): void {
     const error = new StepError(`timed out after ${timeoutMs} ms`, { unknown: true });
-    this.#callEnded(call, undefined, { error });
+    call.timedOut = error;
     call.abort(error);
+    // One that can say at once that it has sent nothing yet is heard.
+    this.#host.clock.nextTurn(() => this.#callEnded(call, undefined, { error }));
   }
 
   #callEnded(call: Attempt, value: unknown, thrown: { error: unknown } | null): void {
     if (this.#call !== call) return;
     this.#endCall(call);
+    if (thrown !== null && call.timedOut !== null && !isStepError(thrown.error)) thrown = { error: call.timedOut };
     const outcome = this.#outcomeOf(call, value, thrown);
     if (this.#mustWait) this.#ended = outcome;
     else this.#write(decide(this.#order, this.pipeline, outcome));
