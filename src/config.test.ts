@@ -34,6 +34,7 @@ test("without any configuration the defaults hold", () => {
     requireDurable: false,
     join: null,
     advertise: null,
+    allowedHosts: new Set(),
     nodeTtlMs: 5_000,
     stepTimeMs: 5_000,
     failureRate: 0,

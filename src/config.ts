@@ -6,6 +6,7 @@ import { readFileSync } from "node:fs";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import ms from "ms";
 import { parse as parseYaml } from "yaml";
+import { allowedHost } from "./http/host-check.ts";
 import { parseStoreLocation, type StoreCredentials, type StoreLocation } from "./store/store-location.ts";
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from "./log.ts";
 
@@ -23,6 +24,8 @@ export interface Config {
   readonly join: string | null;
   /** `host:port` where the other nodes reach this one, or null: where it listens. */
   readonly advertise: string | null;
+  /** More names by which the node may be asked, as allowedHost gives them. */
+  readonly allowedHosts: ReadonlySet<string>;
   /** Silence after which a node counts as dead. */
   readonly nodeTtlMs: number;
   /** Users who may see and steer the orders of all. */
@@ -126,6 +129,13 @@ const OPTIONS = {
     help: "where the other nodes reach this one",
     parse: optionalAddress,
   },
+  allowedHosts: {
+    flags: "--allowed-hosts <names>",
+    fallback: "",
+    fallbackHelp: "none",
+    help: "more names by which clients reach it, parted by commas; .example.org: all below it, too",
+    parse: hosts,
+  },
   nodeTtl: {
     flags: "--node-ttl <duration>",
     fallback: "5s",
@@ -144,13 +154,7 @@ const OPTIONS = {
     fallback: "",
     fallbackHelp: "none",
     help: "users, parted by commas, who may see and steer the orders of all",
-    parse: (text: string) =>
-      new Set(
-        text
-          .split(",")
-          .map((user) => user.trim())
-          .filter((user) => user !== ""),
-      ),
+    parse: (text: string) => new Set(listed(text)),
   },
   stepTime: {
     flags: "--step-time <duration>",
@@ -346,6 +350,7 @@ function toConfig(options: Options, environment: Readonly<Record<string, string 
     requireDurable: value("requireDurable"),
     join: value("join"),
     advertise: value("advertise"),
+    allowedHosts: value("allowedHosts"),
     nodeTtlMs: value("nodeTtl"),
     operators: value("operators"),
     pipelines: value("pipelines"),
@@ -479,6 +484,26 @@ function optionalAddress(text: string): string | null {
     throw new InvalidArgumentError("write host:port, such as localhost:8080.");
   }
   return address;
+}
+
+/** What stands between commas. */
+function listed(text: string): string[] {
+  return text
+    .split(",")
+    .map((each) => each.trim())
+    .filter((each) => each !== "");
+}
+
+/** Names of hosts. A port is no part of them: whatever reaches the node has found its port. */
+function hosts(text: string): Set<string> {
+  return new Set(
+    listed(text).map((name) => {
+      const host = allowedHost(name);
+      if (host === null)
+        throw new InvalidArgumentError("write names such as orders.example.org,.internal.example.org.");
+      return host;
+    }),
+  );
 }
 
 /** Below, a busy machine's hiccups would be deaths; above, a dead node's orders would wait for hours. */

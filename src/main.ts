@@ -9,6 +9,7 @@ import { timingOf } from "./cluster/timing.ts";
 import type { Config } from "./config.ts";
 import { type DataFolder, openDataFolder } from "./data-folder.ts";
 import { Engine, type EngineLimits } from "./engine/engine.ts";
+import { hostRule } from "./http/host-check.ts";
 import type { HeartbeatStatus } from "./http/schemas.ts";
 import { closeServer, createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "./http/server.ts";
 import type { Logger } from "./log.ts";
@@ -110,6 +111,7 @@ export async function startNode(
         bodyBytesMax: config.bodyBytesMax,
         incomingBytesMax: Math.max(config.bodyBytesMax, Math.floor(oldGenerationBytes() / 8)),
       },
+      isAllowedHost: hostRule(ownHosts(config), config.allowedHosts),
       serviceId,
       version,
       now,
@@ -459,6 +461,13 @@ function advertisedUrl({ advertise }: Config, listeningUrl: string): string {
   if (advertise !== null) return `http://${advertise}`;
   const url = new URL(listeningUrl);
   return url.hostname === "0.0.0.0" || url.hostname === "[::]" ? `http://${hostname()}:${url.port}` : listeningUrl;
+}
+
+/** By which names this node is asked: that it listens at, and what the others are told. */
+function ownHosts(config: Config): string[] {
+  const { host } = config;
+  const { hostname: told } = new URL(advertisedUrl(config, `http://${host.includes(":") ? `[${host}]` : host}`));
+  return [host, told];
 }
 
 function requireStarted(node: ClusterNode | null): ClusterNode {
