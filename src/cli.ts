@@ -1,5 +1,7 @@
 /** The command: reads the configuration, runs a node until it is told to stop, and turns failures into one clear line. */
 import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { fitHeap, memoryPlanOf } from "./heap.ts";
 import { readInvocation, UsageError } from "./config.ts";
 import { createLogger, type Logger } from "./log.ts";
 import type { Screen } from "./drill/drill.ts";
@@ -34,6 +36,7 @@ try {
     process.exit((await startDrill(invocation.config, terminal(), stopped)) ? 0 : EXIT_FAILURE);
   } else {
     const { config } = invocation;
+    fitHeap(memoryPlanOf(config), fileURLToPath(import.meta.url));
     process.umask(0o077); // orders, and the cluster's secret, are nobody else's business
     const log = createLogger(config.logLevel, config.logFormat, writeLog);
     log.info(`Order Processing Service Start! (version ${programVersion()}, process ${process.pid})`);

@@ -40,6 +40,7 @@ test("without any configuration the defaults hold", () => {
     failureRate: 0,
     graceMs: 10_000,
     inFlightMax: 200_000,
+    memoryLimitBytes: null,
     bodyBytesMax: 262_144,
     logLevel: "info",
     logFormat: "logfmt",

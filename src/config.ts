@@ -38,6 +38,8 @@ export interface Config {
   /** How long running steps may go on when the node stops. */
   readonly graceMs: number;
   readonly inFlightMax: number;
+  /** Memory that the process may use, or null: all that its container or machine has. */
+  readonly memoryLimitBytes: number | null;
   readonly bodyBytesMax: number;
   readonly logLevel: LogLevel;
   readonly logFormat: LogFormat;
@@ -180,7 +182,19 @@ const OPTIONS = {
     help: "orders in flight before new ones are refused; fewer where memory is short",
     parse: count,
   },
-  bodyLimit: { flags: "--body-limit <size>", fallback: "256KiB", help: "largest body of a request", parse: size },
+  memoryLimit: {
+    flags: "--memory-limit <size>",
+    fallback: "",
+    fallbackHelp: "the container's, or the machine's",
+    help: "memory that the node may use in all",
+    parse: (text: string) => (text === "" ? null : size(text, MEMORY_BYTES_MAX)),
+  },
+  bodyLimit: {
+    flags: "--body-limit <size>",
+    fallback: "256KiB",
+    help: "largest body of a request",
+    parse: (text: string) => size(text, BODY_BYTES_MAX),
+  },
   logLevel: { flags: "--log-level <level>", fallback: "info", help: LOG_LEVELS.join(", "), parse: oneOf(LOG_LEVELS) },
   logFormat: {
     flags: "--log-format <format>",
@@ -358,6 +372,7 @@ function toConfig(options: Options, environment: Readonly<Record<string, string 
     failureRate: value("failureRate"),
     graceMs: value("grace"),
     inFlightMax: value("inFlight"),
+    memoryLimitBytes: value("memoryLimit"),
     bodyBytesMax: value("bodyLimit"),
     logLevel: value("logLevel"),
     logFormat: value("logFormat"),
@@ -445,17 +460,22 @@ function duration(text: string): number {
   return Math.round(value);
 }
 
-const SIZE_UNITS: Readonly<Record<string, number>> = { "": 1, B: 1, KiB: 1024, MiB: 1024 ** 2 };
+const SIZE_UNITS: Readonly<Record<string, number>> = { "": 1, B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 };
 
 /** The most that a body may be allowed to be: a body is text in memory, several times. */
 const BODY_BYTES_MAX = 64 * 1024 ** 2;
 
+/** More than any machine has. */
+const MEMORY_BYTES_MAX = 1024 ** 5;
+
 /** In bytes. */
-function size(text: string): number {
-  const [, number, unit] = /^(\d+)(B|KiB|MiB)?$/.exec(text) ?? [];
+function size(text: string, bytesMax: number): number {
+  const [, number, unit] = /^(\d+)(B|KiB|MiB|GiB)?$/.exec(text) ?? [];
   const bytes = Number(number) * (SIZE_UNITS[unit ?? ""] ?? Number.NaN);
-  if (!(bytes >= 2 && bytes <= BODY_BYTES_MAX)) {
-    throw new InvalidArgumentError("sizes are written 4096, 256KiB, 1MiB, up to 64MiB.");
+  if (!(bytes >= 2 && bytes <= bytesMax)) {
+    throw new InvalidArgumentError(
+      `sizes are written ${bytesMax === BODY_BYTES_MAX ? "4096, 256KiB, 1MiB, up to 64MiB" : "512MiB, 2GiB"}.`,
+    );
   }
   return bytes;
 }

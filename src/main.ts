@@ -2,17 +2,18 @@
 import { statSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { getHeapStatistics } from "node:v8";
 import { ClusterNode } from "./cluster/cluster-node.ts";
 import { askToJoin, type JoinAnswer, PROTOCOL } from "./cluster/join.ts";
 import { timingOf } from "./cluster/timing.ts";
 import type { Config } from "./config.ts";
 import { type DataFolder, openDataFolder } from "./data-folder.ts";
-import { Engine, type EngineLimits } from "./engine/engine.ts";
+import { Engine } from "./engine/engine.ts";
+import { memoryPlanOf, oldGenerationBytes } from "./heap.ts";
 import { hostRule } from "./http/host-check.ts";
 import type { HeartbeatStatus } from "./http/schemas.ts";
 import { closeServer, createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "./http/server.ts";
 import type { Logger } from "./log.ts";
+import { planIntake } from "./memory-plan.ts";
 import { StartError } from "./order/errors.ts";
 import { type Pipeline, pipelineLabel, pipelineShape } from "./order/pipeline.ts";
 import { PipelineSet } from "./order/pipeline-set.ts";
@@ -95,8 +96,8 @@ export async function startNode(
     onStoreConnected = () => settings.doubt();
 
     await requireSameShapes(store, pipelines);
-    const limits = engineLimits(config);
-    log.info(`Orders in flight at most: ${limits.ordersMax}`);
+    const intake = planIntake(oldGenerationBytes(), config);
+    log.info(`Orders in flight at most: ${intake.ordersMax}`);
     let node: ClusterNode | null = null;
     let stopping = false;
     const failure = (): string | null => (node === null ? STARTING : (settings.failure ?? node.failure));
@@ -109,7 +110,7 @@ export async function startNode(
       limits: {
         ...DEFAULT_HTTP_LIMITS,
         bodyBytesMax: config.bodyBytesMax,
-        incomingBytesMax: Math.max(config.bodyBytesMax, Math.floor(oldGenerationBytes() / 8)),
+        incomingBytesMax: intake.incomingBytesMax,
       },
       isAllowedHost: hostRule(ownHosts(config), config.allowedHosts),
       serviceId,
@@ -186,7 +187,11 @@ export async function startNode(
           now,
           random: Math.random,
           newOrderId,
-          limits,
+          limits: {
+            ordersMax: intake.ordersMax,
+            bodyBytesMax: intake.bodyBytesMax,
+            largestOrderBytes: config.bodyBytesMax + RESULTS_CHARS_MAX,
+          },
           ...hooks,
         }),
       onBroken,
@@ -240,6 +245,7 @@ export async function startNode(
         onNotice: (line) => log.warn(line),
         onConnected: () => onStoreConnected(),
         mustExist,
+        cacheBytes: memoryPlanOf(config).storeCacheBytes,
       });
       return parts.wrapStore?.(store) ?? store;
     } catch (error) {
@@ -493,25 +499,4 @@ function watchStore(path: string, onBroken: (error: Error) => void): () => void 
   }, STORE_WATCH_MS);
   timer.unref();
   return () => clearInterval(timer);
-}
-
-/** What the launcher lets the young generation take; the heap's limit includes it. */
-const YOUNG_GENERATION_BYTES = 3 * 64 * 1024 ** 2;
-
-/**
- * Bounds what is in flight by the memory there is (guarantee G8): bodies may fill a quarter of the heap's old generation, and
- * orders another at 4 KiB each, twice what one takes at the most.
- */
-function engineLimits({ inFlightMax, bodyBytesMax }: Config): EngineLimits {
-  const heapBytes = oldGenerationBytes();
-  return {
-    ordersMax: Math.min(inFlightMax, Math.floor(heapBytes / 4 / 4096)),
-    bodyBytesMax: Math.floor(heapBytes / 4),
-    largestOrderBytes: bodyBytesMax + RESULTS_CHARS_MAX,
-  };
-}
-
-function oldGenerationBytes(): number {
-  const { heap_size_limit: limitBytes } = getHeapStatistics();
-  return Math.max(limitBytes - YOUNG_GENERATION_BYTES, limitBytes / 4);
 }
