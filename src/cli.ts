@@ -7,6 +7,7 @@ import { createLogger, type Logger } from "./log.ts";
 import type { Screen } from "./drill/drill.ts";
 import type { Node } from "./main.ts";
 import { StartError } from "./order/errors.ts";
+import { oneLine, printable, printableLines } from "./printable.ts";
 import { textOf } from "./order/step-error.ts";
 import { isOfPipelines } from "./stray-error.ts";
 import { StoreUnavailableError } from "./store/store.ts";
@@ -25,7 +26,7 @@ if (process.argv[2] === "orders") process.exit(await runOrders());
 try {
   const invocation = readInvocation(process.argv.slice(2), process.env, programVersion());
   if (invocation.kind === "print") {
-    process.stdout.write(invocation.text);
+    process.stdout.write(printableLines(invocation.text));
   } else if (invocation.kind === "check") {
     const { checkPipelines } = await import("./pipelines/check.ts");
     const isSound = await checkPipelines(invocation.path, process.env, (line) => terminal().line(line));
@@ -68,18 +69,18 @@ try {
 /** The client's commands. @returns the exit code */
 async function runOrders(): Promise<number> {
   const { describeClientError, runOrdersCommand } = await import("./client/commands.ts");
-  const { printable } = await import("./client/tables.ts");
   try {
     return await runOrdersCommand(process.argv.slice(3), process.env, {
-      write: (text) => void process.stdout.write(text),
-      warn: (line) => void process.stderr.write(`order_process: ${line}\n`),
+      write: (text) => void process.stdout.write(printableLines(text)),
+      eraseLines: (count) => void process.stdout.write(`\u001b[${count}A\u001b[J`),
+      warn: (line) => void process.stderr.write(`order_process: ${oneLine(line)}\n`),
       isWatched: process.stdout.isTTY,
       columns: process.stdout.columns ?? 80,
       readInput: () => readFileSync(0, "utf8"),
     });
   } catch (error) {
     const line = error instanceof UsageError ? error.message : (describeClientError(error) ?? describe(error));
-    process.stderr.write(`order_process: ${printable(line.replaceAll(/\s*\n\s*/g, " "))}\n`);
+    process.stderr.write(`order_process: ${oneLine(line)}\n`);
     return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILURE;
   }
 }
@@ -89,8 +90,8 @@ function terminal(): Screen {
   const isWatched = process.stdout.isTTY;
   const erase = isWatched ? "\r\u001b[K" : "";
   return {
-    line: (text) => void process.stdout.write(`${erase}${text}\n`),
-    progress: (text) => void (isWatched && process.stdout.write(`${erase}${text}`)),
+    line: (text) => void process.stdout.write(`${erase}${printable(text)}\n`),
+    progress: (text) => void (isWatched && process.stdout.write(`${erase}${printable(text)}`)),
   };
 }
 
@@ -135,7 +136,7 @@ function stopAtOnce(log: Logger, error: unknown): never {
 }
 
 function exitWith(code: number, line: string): never {
-  process.stderr.write(`order_process: ${line.replaceAll(/\s*\n\s*/g, " ")}\n`);
+  process.stderr.write(`order_process: ${oneLine(line)}\n`);
   process.exit(code);
 }
 
