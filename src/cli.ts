@@ -44,6 +44,7 @@ try {
     log.info(`Log configuration loaded: {${config.logLevel} ${config.logFormat}}`);
     for (const name of invocation.unknownVariables)
       log.warn(`The environment variable ${name} is no option and is ignored`);
+    for (const line of invocation.warnings) log.warn(`${line.charAt(0).toUpperCase()}${line.slice(1)}`);
     const broken = (error: unknown): void => stopAtOnce(log, error);
     const uncaught = (error: unknown): void => {
       if (config.pipelines === null || !isOfPipelines(error)) return broken(error);

@@ -2,10 +2,11 @@
  * What can be configured, in one table: the command line, the environment, the file and `--help` all come from it.
  * An option beats its environment variable, which beats the file, which beats the default.
  */
-import { readFileSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readFileSync, type Stats } from "node:fs";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import ms from "ms";
 import { parse as parseYaml } from "yaml";
+import { accessOf } from "./file-access.ts";
 import { allowedHost } from "./http/host-check.ts";
 import { parseStoreLocation, type StoreCredentials, type StoreLocation } from "./store/store-location.ts";
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from "./log.ts";
@@ -63,6 +64,8 @@ export type Invocation =
       readonly config: Config;
       /** Of the environment, that look like options and are none. */
       readonly unknownVariables: readonly string[];
+      /** What an operator should hear of the configuration, as lines for the log. */
+      readonly warnings: readonly string[];
     }
   /** Look whether pipelines are as they must be, without starting. */
   | { readonly kind: "check"; readonly path: string }
@@ -274,7 +277,9 @@ export function readInvocation(
   }
   const options = command.opts<Options>();
   if (!isDrill) {
-    return { kind: "run", config: toConfig(options, environment), unknownVariables: unknownVariables(environment) };
+    const warnings: string[] = [];
+    const config = toConfig(options, environment, (line) => warnings.push(line));
+    return { kind: "run", config, unknownVariables: unknownVariables(environment), warnings };
   }
   // A drill must not meet a store by accident: only the command line names one.
   const credentials = Object.fromEntries(
@@ -328,9 +333,13 @@ const DRILL_OPTIONS: Readonly<Record<string, string | null>> = {
 /** As commander gives them: a flag without a value is `true`. */
 type Options = Readonly<Record<string, string | true | undefined>>;
 
-function toConfig(options: Options, environment: Readonly<Record<string, string | undefined>>): Config {
+function toConfig(
+  options: Options,
+  environment: Readonly<Record<string, string | undefined>>,
+  warn: (line: string) => void = () => undefined,
+): Config {
   const file = options["config"]?.toString() ?? environment["ORDER_PROCESS_CONFIG"];
-  const fromFile = file === undefined ? {} : readFile(file);
+  const fromFile = file === undefined ? {} : readFile(file, warn);
   const value = <K extends keyof typeof OPTIONS>(name: K): ReturnType<(typeof OPTIONS)[K]["parse"]> => {
     const row: OptionRow = OPTIONS[name];
     const longName = kebab(name);
@@ -394,10 +403,17 @@ function variableOf(name: string): string {
   return `ORDER_PROCESS_${kebab(name).replaceAll("-", "_").toUpperCase()}`;
 }
 
-function readFile(path: string): Record<string, string> {
+function readFile(path: string, warn: (line: string) => void): Record<string, string> {
   let content: unknown;
+  let found: Stats;
   try {
-    content = parseYaml(readFileSync(path, "utf8"), { logLevel: "error" });
+    const file = openSync(path, "r");
+    try {
+      found = fstatSync(file);
+      content = parseYaml(readFileSync(file, "utf8"), { logLevel: "error" });
+    } finally {
+      closeSync(file);
+    }
   } catch (error) {
     const [line] = (error instanceof Error ? error.message : String(error)).split("\n");
     throw new UsageError(`the configuration file ${path} can't be read: ${line?.replace(/:$/, "")}`);
@@ -419,8 +435,38 @@ function readFile(path: string): Record<string, string> {
     }
     result[name] = String(setting);
   }
+  checkAccess(path, found, isSecret(result), warn);
   return result;
 }
+
+/** Whether a configuration has a password in it. */
+function isSecret({
+  "store-password": password = "",
+  store: location = "",
+}: Readonly<Record<string, string>>): boolean {
+  return password !== "" || location.includes("@");
+}
+
+/**
+ * Whoever can change the file has the node run what they like, as it names the pipelines.
+ * @throws UsageError where that is anybody, and the file another user's
+ */
+function checkAccess(path: string, found: Stats, holdsSecret: boolean, warn: (line: string) => void): void {
+  if (!found.isFile()) return; // a pipe has no other users
+  const { owner, write, read, mode } = accessOf(found);
+  const what = `the configuration file ${path}`;
+  if (owner !== null && (found.mode & WORLD_WRITE) !== 0) {
+    throw new UsageError(
+      `${what} belongs to user ${owner} and can be changed by everybody (mode ${mode}), who could have this node run what they like; take it over (chown), and chmod 600 it`,
+    );
+  }
+  if (owner !== null)
+    warn(`${what} belongs to user ${owner}, who can change it and so have this node run what they like`);
+  else if (write) warn(`${what} can be changed by others (mode ${mode}); chmod go-w it`);
+  else if (read && holdsSecret) warn(`${what} holds a password and can be read by others (mode ${mode}); chmod 600 it`);
+}
+
+const WORLD_WRITE = 0o002;
 
 function kebab(name: string): string {
   return name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);

@@ -32,7 +32,7 @@ function destination(format: LogFormat, write: (text: string) => void): { write(
       return { write: (line) => write(logfmt(line)) };
     case "pretty": {
       const toText = pretty.prettyFactory({ colorize: process.stdout.isTTY, ignore: "pid,hostname" });
-      return { write: (line) => write(toText(printableValue(JSON.parse(line), "") as object)) };
+      return { write: (line) => write(toText(printableValue(JSON.parse(line), ""))) };
     }
   }
 }

@@ -8,8 +8,9 @@ import { timingOf } from "./cluster/timing.ts";
 import type { Config } from "./config.ts";
 import { type DataFolder, openDataFolder } from "./data-folder.ts";
 import { Engine } from "./engine/engine.ts";
+import { accessOf, foreignKind, keepPrivate } from "./file-access.ts";
 import { memoryPlanOf, oldGenerationBytes } from "./heap.ts";
-import { hostRule } from "./http/host-check.ts";
+import { hostOf, hostRule } from "./http/host-check.ts";
 import type { HeartbeatStatus } from "./http/schemas.ts";
 import { closeServer, createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "./http/server.ts";
 import type { Logger } from "./log.ts";
@@ -76,6 +77,7 @@ export async function startNode(
     const now = parts.now ?? Date.now;
     const version = programVersion();
     log.info(`Service configuration loaded: {${config.host} ${config.port}}, data in ${path}`);
+    for (const line of folder.notices) log.warn(line);
     const pipelines = await loadAll(config, parts, log);
     const joined = await askForStore(config, folder, log);
     const location = storeLocation(config, folder, joined);
@@ -236,6 +238,7 @@ export async function startNode(
   async function openStore(location: KnownLocation, mustExist: boolean): Promise<Store> {
     log.info(`Store configuration loaded: {${showStoreLocation(location)}}`);
     log.info("Opening and checking the store");
+    if (location.kind === "sqlite") keepStorePrivate(location.path, log);
     try {
       const store = await openStoreAt(location, {
         credentials: config.storeCredentials,
@@ -280,9 +283,22 @@ async function loadAll(config: Config, parts: NodeParts, log: Logger): Promise<P
     const more = problems.length > 1 ? ` (and ${problems.length - 1} more; see order_process check)` : "";
     throw new StartError(`the pipelines can't be loaded: ${showProblem(first)}${more}`);
   }
+  warnOfForeignCode([config.pipelines, ...pipelines.map(({ file }) => file)], log);
   const labels = pipelines.map(({ pipeline }) => pipelineLabel(pipeline));
   log.info(`Pipelines loaded: ${labels.join(", ")}`);
   return new PipelineSet(pipelines.map(({ pipeline }) => pipeline));
+}
+
+/** Whoever can change a pipeline has this node run what they like. */
+function warnOfForeignCode(paths: readonly string[], log: Logger): void {
+  const open = [...new Set(paths)].filter((path) => {
+    const { owner, write } = accessOf(statSync(path));
+    return owner !== null || write;
+  });
+  const [first] = open;
+  if (first === undefined) return;
+  const more = open.length > 1 ? ` (and ${open.length - 1} more)` : "";
+  log.warn(`The pipelines ${first}${more} can be changed by other users, who can so have this node run what they like`);
 }
 
 /** @throws StartError when orders were made with other steps under the same name and version */
@@ -469,16 +485,26 @@ function advertisedUrl({ advertise }: Config, listeningUrl: string): string {
   return url.hostname === "0.0.0.0" || url.hostname === "[::]" ? `http://${hostname()}:${url.port}` : listeningUrl;
 }
 
-/** By which names this node is asked: that it listens at, and what the others are told. */
-function ownHosts(config: Config): string[] {
-  const { host } = config;
-  const { hostname: told } = new URL(advertisedUrl(config, `http://${host.includes(":") ? `[${host}]` : host}`));
-  return [host, told];
+/** By which names this node is asked: that it listens at, and what the others are told (advertisedUrl). */
+function ownHosts({ host, advertise }: Config): string[] {
+  if (advertise !== null) return [host, hostOf(advertise) ?? ""];
+  const isAllOfThem = /^[0:.]+$/.test(host);
+  return isAllOfThem ? [hostname()] : [host];
 }
 
 function requireStarted(node: ClusterNode | null): ClusterNode {
   if (node === null) throw new StoreUnavailableError(STARTING);
   return node;
+}
+
+/** @throws StartError where one of an embedded store's files is none, or a link that somebody else has made */
+function keepStorePrivate(path: string, log: Logger): void {
+  for (const file of [path, `${path}-wal`, `${path}-shm`]) {
+    const kind = file === path ? null : foreignKind(file);
+    if (kind !== null) throw new StartError(`${file} ${kind}, and can't belong to the store; remove it`);
+    const notice = keepPrivate(file);
+    if (notice !== null) log.warn(notice);
+  }
 }
 
 /** How often it is looked whether the store's file is still the one that was opened. */

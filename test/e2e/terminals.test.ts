@@ -120,7 +120,7 @@ test("whatever a service answers, the commands show it harmlessly", async (t) =>
 test("refusals of starts show options, variables and names of files harmlessly", async (t) => {
   const folder = join(temporaryFolder(t), "evil\u001b[2J\u202e");
   mkdirSync(folder);
-  writeFileSync(join(folder, "evil\u009b31m.yaml"), `name: "${"evil\\u001b[2J\\u009b"}"\nsteps: 1\n`);
+  writeFileSync(join(folder, "evil\u009b31m.yaml"), `name: "evil\\u001b[2J\\u009b"\nsteps: 1\n`);
   writeFileSync(join(folder, "config.yaml"), `"port\\u001b[2J": 1\n`);
   for (const [args, env] of [
     [["check", folder], {}],
