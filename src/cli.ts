@@ -1,10 +1,13 @@
 /** The command: reads the configuration, runs a node until it is told to stop, and turns failures into one clear line. */
 import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { fitHeap, memoryPlanOf } from "./heap.ts";
 import { readInvocation, UsageError } from "./config.ts";
 import { createLogger, type Logger } from "./log.ts";
 import type { Screen } from "./drill/drill.ts";
 import type { Node } from "./main.ts";
 import { StartError } from "./order/errors.ts";
+import { oneLine, printable, printableLines } from "./printable.ts";
 import { textOf } from "./order/step-error.ts";
 import { isOfPipelines } from "./stray-error.ts";
 import { StoreUnavailableError } from "./store/store.ts";
@@ -23,7 +26,7 @@ if (process.argv[2] === "orders") process.exit(await runOrders());
 try {
   const invocation = readInvocation(process.argv.slice(2), process.env, programVersion());
   if (invocation.kind === "print") {
-    process.stdout.write(invocation.text);
+    process.stdout.write(printableLines(invocation.text));
   } else if (invocation.kind === "check") {
     const { checkPipelines } = await import("./pipelines/check.ts");
     const isSound = await checkPipelines(invocation.path, process.env, (line) => terminal().line(line));
@@ -34,12 +37,14 @@ try {
     process.exit((await startDrill(invocation.config, terminal(), stopped)) ? 0 : EXIT_FAILURE);
   } else {
     const { config } = invocation;
+    fitHeap(memoryPlanOf(config), fileURLToPath(import.meta.url));
     process.umask(0o077); // orders, and the cluster's secret, are nobody else's business
     const log = createLogger(config.logLevel, config.logFormat, writeLog);
     log.info(`Order Processing Service Start! (version ${programVersion()}, process ${process.pid})`);
     log.info(`Log configuration loaded: {${config.logLevel} ${config.logFormat}}`);
     for (const name of invocation.unknownVariables)
       log.warn(`The environment variable ${name} is no option and is ignored`);
+    for (const line of invocation.warnings) log.warn(`${line.charAt(0).toUpperCase()}${line.slice(1)}`);
     const broken = (error: unknown): void => stopAtOnce(log, error);
     const uncaught = (error: unknown): void => {
       if (config.pipelines === null || !isOfPipelines(error)) return broken(error);
@@ -65,18 +70,18 @@ try {
 /** The client's commands. @returns the exit code */
 async function runOrders(): Promise<number> {
   const { describeClientError, runOrdersCommand } = await import("./client/commands.ts");
-  const { printable } = await import("./client/tables.ts");
   try {
     return await runOrdersCommand(process.argv.slice(3), process.env, {
-      write: (text) => void process.stdout.write(text),
-      warn: (line) => void process.stderr.write(`order_process: ${line}\n`),
+      write: (text) => void process.stdout.write(printableLines(text)),
+      eraseLines: (count) => void process.stdout.write(`\u001b[${count}A\u001b[J`),
+      warn: (line) => void process.stderr.write(`order_process: ${oneLine(line)}\n`),
       isWatched: process.stdout.isTTY,
       columns: process.stdout.columns ?? 80,
       readInput: () => readFileSync(0, "utf8"),
     });
   } catch (error) {
     const line = error instanceof UsageError ? error.message : (describeClientError(error) ?? describe(error));
-    process.stderr.write(`order_process: ${printable(line.replaceAll(/\s*\n\s*/g, " "))}\n`);
+    process.stderr.write(`order_process: ${oneLine(line)}\n`);
     return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILURE;
   }
 }
@@ -86,8 +91,8 @@ function terminal(): Screen {
   const isWatched = process.stdout.isTTY;
   const erase = isWatched ? "\r\u001b[K" : "";
   return {
-    line: (text) => void process.stdout.write(`${erase}${text}\n`),
-    progress: (text) => void (isWatched && process.stdout.write(`${erase}${text}`)),
+    line: (text) => void process.stdout.write(`${erase}${printable(text)}\n`),
+    progress: (text) => void (isWatched && process.stdout.write(`${erase}${printable(text)}`)),
   };
 }
 
@@ -132,7 +137,7 @@ function stopAtOnce(log: Logger, error: unknown): never {
 }
 
 function exitWith(code: number, line: string): never {
-  process.stderr.write(`order_process: ${line.replaceAll(/\s*\n\s*/g, " ")}\n`);
+  process.stderr.write(`order_process: ${oneLine(line)}\n`);
   process.exit(code);
 }
 

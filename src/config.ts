@@ -2,10 +2,12 @@
  * What can be configured, in one table: the command line, the environment, the file and `--help` all come from it.
  * An option beats its environment variable, which beats the file, which beats the default.
  */
-import { readFileSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readFileSync, type Stats } from "node:fs";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import ms from "ms";
 import { parse as parseYaml } from "yaml";
+import { accessOf } from "./file-access.ts";
+import { allowedHost } from "./http/host-check.ts";
 import { parseStoreLocation, type StoreCredentials, type StoreLocation } from "./store/store-location.ts";
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from "./log.ts";
 
@@ -25,6 +27,8 @@ export interface Config {
   readonly join: string | null;
   /** `host:port` where the other nodes reach this one, or null: where it listens. */
   readonly advertise: string | null;
+  /** More names by which the node may be asked, as allowedHost gives them. */
+  readonly allowedHosts: ReadonlySet<string>;
   /** Silence after which a node counts as dead. */
   readonly nodeTtlMs: number;
   /** An order is set aside when so many nodes in a row have died while a call of it was under way. */
@@ -41,6 +45,8 @@ export interface Config {
   /** How long running steps may go on when the node stops. */
   readonly graceMs: number;
   readonly inFlightMax: number;
+  /** Memory that the process may use, or null: all that its container or machine has. */
+  readonly memoryLimitBytes: number | null;
   readonly bodyBytesMax: number;
   readonly logLevel: LogLevel;
   readonly logFormat: LogFormat;
@@ -64,6 +70,8 @@ export type Invocation =
       readonly config: Config;
       /** Of the environment, that look like options and are none. */
       readonly unknownVariables: readonly string[];
+      /** What an operator should hear of the configuration, as lines for the log. */
+      readonly warnings: readonly string[];
     }
   /** Look whether pipelines are as they must be, without starting. */
   | { readonly kind: "check"; readonly path: string }
@@ -138,6 +146,13 @@ const OPTIONS = {
     help: "where the other nodes reach this one",
     parse: optionalAddress,
   },
+  allowedHosts: {
+    flags: "--allowed-hosts <names>",
+    fallback: "",
+    fallbackHelp: "none",
+    help: "more names by which clients reach it, parted by commas; .example.org: all below it, too",
+    parse: hosts,
+  },
   nodeTtl: {
     flags: "--node-ttl <duration>",
     fallback: "5s",
@@ -169,13 +184,7 @@ const OPTIONS = {
     fallback: "",
     fallbackHelp: "none",
     help: "users, parted by commas, who may see and steer the orders of all",
-    parse: (text: string) =>
-      new Set(
-        text
-          .split(",")
-          .map((user) => user.trim())
-          .filter((user) => user !== ""),
-      ),
+    parse: (text: string) => new Set(listed(text)),
   },
   stepTime: {
     flags: "--step-time <duration>",
@@ -201,7 +210,19 @@ const OPTIONS = {
     help: "orders in flight before new ones are refused; fewer where memory is short",
     parse: count,
   },
-  bodyLimit: { flags: "--body-limit <size>", fallback: "256KiB", help: "largest body of a request", parse: size },
+  memoryLimit: {
+    flags: "--memory-limit <size>",
+    fallback: "",
+    fallbackHelp: "the container's, or the machine's",
+    help: "memory that the node may use in all",
+    parse: (text: string) => (text === "" ? null : size(text, MEMORY_BYTES_MAX)),
+  },
+  bodyLimit: {
+    flags: "--body-limit <size>",
+    fallback: "256KiB",
+    help: "largest body of a request",
+    parse: (text: string) => size(text, BODY_BYTES_MAX),
+  },
   logLevel: { flags: "--log-level <level>", fallback: "info", help: LOG_LEVELS.join(", "), parse: oneOf(LOG_LEVELS) },
   logFormat: {
     flags: "--log-format <format>",
@@ -281,7 +302,9 @@ export function readInvocation(
   }
   const options = command.opts<Options>();
   if (!isDrill) {
-    return { kind: "run", config: toConfig(options, environment), unknownVariables: unknownVariables(environment) };
+    const warnings: string[] = [];
+    const config = toConfig(options, environment, (line) => warnings.push(line));
+    return { kind: "run", config, unknownVariables: unknownVariables(environment), warnings };
   }
   // A drill must not meet a store by accident: only the command line names one.
   const credentials = Object.fromEntries(
@@ -335,9 +358,13 @@ const DRILL_OPTIONS: Readonly<Record<string, string | null>> = {
 /** As commander gives them: a flag without a value is `true`. */
 type Options = Readonly<Record<string, string | true | undefined>>;
 
-function toConfig(options: Options, environment: Readonly<Record<string, string | undefined>>): Config {
+function toConfig(
+  options: Options,
+  environment: Readonly<Record<string, string | undefined>>,
+  warn: (line: string) => void = () => undefined,
+): Config {
   const file = options["config"]?.toString() ?? environment["ORDER_PROCESS_CONFIG"];
-  const fromFile = file === undefined ? {} : readFile(file);
+  const fromFile = file === undefined ? {} : readFile(file, warn);
   const value = <K extends keyof typeof OPTIONS>(name: K): ReturnType<(typeof OPTIONS)[K]["parse"]> => {
     const row: OptionRow = OPTIONS[name];
     const longName = kebab(name);
@@ -372,6 +399,7 @@ function toConfig(options: Options, environment: Readonly<Record<string, string 
     shareStore: value("shareStore"),
     join: value("join"),
     advertise: value("advertise"),
+    allowedHosts: value("allowedHosts"),
     nodeTtlMs: value("nodeTtl"),
     crashesMax: value("setAsideAfter"),
     blockedLimitMs: value("blockedLimit"),
@@ -381,6 +409,7 @@ function toConfig(options: Options, environment: Readonly<Record<string, string 
     failureRate: value("failureRate"),
     graceMs: value("grace"),
     inFlightMax: value("inFlight"),
+    memoryLimitBytes: value("memoryLimit"),
     bodyBytesMax: value("bodyLimit"),
     logLevel: value("logLevel"),
     logFormat: value("logFormat"),
@@ -402,10 +431,17 @@ function variableOf(name: string): string {
   return `ORDER_PROCESS_${kebab(name).replaceAll("-", "_").toUpperCase()}`;
 }
 
-function readFile(path: string): Record<string, string> {
+function readFile(path: string, warn: (line: string) => void): Record<string, string> {
   let content: unknown;
+  let found: Stats;
   try {
-    content = parseYaml(readFileSync(path, "utf8"), { logLevel: "error" });
+    const file = openSync(path, "r");
+    try {
+      found = fstatSync(file);
+      content = parseYaml(readFileSync(file, "utf8"), { logLevel: "error" });
+    } finally {
+      closeSync(file);
+    }
   } catch (error) {
     const [line] = (error instanceof Error ? error.message : String(error)).split("\n");
     throw new UsageError(`the configuration file ${path} can't be read: ${line?.replace(/:$/, "")}`);
@@ -427,8 +463,38 @@ function readFile(path: string): Record<string, string> {
     }
     result[name] = String(setting);
   }
+  checkAccess(path, found, isSecret(result), warn);
   return result;
 }
+
+/** Whether a configuration has a password in it. */
+function isSecret({
+  "store-password": password = "",
+  store: location = "",
+}: Readonly<Record<string, string>>): boolean {
+  return password !== "" || location.includes("@");
+}
+
+/**
+ * Whoever can change the file has the node run what they like, as it names the pipelines.
+ * @throws UsageError where that is anybody, and the file another user's
+ */
+function checkAccess(path: string, found: Stats, holdsSecret: boolean, warn: (line: string) => void): void {
+  if (!found.isFile()) return; // a pipe has no other users
+  const { owner, write, read, mode } = accessOf(found);
+  const what = `the configuration file ${path}`;
+  if (owner !== null && (found.mode & WORLD_WRITE) !== 0) {
+    throw new UsageError(
+      `${what} belongs to user ${owner} and can be changed by everybody (mode ${mode}), who could have this node run what they like; take it over (chown), and chmod 600 it`,
+    );
+  }
+  if (owner !== null)
+    warn(`${what} belongs to user ${owner}, who can change it and so have this node run what they like`);
+  else if (write) warn(`${what} can be changed by others (mode ${mode}); chmod go-w it`);
+  else if (read && holdsSecret) warn(`${what} holds a password and can be read by others (mode ${mode}); chmod 600 it`);
+}
+
+const WORLD_WRITE = 0o002;
 
 function kebab(name: string): string {
   return name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
@@ -468,17 +534,22 @@ function duration(text: string): number {
   return Math.round(value);
 }
 
-const SIZE_UNITS: Readonly<Record<string, number>> = { "": 1, B: 1, KiB: 1024, MiB: 1024 ** 2 };
+const SIZE_UNITS: Readonly<Record<string, number>> = { "": 1, B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 };
 
 /** The most that a body may be allowed to be: a body is text in memory, several times. */
 const BODY_BYTES_MAX = 64 * 1024 ** 2;
 
+/** More than any machine has. */
+const MEMORY_BYTES_MAX = 1024 ** 5;
+
 /** In bytes. */
-function size(text: string): number {
-  const [, number, unit] = /^(\d+)(B|KiB|MiB)?$/.exec(text) ?? [];
+function size(text: string, bytesMax: number): number {
+  const [, number, unit] = /^(\d+)(B|KiB|MiB|GiB)?$/.exec(text) ?? [];
   const bytes = Number(number) * (SIZE_UNITS[unit ?? ""] ?? Number.NaN);
-  if (!(bytes >= 2 && bytes <= BODY_BYTES_MAX)) {
-    throw new InvalidArgumentError("sizes are written 4096, 256KiB, 1MiB, up to 64MiB.");
+  if (!(bytes >= 2 && bytes <= bytesMax)) {
+    throw new InvalidArgumentError(
+      `sizes are written ${bytesMax === BODY_BYTES_MAX ? "4096, 256KiB, 1MiB, up to 64MiB" : "512MiB, 2GiB"}.`,
+    );
   }
   return bytes;
 }
@@ -507,6 +578,26 @@ function optionalAddress(text: string): string | null {
     throw new InvalidArgumentError("write host:port, such as localhost:8080.");
   }
   return address;
+}
+
+/** What stands between commas. */
+function listed(text: string): string[] {
+  return text
+    .split(",")
+    .map((each) => each.trim())
+    .filter((each) => each !== "");
+}
+
+/** Names of hosts. A port is no part of them: whatever reaches the node has found its port. */
+function hosts(text: string): Set<string> {
+  return new Set(
+    listed(text).map((name) => {
+      const host = allowedHost(name);
+      if (host === null)
+        throw new InvalidArgumentError("write names such as orders.example.org,.internal.example.org.");
+      return host;
+    }),
+  );
 }
 
 /** Below, a busy machine's hiccups would be deaths; above, a dead node's orders would wait for hours. */

@@ -3,20 +3,24 @@
  *
  * 1. At most one process holds a folder. The lock is the operating system's, so that a killed process lets go.
  * 2. The service_id is made once and survives restarts.
+ * 3. What is in it is this user's own: nobody else can read it, and no symbolic link leads what is written elsewhere.
  */
 import { randomUUID } from "node:crypto";
 import {
   closeSync,
+  constants,
   existsSync,
   fsyncSync,
   mkdirSync,
   openSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   writeSync,
 } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import { foreignKind, keepPrivate } from "./file-access.ts";
 import { type FileLock, lockFile } from "./file-lock.ts";
 import { StartError } from "./order/errors.ts";
 import { isUuid } from "./uuid.ts";
@@ -27,6 +31,8 @@ export interface DataFolder {
   readonly serviceId: string;
   /** The cluster that the node belongs to since its first start; null at its first start. */
   readonly membership: ClusterMembership | null;
+  /** What others could do with it: lines for the log. */
+  readonly notices: readonly string[];
   /**
    * Notes the cluster for the next start.
    * @throws StartError with one line
@@ -67,7 +73,15 @@ export function openDataFolder(folder: string): DataFolder {
     });
   }
   const identityPath = join(path, "node.json");
-  const lock = lockFolder(path, identityPath);
+  const lockPath = join(path, "node.lock");
+  for (const file of [identityPath, lockPath]) {
+    const kind = foreignKind(file);
+    if (kind !== null) throw new StartError(`${file} ${kind}; this node writes only to a file of its own: remove it`);
+  }
+  // Before it is made private: whatever it says of a store may be another's word.
+  const isOthers = isWritableByOthers(path) || isWritableByOthers(identityPath);
+  const notices = [path, identityPath, lockPath].map(keepPrivate).filter((line) => line !== null);
+  const lock = lockFolder(path, lockPath, identityPath);
   const write = (identity: Identity): void => {
     try {
       writeIdentity(path, identityPath, identity);
@@ -76,8 +90,6 @@ export function openDataFolder(folder: string): DataFolder {
     }
   };
   try {
-    // Before it is written anew, as this user's.
-    const isOthers = isWritableByOthers(path) || isWritableByOthers(identityPath);
     const { pid: _, ...known } = readIdentity(identityPath) ?? { service_id: randomUUID(), pid: 0 };
     const identity = { ...known, pid: process.pid, ...(isOthers ? { store_told: true } : {}) };
     write(identity);
@@ -85,6 +97,7 @@ export function openDataFolder(folder: string): DataFolder {
     return {
       path,
       serviceId,
+      notices,
       membership: clusterId === undefined || store === undefined ? null : { clusterId, store, isTold },
       remember: (membership) =>
         write({
@@ -109,13 +122,14 @@ function makeFolder(path: string): void {
   }
   const parent = dirname(path);
   if (parent !== path) makeFolder(parent);
-  mkdirSync(path);
+  mkdirSync(path, { mode: 0o700 });
 }
 
-function lockFolder(path: string, identityPath: string): FileLock {
-  const lockPath = join(path, "node.lock");
+function lockFolder(path: string, lockPath: string, identityPath: string): FileLock {
   let lock: FileLock | null;
   try {
+    // SQLite would follow a link, and make what it leads to.
+    closeSync(openSync(lockPath, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, OWN_FILE));
     lock = lockFile(lockPath);
   } catch (error) {
     if (sqliteCodeOf(error) === SQLITE_NOTADB) {
@@ -129,6 +143,9 @@ function lockFolder(path: string, identityPath: string): FileLock {
     `the data folder ${path} is in use by ${holder === null ? "another process" : `process ${holder.pid}`}; stop it or choose another folder with --data`,
   );
 }
+
+/** The mode of what a node writes. */
+const OWN_FILE = 0o600;
 
 const SQLITE_FULL = 13;
 const SQLITE_NOTADB = 26;
@@ -186,7 +203,8 @@ function isIdentity(value: unknown): value is Identity {
 /** Replaces the file in one step: a crash leaves the old one or the new one. */
 function writeIdentity(path: string, identityPath: string, identity: Identity): void {
   const draft = `${identityPath}.tmp`;
-  const file = openSync(draft, "w");
+  rmSync(draft, { force: true }); // of a start that was cut short
+  const file = openSync(draft, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, OWN_FILE);
   try {
     writeSync(file, `${JSON.stringify(identity)}\n`);
     fsyncSync(file);

@@ -2,17 +2,19 @@
 import { statSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { getHeapStatistics } from "node:v8";
 import { ClusterNode } from "./cluster/cluster-node.ts";
 import { PROTOCOL, storeFor } from "./cluster/join.ts";
 import { timingOf } from "./cluster/timing.ts";
 import type { Config } from "./config.ts";
 import { type DataFolder, openDataFolder } from "./data-folder.ts";
-import type { EngineLimits } from "./engine/capacity.ts";
 import { Engine } from "./engine/engine.ts";
+import { accessOf, foreignKind, keepPrivate } from "./file-access.ts";
+import { memoryPlanOf, oldGenerationBytes } from "./heap.ts";
+import { hostOf, hostRule } from "./http/host-check.ts";
 import type { HeartbeatStatus } from "./http/schemas.ts";
 import { closeServer, createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "./http/server.ts";
 import type { Logger } from "./log.ts";
+import { planIntake } from "./memory-plan.ts";
 import { StartError } from "./order/errors.ts";
 import { type Pipeline, pipelineLabel, pipelineShape } from "./order/pipeline.ts";
 import { PipelineSet } from "./order/pipeline-set.ts";
@@ -78,6 +80,7 @@ export async function startNode(
     const { now } = clock;
     const version = programVersion();
     log.info(`Service configuration loaded: {${config.host} ${config.port}}, data in ${path}`);
+    for (const line of folder.notices) log.warn(line);
     const pipelines = await loadAll(config, parts, log);
     const choice = await chooseStore(config, folder, { log, clock });
     const { joined, location } = choice;
@@ -98,8 +101,8 @@ export async function startNode(
     onStoreConnected = () => settings.doubt();
 
     await requireSameShapes(store, pipelines);
-    const limits = engineLimits(config);
-    log.info(`Orders in flight at most: ${limits.ordersMax}`);
+    const intake = planIntake(oldGenerationBytes(), config);
+    log.info(`Orders in flight at most: ${intake.ordersMax}`);
     let node: ClusterNode | null = null;
     let watchdog: Watchdog | null = null;
     let stopping = false;
@@ -113,8 +116,9 @@ export async function startNode(
       limits: {
         ...DEFAULT_HTTP_LIMITS,
         bodyBytesMax: config.bodyBytesMax,
-        incomingBytesMax: Math.max(config.bodyBytesMax, Math.floor(oldGenerationBytes() / 8)),
+        incomingBytesMax: intake.incomingBytesMax,
       },
+      isAllowedHost: hostRule(ownHosts(config), config.allowedHosts),
       serviceId,
       version,
       now,
@@ -188,7 +192,11 @@ export async function startNode(
           clock,
           random: Math.random,
           newOrderId,
-          limits,
+          limits: {
+            ordersMax: intake.ordersMax,
+            bodyBytesMax: intake.bodyBytesMax,
+            largestOrderBytes: config.bodyBytesMax + RESULTS_CHARS_MAX,
+          },
           crashesMax: config.crashesMax,
           onCall: (orderId, stepName) => watchdog?.noteCall(orderId, stepName),
           ...hooks,
@@ -237,6 +245,7 @@ export async function startNode(
   async function openStore(location: KnownLocation, mustExist: boolean): Promise<Store> {
     log.info(`Store configuration loaded: {${showStoreLocation(location)}}`);
     log.info("Opening and checking the store");
+    if (location.kind === "sqlite") keepStorePrivate(location.path, log);
     try {
       const store = await openStoreAt(location, {
         credentials: config.storeCredentials,
@@ -246,6 +255,7 @@ export async function startNode(
         onNotice: (line) => log.warn(line),
         onConnected: () => onStoreConnected(),
         mustExist,
+        cacheBytes: memoryPlanOf(config).storeCacheBytes,
       });
       return parts.wrapStore?.(store) ?? store;
     } catch (error) {
@@ -289,9 +299,22 @@ async function loadAll(config: Config, parts: NodeParts, log: Logger): Promise<P
     const more = problems.length > 1 ? ` (and ${problems.length - 1} more; see order_process check)` : "";
     throw new StartError(`the pipelines can't be loaded: ${showProblem(first)}${more}`);
   }
+  warnOfForeignCode([config.pipelines, ...pipelines.map(({ file }) => file)], log);
   const labels = pipelines.map(({ pipeline }) => pipelineLabel(pipeline));
   log.info(`Pipelines loaded: ${labels.join(", ")}`);
   return new PipelineSet(pipelines.map(({ pipeline }) => pipeline));
+}
+
+/** Whoever can change a pipeline has this node run what they like. */
+function warnOfForeignCode(paths: readonly string[], log: Logger): void {
+  const open = [...new Set(paths)].filter((path) => {
+    const { owner, write } = accessOf(statSync(path));
+    return owner !== null || write;
+  });
+  const [first] = open;
+  if (first === undefined) return;
+  const more = open.length > 1 ? ` (and ${open.length - 1} more)` : "";
+  log.warn(`The pipelines ${first}${more} can be changed by other users, who can so have this node run what they like`);
 }
 
 /** @throws StartError when orders were made with other steps under the same name and version */
@@ -372,9 +395,26 @@ function advertisedUrl({ advertise }: Config, listeningUrl: string): string {
   return url.hostname === "0.0.0.0" || url.hostname === "[::]" ? `http://${hostname()}:${url.port}` : listeningUrl;
 }
 
+/** By which names this node is asked: that it listens at, and what the others are told (advertisedUrl). */
+function ownHosts({ host, advertise }: Config): string[] {
+  if (advertise !== null) return [host, hostOf(advertise) ?? ""];
+  const isAllOfThem = /^[0:.]+$/.test(host);
+  return isAllOfThem ? [hostname()] : [host];
+}
+
 function requireStarted(node: ClusterNode | null): ClusterNode {
   if (node === null) throw new StoreUnavailableError(STARTING);
   return node;
+}
+
+/** @throws StartError where one of an embedded store's files is none, or a link that somebody else has made */
+function keepStorePrivate(path: string, log: Logger): void {
+  for (const file of [path, `${path}-wal`, `${path}-shm`]) {
+    const kind = file === path ? null : foreignKind(file);
+    if (kind !== null) throw new StartError(`${file} ${kind}, and can't belong to the store; remove it`);
+    const notice = keepPrivate(file);
+    if (notice !== null) log.warn(notice);
+  }
 }
 
 /** How often it is looked whether the store's file is still the one that was opened. */
@@ -395,25 +435,4 @@ function watchStore(path: string, onBroken: (error: Error) => void): () => void 
   }, STORE_WATCH_MS);
   timer.unref();
   return () => clearInterval(timer);
-}
-
-/** What the launcher lets the young generation take; the heap's limit includes it. */
-const YOUNG_GENERATION_BYTES = 3 * 64 * 1024 ** 2;
-
-/**
- * Bounds what is in flight by the memory there is (guarantee G8): bodies may fill a quarter of the heap's old generation, and
- * orders another at 4 KiB each, twice what one takes at the most.
- */
-function engineLimits({ inFlightMax, bodyBytesMax }: Config): EngineLimits {
-  const heapBytes = oldGenerationBytes();
-  return {
-    ordersMax: Math.min(inFlightMax, Math.floor(heapBytes / 4 / 4096)),
-    bodyBytesMax: Math.floor(heapBytes / 4),
-    largestOrderBytes: bodyBytesMax + RESULTS_CHARS_MAX,
-  };
-}
-
-function oldGenerationBytes(): number {
-  const { heap_size_limit: limitBytes } = getHeapStatistics();
-  return Math.max(limitBytes - YOUNG_GENERATION_BYTES, limitBytes / 4);
 }

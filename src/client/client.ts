@@ -218,8 +218,14 @@ async function* eventsIn(
       const frames = text.split("\n\n");
       text = frames.pop() ?? "";
       for (const frame of frames) {
-        const id = /^id: (.*)$/m.exec(frame)?.[1];
-        const data = /^data: (.*)$/m.exec(frame)?.[1];
+        // Not by an expression: to that, a line ends at U+2028, too.
+        const valueOf = (field: string): string | undefined =>
+          frame
+            .split("\n")
+            .find((line) => line.startsWith(field))
+            ?.slice(field.length);
+        const id = valueOf("id: ");
+        const data = valueOf("data: ");
         if (id !== undefined) yield { id, entry: data === undefined ? null : (JSON.parse(data) as HistoryEntry) };
       }
     }

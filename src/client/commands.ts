@@ -5,6 +5,7 @@ import { Command, CommanderError, Option } from "commander";
 import { UsageError } from "../config.ts";
 import { ORDER_STATUSES } from "../order/order.ts";
 import { type Client, createClient, type ListOptions, type OrderView, ServiceError } from "./client.ts";
+import { printable } from "../printable.ts";
 import { showList, showOrder } from "./tables.ts";
 import type { Terminal } from "./terminal.ts";
 import { lineOf, watchOrder } from "./watch.ts";
@@ -77,8 +78,8 @@ export async function runOrdersCommand(
         ...(startAt === undefined ? {} : { startAt: parseTime("--start-at", startAt) }),
         ...(key === undefined ? {} : { idempotencyKey: key }),
       });
-      if (options.watch !== true) return print(accepted, `${accepted.order_id}\n`, options);
-      if (options.json !== true) terminal.write(`${accepted.order_id}\n`);
+      if (options.watch !== true) return print(accepted, `${printable(accepted.order_id)}\n`, options);
+      if (options.json !== true) terminal.write(`${printable(accepted.order_id)}\n`);
       exitCode = await watchOrder(client, accepted.order_id, terminal, options.json === true);
     },
   )
@@ -123,7 +124,7 @@ export async function runOrdersCommand(
       orders.push(...page.orders);
       cursor = page.next_cursor;
     }
-    const more = cursor === undefined ? "" : `\nThere may be more: --cursor ${cursor}\n`;
+    const more = cursor === undefined ? "" : `\nThere may be more: --cursor ${printable(cursor)}\n`;
     const next = cursor === undefined ? {} : { next_cursor: cursor };
     print({ orders, counts: first.counts, ...next }, `${showList(orders, first.counts, options.user)}${more}`, options);
   })
@@ -153,7 +154,7 @@ export async function runOrdersCommand(
         const text =
           names.length === 0
             ? "Nothing would be rolled back.\n"
-            : `Would be rolled back, in this order: ${names.join(", ")}\n`;
+            : `Would be rolled back, in this order: ${printable(names.join(", "))}\n`;
         return print(names, text, options);
       }
       return show(await client.cancel(id, options.reason === undefined ? {} : { reason: options.reason }), options);

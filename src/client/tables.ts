@@ -1,4 +1,5 @@
 /** Orders as tables for people. */
+import { printable } from "../printable.ts";
 import type { OrderList, OrderSummary, OrderView } from "./client.ts";
 
 /** An order, with its steps below. */
@@ -51,7 +52,7 @@ export function showList(orders: readonly OrderSummary[], counts: OrderList["cou
   ]);
   const head = ["ORDER", "STATUS", "STEP", "PIPELINE", "CREATED", ...(withUser ? ["USER"] : [])];
   const sums = Object.entries(counts).map(([status, count]) => `${count} ${status}`);
-  return `${orders.length === 0 ? `${printable(user)} has no such orders.\n` : table([head, ...rows])}${sums.length === 0 ? "" : `\nIn all: ${sums.join(", ")}.\n`}`;
+  return `${orders.length === 0 ? `${printable(user)} has no such orders.\n` : table([head, ...rows])}${sums.length === 0 ? "" : `\nIn all: ${printable(sums.join(", "))}.\n`}`;
 }
 
 /** What became of a step, in a few words. */
@@ -72,11 +73,6 @@ export function stateOf(step: OrderView["steps"][number]): string {
     error,
   ];
   return words.filter((word) => word !== undefined).join(", ");
-}
-
-/** A text of somebody else's as a part of a line: nothing in it moves the cursor, changes colours, or makes another line. */
-export function printable(text: string): string {
-  return text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "\ufffd");
 }
 
 /** Columns as wide as they must be, parted by two spaces. */

@@ -1,6 +1,7 @@
 /** `order_process orders watch`: an order's progress as it happens. On a terminal a picture that is drawn over; else a line an event. */
 import type { Client, HistoryEntry, OrderView } from "./client.ts";
-import { printable, stateOf } from "./tables.ts";
+import { printable } from "../printable.ts";
+import { stateOf } from "./tables.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** It waits for a person: what was watched will not end by itself. */
@@ -24,9 +25,8 @@ export async function watchOrder(client: Client, orderId: string, terminal: Term
       const lines = draw(await client.get(orderId), terminal.columns);
       const picture = `${lines.join("\n")}\n`;
       if (picture === drawn) continue;
-      // Back to the first line, and everything below it is erased.
-      const back = drawn === "" ? "" : `\u001b[${drawn.split("\n").length - 1}A\u001b[J`;
-      terminal.write(`${back}${picture}`);
+      if (drawn !== "") terminal.eraseLines(drawn.split("\n").length - 1);
+      terminal.write(picture);
       drawn = picture;
     } else {
       terminal.write(`${lineOf(entry)}\n`);

@@ -5,6 +5,16 @@ import { CatalogueError } from "../order/errors.ts";
 /** Longer ones are a mistake: a user's name or token is meant, not a document. */
 const USER_CHARS_MAX = 1_024;
 
+/**
+ * What stands before credentials in this header (IANA's registry of authentication schemes, and what clouds and APIs use beside it), and
+ * hardly before a name. A name may begin with one: "basic-user", "Token.Ring".
+ */
+const CREDENTIALS =
+  /^(?:Bearer|Basic|Digest|Negotiate|NTLM|Kerberos|OAuth|DPoP|GNAP|HOBA|Hawk|PrivateToken|SCRAM-SHA-\d+|Token|JWT|Api-?Key|AWS|AWS4-[\w-]+|Shared(?:Access(?:Signature|Key)|Key(?:Lite)?)|vapid)(?![\w.@+-])/i;
+
+/** A JSON Web Token by itself: its header begins with `{"`. */
+const WEB_TOKEN = /^eyJ[\w-]*\.[\w-]+\.[\w.-]*$/;
+
 /** For the OpenAPI document: routes with this need a user. */
 export const USER_SECURITY = [{ user: [] }];
 
@@ -14,14 +24,21 @@ export const USER_SECURITY = [{ user: [] }];
  */
 export function requireUser(request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void): void {
   const user = request.headers.authorization ?? "";
-  request.user = user;
   if (user === "") {
     done(new CatalogueError("authorization_required", "Send the header Authorization: <user>."));
+  } else if (CREDENTIALS.test(user) || WEB_TOKEN.test(user)) {
+    done(
+      new CatalogueError(
+        "authorization_required",
+        "The Authorization header holds credentials, and this service takes a user's name there, checks no credentials, and keeps what it is given with the order. Send Authorization: <user>; whatever checks credentials belongs before the service.",
+      ),
+    );
   } else if (user.length > USER_CHARS_MAX) {
     done(
       new CatalogueError("headers_too_large", `The Authorization header is longer than ${USER_CHARS_MAX} characters.`),
     );
   } else {
+    request.user = user;
     done();
   }
 }

@@ -5,6 +5,7 @@
  *    cut off, and can go on from the last event that it has got.
  */
 import type { FastifyReply } from "fastify";
+import { SECURITY_HEADERS } from "./security-headers.ts";
 
 /** A comment now and then keeps what is between the two from taking the connection for dead. */
 const KEEP_ALIVE_MS = 15_000;
@@ -33,8 +34,8 @@ export class EventStream {
     reply.hijack();
     const { raw } = reply;
     raw.writeHead(200, {
+      ...SECURITY_HEADERS,
       "content-type": "text/event-stream",
-      "cache-control": "no-store",
       "x-accel-buffering": "no",
     });
     raw.write(`retry: ${RECONNECT_MS}\n\n`);

@@ -4,6 +4,7 @@ import { CatalogueError, catalogueEntry, type ErrorCode, type ErrorDetail } from
 import type { Logger } from "../log.ts";
 import { StoreUnavailableError } from "../store/store.ts";
 import { type Problem, PROBLEM_MEDIA_TYPE } from "./schemas.ts";
+import { SECURITY_HEADERS } from "./security-headers.ts";
 
 /** The problem that a code and a sentence about this occurrence make. */
 export function problemOf(code: ErrorCode, detail: string): Problem {
@@ -11,10 +12,11 @@ export function problemOf(code: ErrorCode, detail: string): Problem {
   return { type: `urn:order-process:error:${code}`, title, status, detail, code };
 }
 
-/** Headers beside the media type: when to come back, and how to authorize. */
+/** Headers beside the media type: what every answer has, when to come back, and how to authorize. */
 export function problemHeaders(code: ErrorCode): Record<string, string> {
   const { retryAfterS } = catalogueEntry(code);
   return {
+    ...SECURITY_HEADERS,
     ...(retryAfterS === undefined ? {} : { "retry-after": String(retryAfterS) }),
     ...(code === "authorization_required" ? { "www-authenticate": 'User realm="order_process"' } : {}),
   };

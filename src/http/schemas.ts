@@ -440,7 +440,8 @@ export function named(name: SchemaName, description: string): object {
 }
 
 /** The problem responses of a route, by status. */
-export function problemResponses(...codes: ErrorCode[]): Record<number, object> {
+export function problemResponses(...ownCodes: ErrorCode[]): Record<number, object> {
+  const codes: ErrorCode[] = [...ownCodes, "host_not_allowed"]; // what each route may answer
   const responses: Record<number, object> = {};
   for (const status of new Set(codes.map((code) => catalogueEntry(code).status))) {
     const same = codes.filter((code) => catalogueEntry(code).status === status);

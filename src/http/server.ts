@@ -12,8 +12,10 @@ import { parseJsonBody } from "./body.ts";
 import { type ClusterResource, clusterRoutes } from "./cluster.ts";
 import { type DiagnosticResource, diagnosticRoutes } from "./diagnostic.ts";
 import { type OrdersResource, ordersRoutes, visibleOrders } from "./orders.ts";
+import { checkHosts, type HostRule, hostRule } from "./host-check.ts";
 import { errorHandler, problemHeaders, problemOf, sendProblem } from "./problem.ts";
 import { NAMED_SCHEMAS, PROBLEM_MEDIA_TYPE } from "./schemas.ts";
+import { addSecurityHeaders } from "./security-headers.ts";
 import { type ServiceResource, serviceRoutes } from "./service.ts";
 
 declare module "fastify" {
@@ -54,7 +56,12 @@ export const DEFAULT_HTTP_LIMITS: HttpLimits = {
   connectionsMax: 16_384,
 };
 
-export type HttpServerOptions = { readonly log: Logger; readonly limits: HttpLimits } & OrdersResource &
+export type HttpServerOptions = {
+  readonly log: Logger;
+  readonly limits: HttpLimits;
+  /** Left out: loopback names and IP addresses. */
+  readonly isAllowedHost?: HostRule;
+} & OrdersResource &
   OrderListResource &
   ActionsResource &
   EventsResource &
@@ -75,7 +82,7 @@ const SHOWN_PATH_CHARS_MAX = 200;
 
 /** Builds the server with its routes; `listen` starts it. */
 export async function createHttpServer(options: HttpServerOptions): Promise<FastifyInstance> {
-  const { log, limits } = options;
+  const { log, limits, isAllowedHost = hostRule([], []) } = options;
   const app = Fastify({
     logger: false,
     bodyLimit: limits.bodyBytesMax,
@@ -104,10 +111,8 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
   app.decorateRequest("bodyText", "");
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", { parseAs: "buffer" }, (_request, bytes, done) => done(null, bytes));
-  app.addHook("onRequest", (request, _reply, done) => {
-    const hasHost = request.headers.host !== undefined || request.raw.httpVersion !== "1.1";
-    done(hasHost ? undefined : new CatalogueError("request_invalid", "An HTTP/1.1 request needs a Host header."));
-  });
+  addSecurityHeaders(app);
+  checkHosts(app, isAllowedHost);
   boundIncoming(app, limits);
   app.addHook("preValidation", async (request) => {
     if (request.method !== "POST" || request.is404) return;

@@ -32,6 +32,7 @@ export const ERRORS = {
   events_gone: { status: 410, title: "The events that followed are no longer kept" },
   body_too_large: { status: 413, title: "The body is too large" },
   media_type_unsupported: { status: 415, title: "The content type is not supported" },
+  host_not_allowed: { status: 421, title: "The request is for another host" },
   body_refused: { status: 422, title: "The pipeline refuses the body" },
   idempotency_key_reused: { status: 422, title: "The Idempotency-Key was used with another body" },
   headers_too_large: { status: 431, title: "The request's headers are too large" },

@@ -8,6 +8,7 @@ import { extname, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { type Pipeline, pipelineLabel } from "../order/pipeline.ts";
 import { textOf } from "../order/step-error.ts";
+import { printable } from "../printable.ts";
 import { judgedBy } from "./body-judge.ts";
 import { isBuiltPipeline } from "./define-pipeline.ts";
 import type { FileProblem, parseYamlPipelines } from "./yaml-pipelines.ts";
@@ -143,7 +144,7 @@ export async function importPipelines(file: string): Promise<FileResult> {
   useOwnModules();
   const url = pathToFileURL(resolve(file)).href;
   const ended = (): void => {
-    process.stderr.write(`order_process: ${file}: it ended the process while it was loaded\n`);
+    process.stderr.write(`order_process: ${printable(file)}: it ended the process while it was loaded\n`);
     process.exitCode = 1;
   };
   process.once("exit", ended);

@@ -17,6 +17,8 @@ export interface OpenStoreOptions {
   readonly onNotice: (line: string) => void;
   /** A server is about to be used, perhaps another than before, or one that was started again with other settings. */
   readonly onConnected?: () => void;
+  /** Memory for pages of an embedded store. */
+  readonly cacheBytes?: number;
   /** Refuse a store in which no cluster was ever, and leave it as it is. */
   readonly mustExist?: boolean;
 }
@@ -30,7 +32,7 @@ const FROZEN_WRITER_MS_MAX = 1_667;
  */
 export async function openStoreAt(
   location: KnownLocation,
-  { credentials, nodeTtlMs, ...hooks }: OpenStoreOptions,
+  { credentials, nodeTtlMs, cacheBytes, ...hooks }: OpenStoreOptions,
 ): Promise<Store> {
   if (location.kind === "redis") {
     const { openRedisStore } = await import("./redis/redis-store.ts");
@@ -41,6 +43,7 @@ export async function openStoreAt(
   return openSqliteStore({
     ...hooks,
     path: location.path,
+    ...(cacheBytes === undefined ? {} : { cacheBytes }),
     frozenWriterMs: Math.min(nodeTtlMs / 3, FROZEN_WRITER_MS_MAX),
   });
 }

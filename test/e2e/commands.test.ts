@@ -24,6 +24,7 @@ async function run(url: string, args: readonly string[], { watched = false, inpu
     { ORDER_PROCESS_USER: "user" },
     {
       write: (more) => (text += more),
+      eraseLines: () => undefined,
       warn: (line) => (warned += line),
       isWatched: watched,
       columns: 100,

@@ -253,7 +253,7 @@ test("who goes away before an answer has begun leaves its place to others", asyn
   for (let count = 0; count < 60; count++) {
     const socket = connect(Number(port), "127.0.0.1");
     socket.on("error", () => undefined);
-    socket.write("GET /events HTTP/1.1\r\nHost: x\r\nAuthorization: user\r\n\r\n");
+    socket.write("GET /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: user\r\n\r\n");
     await new Promise((resolve) => socket.once("connect", resolve));
     socket.resetAndDestroy();
   }
@@ -277,7 +277,7 @@ test("ten thousand watchers of one order all see its end, and the service goes o
       text += chunk.toString("latin1");
       if (text.includes('"status":"canceled"')) seen++;
     });
-    socket.write(`GET /orders/${orderId}/events HTTP/1.1\r\nHost: x\r\nAuthorization: user\r\n\r\n`);
+    socket.write(`GET /orders/${orderId}/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: user\r\n\r\n`);
     if (count % 500 === 499) await waitFor(() => socket.bytesRead > 0, { what: "the last of 500 is served" });
   }
   await send(`${url}/orders/${orderId}/cancel`, { method: "POST", headers: { authorization: "user" } });
@@ -301,7 +301,7 @@ test("a watcher that never reads is left behind, with little in memory, and cut 
   const socket = connect(address.port, "127.0.0.1");
   t.after(() => socket.destroy());
   socket.pause();
-  socket.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+  socket.write("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
   const opened = await waitFor(() => stream, { what: "the stream is open" });
   let sent = 0;
   while (!opened.hasEnded && sent < 1_000) {

@@ -7,7 +7,7 @@ import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import { assertProblem } from "../support/checks.ts";
 import { acceptedOrderId, finalOrder, submitOrder } from "../support/client.ts";
-import { LAUNCHER, temporaryFolder } from "../support/service.ts";
+import { LAUNCHER, startService, temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -140,6 +140,15 @@ test("a project that has installed the packed package type-checks its pipeline a
   const exited = new Promise((resolve) => child.once("exit", resolve));
   child.kill("SIGTERM");
   assert.equal(await exited, 0);
+});
+
+test("SIGUSR1 neither opens Node's inspector, which runs whatever it is told, nor ends the service", async (t) => {
+  const service = await startService(t);
+  process.kill(service.pid, "SIGUSR1");
+  // Signals are handled in the order they came, by a thread of the inspector's, if there is one: it would say where it listens.
+  await acceptedOrderId(service.url);
+  assert.equal(await service.end("SIGTERM"), 0);
+  assert.doesNotMatch(service.output(), /[Dd]ebugger/);
 });
 
 test("the launcher's file can be executed", () => {

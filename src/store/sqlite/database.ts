@@ -54,8 +54,8 @@ const LOG_HEADER_RETRY_MS = 10;
 /** The log is folded into the database after this many pages (32 MiB): rarely enough not to show, often enough to bound it. */
 const CHECKPOINT_PAGES = 4_000;
 
-/** Memory for pages, in KiB: the pages of 100,000 orders in flight fit. */
-const CACHE_KIB = 64 * 1024;
+/** Memory for pages: the pages of 100,000 orders in flight fit. */
+const CACHE_BYTES = 64 * 1024 ** 2;
 
 /**
  * So many rows of changes are forgotten at most for each change that is added. A row has one change at least, so that what is too much
@@ -84,9 +84,10 @@ export class SqliteDatabase {
   /**
    * Opens the database, making it if it isn't there, checks it and brings its tables up to date.
    * @param changesKept how many changes are remembered; 0: none
+   * @param cacheBytes memory for pages
    * @throws SqliteStoreError with one line for an operator
    */
-  constructor(path: string, changesKept = CHANGES_KEPT) {
+  constructor(path: string, changesKept = CHANGES_KEPT, cacheBytes = CACHE_BYTES) {
     this.#changesKept = changesKept;
     requireVersion(process.versions.sqlite);
     let db: DatabaseSync | null = null;
@@ -98,6 +99,7 @@ export class SqliteDatabase {
       db = openPatiently(path);
       syncFolder(dirname(path));
       db.exec("PRAGMA busy_timeout = 0");
+      db.exec(`PRAGMA cache_size = -${Math.floor(cacheBytes / 1024)}`); // negative: in KiB, not in pages
       this.#db = db;
       this.#begin = db.prepare("BEGIN IMMEDIATE");
       this.#beginRead = db.prepare("BEGIN");
@@ -538,7 +540,6 @@ function prepareFile(db: DatabaseSync): void {
   db.exec("PRAGMA synchronous = FULL");
   db.exec(`PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES}`);
   db.exec(`PRAGMA journal_size_limit = ${CHECKPOINT_PAGES * PAGE_BYTES}`);
-  db.exec(`PRAGMA cache_size = -${CACHE_KIB}`);
   db.exec("PRAGMA temp_store = MEMORY"); // a container may have no folder for temporary files
   if (empty) return;
   const [finding] = db.prepare("PRAGMA quick_check(1)").all();

@@ -120,6 +120,8 @@ export interface OpenArguments {
   readonly path: string;
   /** How many changes are remembered; 0: none. */
   readonly changesKept: number;
+  /** Memory for pages; left out: enough for many orders. */
+  readonly cacheBytes?: number;
   /** A write waits as long for a process that holds the lock and is frozen, before that process is ended. */
   readonly frozenWriterMs: number;
 }

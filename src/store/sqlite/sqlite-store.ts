@@ -57,6 +57,8 @@ export interface SqliteStoreOptions {
   readonly frozenWriterMs?: number;
   /** How many changes are remembered, for those who follow them (readChanges); 0: none. */
   readonly changesKept?: number;
+  /** Memory for pages of the database. */
+  readonly cacheBytes?: number;
   /** Refuse a store that isn't there, and leave it so. */
   readonly mustExist?: boolean;
 }
@@ -153,8 +155,8 @@ class SqliteStore implements Store {
   }
 
   async open(): Promise<void> {
-    const { path, frozenWriterMs = FROZEN_WRITER_MS, changesKept = CHANGES_KEPT } = this.#options;
-    await this.#ask("open", { path, frozenWriterMs, changesKept });
+    const { path, frozenWriterMs = FROZEN_WRITER_MS, changesKept = CHANGES_KEPT, cacheBytes } = this.#options;
+    await this.#ask("open", { path, frozenWriterMs, changesKept, ...(cacheBytes === undefined ? {} : { cacheBytes }) });
   }
 
   async terminate(): Promise<void> {

@@ -131,7 +131,8 @@ function answer(request: RequestMessage, isLastTry: boolean): boolean {
 
 function perform(request: RequestMessage): unknown {
   if (request.kind === "open") {
-    database = new SqliteDatabase(request.args.path, request.args.changesKept);
+    const { path, changesKept, cacheBytes } = request.args;
+    database = new SqliteDatabase(path, changesKept, cacheBytes);
     opened = request.args;
     lastDataVersion = database.dataVersion;
     return null;

@@ -1,0 +1,75 @@
+/** Brings the plan for the memory (memory-plan.ts) and this process's heap together. */
+import { getHeapStatistics } from "node:v8";
+import type { Config } from "./config.ts";
+import { memoryLimitBytes } from "./memory-limit.ts";
+import { type MemoryPlan, neededBytes, planMemory } from "./memory-plan.ts";
+import { StartError } from "./order/errors.ts";
+import { RESULTS_CHARS_MAX } from "./order/result.ts";
+
+const MIB = 1024 ** 2;
+
+/** What the launcher sets; V8 does not tell it. */
+const LAUNCHED_SEMI_SPACE_BYTES = 64 * MIB;
+
+/** V8 rounds what it is told, and takes about what is planned by itself on a large machine. */
+const NEAR = 0.02;
+
+/** The heap's limit includes the young generation, three semi-spaces. */
+const SEMI_SPACES = 3;
+
+/**
+ * How the memory is divided that the configuration, the container and the machine leave to this process.
+ * @throws StartError when it is too little
+ */
+export function memoryPlanOf({ memoryLimitBytes: wanted, bodyBytesMax }: Config): MemoryPlan {
+  const limitBytes = Math.min(wanted ?? Number.POSITIVE_INFINITY, memoryLimitBytes());
+  const largestOrderBytes = bodyBytesMax + RESULTS_CHARS_MAX;
+  const plan = planMemory(limitBytes, largestOrderBytes);
+  if (plan !== null) return plan;
+  throw new StartError(
+    `the memory is limited to ${Math.floor(limitBytes / MIB)} MiB, and a node with a --body-limit of ${Math.ceil(bodyBytesMax / 1024)} KiB needs ${neededBytes(largestOrderBytes) / MIB} MiB; ` +
+      "give its container more, or see --memory-limit and --body-limit",
+  );
+}
+
+/** The limit of the main thread's old generation. */
+export function oldGenerationBytes(): number {
+  const { heap_size_limit: limitBytes } = getHeapStatistics();
+  return Math.max(limitBytes - SEMI_SPACES * semiSpaceBytes(), limitBytes / 4);
+}
+
+/**
+ * Starts this process anew, as the same process, with a heap as the plan has it; returns where it is so already. A heap that was made smaller,
+ * by NODE_OPTIONS, stays so.
+ * @param script what the process runs
+ */
+export function fitHeap(plan: MemoryPlan, script: string): void {
+  const oldBytes = oldGenerationBytes();
+  const isChosen = sizeFlag("max-old-space-size") !== null;
+  const isNear = Math.abs(oldBytes - plan.oldGenerationBytes) < plan.oldGenerationBytes * NEAR;
+  const fits = oldBytes <= plan.oldGenerationBytes && isChosen;
+  if ((fits || isNear) && semiSpaceBytes() <= plan.semiSpaceBytes) return;
+  const semiSpaceMib = plan.semiSpaceBytes / MIB;
+  const flags = [
+    `--max-old-space-size=${Math.floor((fits ? oldBytes : plan.oldGenerationBytes) / MIB)}`,
+    `--min-semi-space-size=${semiSpaceMib}`,
+    `--max-semi-space-size=${semiSpaceMib}`,
+  ];
+  // Should V8 not do as it was told, that is how it is.
+  if (process.execve === undefined || flags.every((flag) => process.execArgv.includes(flag))) return;
+  const others = process.execArgv.filter((flag) => !/^--(max-old|min-semi|max-semi)-space-size=/.test(flag));
+  process.execve(process.execPath, [process.execPath, ...others, ...flags, script, ...process.argv.slice(2)], {
+    ...process.env,
+  });
+}
+
+function semiSpaceBytes(): number {
+  return sizeFlag("max-semi-space-size") ?? LAUNCHED_SEMI_SPACE_BYTES;
+}
+
+/** What V8 was told, in bytes; the command line beats the environment. */
+function sizeFlag(name: string): number | null {
+  const given = [...(process.env["NODE_OPTIONS"] ?? "").split(/\s+/), ...process.execArgv];
+  const value = given.findLast((flag) => flag.startsWith(`--${name}=`))?.slice(name.length + 3);
+  return value === undefined || !/^\d+$/.test(value) ? null : Number(value) * MIB;
+}
