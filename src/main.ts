@@ -108,7 +108,7 @@ export async function startNode(
       limits: {
         ...DEFAULT_HTTP_LIMITS,
         bodyBytesMax: config.bodyBytesMax,
-        incomingBytesMax: Math.max(config.bodyBytesMax, Math.floor(oldGenerationBytes() / 8)),
+        incomingBytesMax: incomingBytesMax(config),
       },
       serviceId,
       version,
@@ -500,6 +500,12 @@ function engineLimits({ inFlightMax, bodyBytesMax }: Config): EngineLimits {
     bodyBytesMax: Math.floor(heapBytes / 4),
     largestOrderBytes: bodyBytesMax + RESULTS_CHARS_MAX,
   };
+}
+
+/** What comes in takes an eighth of a small heap, and room for two of the largest bodies in any case. */
+function incomingBytesMax({ bodyBytesMax }: Config): number {
+  const usualBytes = Math.min(DEFAULT_HTTP_LIMITS.incomingBytesMax, Math.floor(oldGenerationBytes() / 8));
+  return Math.max(2 * bodyBytesMax, usualBytes);
 }
 
 function oldGenerationBytes(): number {

@@ -47,6 +47,7 @@ export function clusterRoutes(
     method: "POST",
     url: "/cluster/join",
     bodyLimit: NODE_BODY_BYTES_MAX,
+    config: { forNodes: true },
     schema: {
       operationId: "joinCluster",
       summary: "Where the cluster's store is, for a node that wants to join (`--join`)",
@@ -80,6 +81,7 @@ export function clusterRoutes(
     method: "POST",
     url: "/cluster/actions",
     bodyLimit: ACTION_BODY_BYTES_MAX,
+    config: { forNodes: true },
     schema: {
       operationId: "forwardAction",
       summary: "What another node was asked of an order of this one's; only nodes ask that",
@@ -109,6 +111,7 @@ export function clusterRoutes(
     method: "POST",
     url: "/cluster/orders",
     bodyLimit: NODE_BODY_BYTES_MAX,
+    config: { forNodes: true },
     schema: {
       operationId: "giveOrders",
       summary: "Orders that another node gave to this one; only nodes ask that",

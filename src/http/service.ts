@@ -20,6 +20,7 @@ export function serviceRoutes(
     method: "POST",
     url: "/service/transfer",
     bodyLimit: NODE_BODY_BYTES_MAX,
+    config: { forNodes: true },
     schema: {
       operationId: "transferOrders",
       summary: "Take over the orders of a dead node",
