@@ -4,6 +4,7 @@
  *
  *     npm run bench            about four minutes
  *     npm run bench -- quick   one round each, shorter: to see that it runs, not to quote
+ *     npm run bench -- strangers   what clients cost that send much or read nothing: strangers.ts
  */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -14,6 +15,11 @@ import { DatabaseSync } from "node:sqlite";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { startRedis } from "../test/support/redis.ts";
+
+if (process.argv[2] === "strangers") {
+  await import("./strangers.ts");
+  process.exit();
+}
 
 const QUICK = process.argv.includes("quick");
 const ROUNDS = QUICK ? 1 : 5;
