@@ -81,6 +81,11 @@ export class EventStream {
     if (this.isFull && !this.#unread.set(this.#reply.raw.writableLength)) this.#cut();
   }
 
+  /** Counts what its owner keeps until the client has taken what was sent. */
+  keepFor(chars: number): void {
+    if (!this.#ended && !this.#unread.set(this.#reply.raw.writableLength + chars)) this.#cut();
+  }
+
   /** Resolves when the client has taken what was sent, or it has ended. */
   async drained(): Promise<void> {
     const { raw } = this.#reply;

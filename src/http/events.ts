@@ -308,8 +308,9 @@ interface Watcher {
 /** An order that somebody follows. */
 interface WatchedOrder {
   readonly watchers: Set<Watcher>;
-  /** Its events, by revision from 1. */
-  readonly texts: string[];
+  /** Its events from behind that revision on; those before have been sent to all. */
+  after: number;
+  texts: string[];
   isFinal: boolean;
   reading: boolean;
   isDue: boolean;
@@ -331,6 +332,7 @@ class WatchedOrders {
   watch({ orderId, revision }: StoredOrder, after: number, stream: EventStream): () => void {
     const order = this.#orders.get(orderId) ?? {
       watchers: new Set(),
+      after,
       texts: [],
       isFinal: false,
       reading: false,
@@ -339,9 +341,14 @@ class WatchedOrders {
     this.#orders.set(orderId, order);
     const watcher = { stream, sent: after, waits: false };
     order.watchers.add(watcher);
+    if (after < order.after) {
+      order.after = after;
+      order.texts = [];
+      order.isFinal = false; // as far as is known here
+    }
     this.#stop ??= this.#feed.listen({ changed: (ids) => this.#changed(ids) });
     this.#send(order);
-    if (order.texts.length < revision) void this.#read(orderId, order);
+    if (order.after + order.texts.length < revision) void this.#read(orderId, order);
     return () => {
       order.watchers.delete(watcher);
       if (order.watchers.size === 0 && this.#orders.get(orderId) === order) this.#orders.delete(orderId);
@@ -368,9 +375,13 @@ class WatchedOrders {
         order.isDue = false;
         const stored = await follow.readOrder(orderId);
         if (stored === null) break;
-        for (const entry of await historyView(stored, order.texts.length, serviceOf)) {
-          order.texts.push(eventText(String(entry.revision), entry));
+        const known = order.after + order.texts.length;
+        const entries = await historyView(stored, known, serviceOf);
+        if (known !== order.after + order.texts.length) {
+          order.isDue = true; // somebody came who needs what was sent to all before
+          continue;
         }
+        order.texts.push(...entries.map((entry) => eventText(String(entry.revision), entry)));
         order.isFinal = isFinal(stored.status);
         this.#send(order);
       }
@@ -385,23 +396,41 @@ class WatchedOrders {
 
   #send(order: WatchedOrder): void {
     for (const watcher of order.watchers) this.#sendTo(order, watcher);
+    forgetSent(order);
   }
 
   /** Sends what the client takes, and the rest when it has taken that. */
   #sendTo(order: WatchedOrder, watcher: Watcher): void {
     const { stream } = watcher;
-    while (watcher.sent < order.texts.length && !stream.isFull && !stream.hasEnded) {
-      const piece = pieceOf(order.texts, watcher.sent);
+    const end = order.after + order.texts.length;
+    while (watcher.sent < end && !stream.isFull && !stream.hasEnded) {
+      const piece = pieceOf(order.texts, watcher.sent - order.after);
       stream.send(piece.join(""));
       watcher.sent += piece.length;
     }
     if (stream.isFull && !stream.hasEnded) {
       if (watcher.waits) return;
       watcher.waits = true;
+      stream.keepFor(charsOf(order.texts, watcher.sent - order.after));
       void stream.drained().then(() => {
         watcher.waits = false;
         this.#sendTo(order, watcher);
+        forgetSent(order);
       });
-    } else if (order.isFinal && watcher.sent >= order.texts.length) stream.end();
+    } else if (order.isFinal && watcher.sent >= end) stream.end();
   }
+}
+
+/** Events that all who follow have been sent are read again for whoever comes later: there may be a megabyte of them. */
+function forgetSent(order: WatchedOrder): void {
+  const end = order.after + order.texts.length;
+  if (order.texts.length === 0 || !order.watchers.values().every(({ sent }) => sent >= end)) return;
+  order.after = end;
+  order.texts = [];
+}
+
+function charsOf(texts: readonly string[], from: number): number {
+  let chars = 0;
+  for (let at = from; at < texts.length; at++) chars += texts[at]?.length ?? 0;
+  return chars;
 }
