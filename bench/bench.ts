@@ -6,6 +6,7 @@
  *     npm run bench -- quick   one round each, shorter: to see that it runs, not to quote
  *     npm run bench -- judge   what it takes to judge any body, and expressions over it (judge.ts)
  *     npm run bench -- light   what an order costs at light load, by how much is stored (light.ts)
+ *     npm run bench -- strangers   what clients cost that send much or read nothing: strangers.ts
  */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -24,6 +25,10 @@ if (process.argv[2] === "judge") {
 if (process.argv[2] === "light") {
   const { measureLightLoad } = await import("./light.ts");
   process.exit((await measureLightLoad(process.argv.slice(3))) ? 0 : 1);
+}
+if (process.argv[2] === "strangers") {
+  await import("./strangers.ts");
+  process.exit();
 }
 
 const QUICK = process.argv.includes("quick");

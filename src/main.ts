@@ -14,7 +14,7 @@ import { hostOf, hostRule } from "./http/host-check.ts";
 import type { HeartbeatStatus } from "./http/schemas.ts";
 import { closeServer, createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "./http/server.ts";
 import type { Logger } from "./log.ts";
-import { planIntake } from "./memory-plan.ts";
+import { planConnections, planIntake } from "./memory-plan.ts";
 import { StartError } from "./order/errors.ts";
 import { type Pipeline, pipelineLabel, pipelineShape } from "./order/pipeline.ts";
 import { PipelineSet } from "./order/pipeline-set.ts";
@@ -116,7 +116,11 @@ export async function startNode(
       limits: {
         ...DEFAULT_HTTP_LIMITS,
         bodyBytesMax: config.bodyBytesMax,
-        incomingBytesMax: intake.incomingBytesMax,
+        ...planConnections(memoryPlanOf(config).bufferBytes, DEFAULT_HTTP_LIMITS),
+        incomingBytesMax: Math.max(
+          config.bodyBytesMax,
+          Math.min(DEFAULT_HTTP_LIMITS.incomingBytesMax, intake.incomingBytesMax),
+        ),
       },
       isAllowedHost: hostRule(ownHosts(config), config.allowedHosts),
       serviceId,

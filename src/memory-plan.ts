@@ -122,6 +122,20 @@ export function planIntake(
   };
 }
 
+/** A connection, with what it has received of a request. */
+const CONNECTION_BYTES = 8 * 1024;
+
+/** What clients may hold of the buffers: half of them connections, a quarter answers that they don't read; never more than is of use. */
+export function planConnections<Limits extends { readonly connectionsMax: number; readonly outgoingBytesMax: number }>(
+  bufferBytes: number,
+  most: Limits,
+): Pick<Limits, "connectionsMax" | "outgoingBytesMax"> {
+  return {
+    connectionsMax: Math.min(most.connectionsMax, Math.floor(bufferBytes / 2 / CONNECTION_BYTES)),
+    outgoingBytesMax: Math.min(most.outgoingBytesMax, Math.floor(bufferBytes / 4)),
+  };
+}
+
 function wholeMib(bytes: number): number {
   return Math.floor(bytes / MIB) * MIB;
 }

@@ -88,6 +88,7 @@ export function clusterRoutes(
     method: "POST",
     url: "/cluster/join",
     bodyLimit: NODE_BODY_BYTES_MAX,
+    config: { forNodes: true },
     schema: {
       operationId: "joinCluster",
       summary: "What the cluster is, and on the same host where its store is, for a node that wants to join (`--join`)",
@@ -121,6 +122,7 @@ export function clusterRoutes(
     method: "POST",
     url: "/cluster/actions",
     bodyLimit: ACTION_BODY_BYTES_MAX,
+    config: { forNodes: true },
     schema: {
       operationId: "forwardAction",
       summary: "What another node was asked of an order of this one's; only nodes ask that",
@@ -152,6 +154,7 @@ export function clusterRoutes(
     method: "POST",
     url: "/cluster/orders",
     bodyLimit: NODE_BODY_BYTES_MAX,
+    config: { forNodes: true },
     schema: {
       operationId: "giveOrders",
       summary: "Orders that another node gave to this one; only nodes ask that",

@@ -5,6 +5,7 @@
  *    cut off, and can go on from the last event that it has got.
  */
 import type { FastifyReply } from "fastify";
+import type { Holding } from "./budget.ts";
 import { SECURITY_HEADERS } from "./security-headers.ts";
 
 /** A comment now and then keeps what is between the two from taking the connection for dead. */
@@ -16,21 +17,28 @@ const RECONNECT_MS = 1_000;
 /** A client that reads takes something within it. */
 const STUCK_MS_MAX = 60_000;
 
+export interface EventStreamOptions {
+  /** What a client that connects again goes on behind, where it is not the last event that it was sent. */
+  readonly position?: () => string;
+  /** How long the client may take nothing while something waits for it. */
+  readonly stuckMsMax?: number;
+  /** What waits for the client counts here. */
+  readonly unread: Holding;
+}
+
 export class EventStream {
   readonly #reply: FastifyReply;
+  readonly #unread: Holding;
   readonly #stuckMsMax: number;
   readonly #keepAlive: NodeJS.Timeout;
   readonly #onEnd: (() => void)[] = [];
   #ended = false;
 
-  /**
-   * Sends the answer's head.
-   * @param position what a client that connects again goes on behind, where it is not the last event that it was sent
-   * @param stuckMsMax how long the client may take nothing while something waits for it
-   */
-  constructor(reply: FastifyReply, position: (() => string) | null = null, stuckMsMax = STUCK_MS_MAX) {
+  /** Sends the answer's head. */
+  constructor(reply: FastifyReply, { position, stuckMsMax = STUCK_MS_MAX, unread }: EventStreamOptions) {
     this.#reply = reply;
     this.#stuckMsMax = stuckMsMax;
+    this.#unread = unread;
     reply.hijack();
     const { raw } = reply;
     raw.writeHead(200, {
@@ -40,8 +48,8 @@ export class EventStream {
     });
     raw.write(`retry: ${RECONNECT_MS}\n\n`);
     // An id without data is no event, and yet remembered.
-    const sign = (): string => (position === null ? ":\n\n" : `id: ${position()}\n\n`);
-    if (position !== null) raw.write(sign());
+    const sign = (): string => (position === undefined ? ":\n\n" : `id: ${position()}\n\n`);
+    if (position !== undefined) raw.write(sign());
     raw.on("close", () => this.end());
     raw.on("error", () => this.end());
     this.#keepAlive = setInterval(() => {
@@ -69,7 +77,14 @@ export class EventStream {
 
   /** Sends events, as eventText makes them. */
   send(events: string): void {
-    if (!this.#ended) this.#reply.raw.write(events);
+    if (this.#ended) return;
+    this.#reply.raw.write(events);
+    if (this.isFull && !this.#unread.set(this.#reply.raw.writableLength)) this.#cut();
+  }
+
+  /** Counts what its owner keeps until the client has taken what was sent. */
+  keepFor(chars: number): void {
+    if (!this.#ended && !this.#unread.set(this.#reply.raw.writableLength + chars)) this.#cut();
   }
 
   /** Resolves when the client has taken what was sent, or it has ended. */
@@ -80,6 +95,7 @@ export class EventStream {
       const timer = setTimeout(() => this.#cut(), this.#stuckMsMax);
       const done = (): void => {
         clearTimeout(timer);
+        this.#unread.set(0);
         raw.off("drain", done);
         raw.off("close", done);
         resolve();

@@ -4,15 +4,18 @@
  * An order's events are its history, and the id of one is its revision; so a client that connects again goes on without gaps or repeats.
  * Those of all orders are numbered by the store's changes; each is read from its order's history.
  */
-import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Logger } from "../log.ts";
 import { CatalogueError } from "../order/errors.ts";
 import { isFinal } from "../order/order.ts";
 import type { Change, Store, StoredOrder } from "../store/store.ts";
 import { requireUser, USER_SECURITY } from "./authorization.ts";
+import type { Budget, Holding } from "./budget.ts";
+import { type Capacity, whenClosed } from "./capacity.ts";
 import { ChangeFeed } from "./change-feed.ts";
 import { EventStream, eventText } from "./event-stream.ts";
 import { historyView, type ServiceOf } from "./history-view.ts";
+import { holderOf } from "./intake.ts";
 import type { ReadVisible } from "./orders.ts";
 import { named, problemResponses } from "./schemas.ts";
 
@@ -22,12 +25,6 @@ export interface EventsResource {
   readonly serviceOf: ServiceOf;
   readonly isOperator: (user: string) => boolean;
 }
-
-/** Who follows all orders reads much. */
-const ALL_WATCHERS_MAX = 100;
-
-/** So many of them may be one user's. */
-const ALL_WATCHERS_OF_USER_MAX = 10;
 
 /** Events that are sent at once, before it is looked whether the client takes them. */
 const PIECE_CHARS = 64 * 1024;
@@ -51,7 +48,12 @@ const STREAM_RESPONSE = {
   content: { "text/event-stream": { schema: { type: "string" } } },
 } as const;
 
-export function eventsRoutes(app: FastifyInstance, resource: EventsResource, readVisible: ReadVisible): void {
+export function eventsRoutes(
+  app: FastifyInstance,
+  resource: EventsResource,
+  readVisible: ReadVisible,
+  capacity: Pick<Capacity, "streams" | "followers" | "outgoing">,
+): void {
   const { log, follow, serviceOf } = resource;
   const feed = new ChangeFeed(follow, log);
   const watched = new WatchedOrders(resource, feed);
@@ -105,16 +107,18 @@ export function eventsRoutes(app: FastifyInstance, resource: EventsResource, rea
           "authorization_required",
           "order_not_found",
           "headers_too_large",
+          "too_many_watchers",
           "store_unavailable",
         ),
       },
     },
     onRequest: requireUser,
     handler: async (request, reply) => {
+      takePlace(request, reply, capacity.streams);
       const stored = await readVisible(request, request.params.order_id);
       const after = lastRevision(request, stored);
       if (isFinal(stored.status) && after === stored.revision) return reply.code(204).send();
-      const stream = remember(new EventStream(reply));
+      const stream = remember(new EventStream(reply, { unread: unreadOf(request, reply, capacity.outgoing) }));
       const leave = watched.watch(stored, after, stream);
       stream.onEnd(() => {
         leave();
@@ -124,7 +128,6 @@ export function eventsRoutes(app: FastifyInstance, resource: EventsResource, rea
     },
   });
 
-  const allWatchers = new Map<string, number>();
   app.route({
     method: "GET",
     url: "/events",
@@ -148,7 +151,7 @@ export function eventsRoutes(app: FastifyInstance, resource: EventsResource, rea
     },
     onRequest: requireUser,
     handler: async (request, reply) => {
-      requirePlace(allWatchers, request.user);
+      for (const places of [capacity.streams, capacity.followers]) takePlace(request, reply, places);
       const header = request.headers["last-event-id"];
       const cursor = typeof header === "string" && header !== "" ? header : null;
       const first = await follow.readChanges(cursor, 1);
@@ -159,16 +162,10 @@ export function eventsRoutes(app: FastifyInstance, resource: EventsResource, rea
         );
       }
       const { user } = request;
-      requirePlace(allWatchers, user); // others may have come meanwhile
-      allWatchers.set(user, (allWatchers.get(user) ?? 0) + 1);
       const following = new Following(resource, feed, resource.isOperator(user) ? null : user, cursor ?? first.next);
-      const stream = remember(new EventStream(reply, () => following.cursor));
-      stream.onEnd(() => {
-        const left = (allWatchers.get(user) ?? 1) - 1;
-        if (left === 0) allWatchers.delete(user);
-        else allWatchers.set(user, left);
-        streams.delete(stream);
-      });
+      const unread = unreadOf(request, reply, capacity.outgoing);
+      const stream = remember(new EventStream(reply, { unread, position: () => following.cursor }));
+      stream.onEnd(() => streams.delete(stream));
       void following.follow(stream).catch((error: unknown) => {
         log.warn({ err: error }, "Following the events of all orders broke off");
         stream.end();
@@ -187,14 +184,31 @@ function lastRevision(request: FastifyRequest, { revision }: StoredOrder): numbe
   throw new CatalogueError("request_invalid", "This order has had no event with that Last-Event-ID.");
 }
 
-/** @throws CatalogueError too_many_watchers */
-function requirePlace(watchers: ReadonlyMap<string, number>, user: string): void {
-  const all = Array.from(watchers.values()).reduce((sum, each) => sum + each, 0);
-  if (all < ALL_WATCHERS_MAX && (watchers.get(user) ?? 0) < ALL_WATCHERS_OF_USER_MAX) return;
+/**
+ * A place for a stream until the answer ends, which it does when the place is taken back.
+ * @throws CatalogueError too_many_watchers
+ */
+function takePlace(request: FastifyRequest, { raw }: FastifyReply, places: Budget): void {
+  const place = places.open(holderOf(request), () => {
+    raw.destroy();
+    return true;
+  });
+  whenClosed(raw, () => place.close());
+  if (place.set(1)) return;
   throw new CatalogueError(
     "too_many_watchers",
-    `So many may follow the events of all orders at this node: ${ALL_WATCHERS_MAX}, and ${ALL_WATCHERS_OF_USER_MAX} of each user.`,
+    `This node has ${places.max} places to follow such events at once, all are taken, and nobody has more of them than you.`,
   );
+}
+
+/** What counts for a stream's events that its client has not taken. */
+function unreadOf(request: FastifyRequest, { raw }: FastifyReply, outgoing: Budget): Holding {
+  const unread = outgoing.open(holderOf(request), () => {
+    raw.destroy();
+    return true;
+  });
+  whenClosed(raw, () => unread.close());
+  return unread;
 }
 
 /** One who follows the events of all orders, or of all of a user's. */
@@ -294,8 +308,9 @@ interface Watcher {
 /** An order that somebody follows. */
 interface WatchedOrder {
   readonly watchers: Set<Watcher>;
-  /** Its events, by revision from 1. */
-  readonly texts: string[];
+  /** Its events from behind that revision on; those before have been sent to all. */
+  after: number;
+  texts: string[];
   isFinal: boolean;
   reading: boolean;
   isDue: boolean;
@@ -317,6 +332,7 @@ class WatchedOrders {
   watch({ orderId, revision }: StoredOrder, after: number, stream: EventStream): () => void {
     const order = this.#orders.get(orderId) ?? {
       watchers: new Set(),
+      after,
       texts: [],
       isFinal: false,
       reading: false,
@@ -325,9 +341,14 @@ class WatchedOrders {
     this.#orders.set(orderId, order);
     const watcher = { stream, sent: after, waits: false };
     order.watchers.add(watcher);
+    if (after < order.after) {
+      order.after = after;
+      order.texts = [];
+      order.isFinal = false; // as far as is known here
+    }
     this.#stop ??= this.#feed.listen({ changed: (ids) => this.#changed(ids) });
     this.#send(order);
-    if (order.texts.length < revision) void this.#read(orderId, order);
+    if (order.after + order.texts.length < revision) void this.#read(orderId, order);
     return () => {
       order.watchers.delete(watcher);
       if (order.watchers.size === 0 && this.#orders.get(orderId) === order) this.#orders.delete(orderId);
@@ -354,9 +375,13 @@ class WatchedOrders {
         order.isDue = false;
         const stored = await follow.readOrder(orderId);
         if (stored === null) break;
-        for (const entry of await historyView(stored, order.texts.length, serviceOf)) {
-          order.texts.push(eventText(String(entry.revision), entry));
+        const known = order.after + order.texts.length;
+        const entries = await historyView(stored, known, serviceOf);
+        if (known !== order.after + order.texts.length) {
+          order.isDue = true; // somebody came who needs what was sent to all before
+          continue;
         }
+        order.texts.push(...entries.map((entry) => eventText(String(entry.revision), entry)));
         order.isFinal = isFinal(stored.status);
         this.#send(order);
       }
@@ -371,23 +396,41 @@ class WatchedOrders {
 
   #send(order: WatchedOrder): void {
     for (const watcher of order.watchers) this.#sendTo(order, watcher);
+    forgetSent(order);
   }
 
   /** Sends what the client takes, and the rest when it has taken that. */
   #sendTo(order: WatchedOrder, watcher: Watcher): void {
     const { stream } = watcher;
-    while (watcher.sent < order.texts.length && !stream.isFull && !stream.hasEnded) {
-      const piece = pieceOf(order.texts, watcher.sent);
+    const end = order.after + order.texts.length;
+    while (watcher.sent < end && !stream.isFull && !stream.hasEnded) {
+      const piece = pieceOf(order.texts, watcher.sent - order.after);
       stream.send(piece.join(""));
       watcher.sent += piece.length;
     }
     if (stream.isFull && !stream.hasEnded) {
       if (watcher.waits) return;
       watcher.waits = true;
+      stream.keepFor(charsOf(order.texts, watcher.sent - order.after));
       void stream.drained().then(() => {
         watcher.waits = false;
         this.#sendTo(order, watcher);
+        forgetSent(order);
       });
-    } else if (order.isFinal && watcher.sent >= order.texts.length) stream.end();
+    } else if (order.isFinal && watcher.sent >= end) stream.end();
   }
+}
+
+/** Events that all who follow have been sent are read again for whoever comes later: there may be a megabyte of them. */
+function forgetSent(order: WatchedOrder): void {
+  const end = order.after + order.texts.length;
+  if (order.texts.length === 0 || !order.watchers.values().every(({ sent }) => sent >= end)) return;
+  order.after = end;
+  order.texts = [];
+}
+
+function charsOf(texts: readonly string[], from: number): number {
+  let chars = 0;
+  for (let at = from; at < texts.length; at++) chars += texts[at]?.length ?? 0;
+  return chars;
 }

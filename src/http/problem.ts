@@ -34,7 +34,6 @@ export function sendProblem(
 
 /** Fastify's own errors that a caller can cause; any other of its errors below 500 is an invalid request. */
 const FASTIFY_CODES: Readonly<Record<string, ErrorCode>> = {
-  FST_ERR_CTP_BODY_TOO_LARGE: "body_too_large",
   FST_ERR_CTP_INVALID_MEDIA_TYPE: "media_type_unsupported",
   FST_ERR_CTP_EMPTY_JSON_BODY: "body_not_json",
   FST_ERR_NOT_FOUND: "route_not_found",
@@ -45,7 +44,12 @@ export function errorHandler(
   log: Logger,
 ): (error: FastifyError, request: FastifyRequest, reply: FastifyReply) => FastifyReply {
   return (error, request, reply) => {
-    if (error instanceof CatalogueError) return sendProblem(reply, error.code, error.message, error.errors);
+    if (error instanceof CatalogueError) {
+      // Fastify would close the connection when a body is refused, and a client that is still sending would miss the answer; Node reads
+      // on instead, until the time for the request is over.
+      if (error.code === "body_too_large" || error.code === "too_many_in_flight") reply.removeHeader("connection");
+      return sendProblem(reply, error.code, error.message, error.errors);
+    }
     if (error instanceof StoreUnavailableError) {
       // Why is for operators: it may tell where the store is, and anybody can call himself a user.
       log.debug(`${request.method} ${request.routeOptions.url ?? "?"} failed: ${error.message}`);
@@ -57,10 +61,7 @@ export function errorHandler(
     }
     if (error.validation !== undefined) return sendProblem(reply, "request_invalid", invalidOf(error));
     const code = FASTIFY_CODES[error.code];
-    // Fastify would close the connection, and a client that is still sending would miss the answer; Node reads on instead,
-    // until the time for the request is over.
-    if (code === "body_too_large") reply.removeHeader("connection");
-    if (code !== undefined) return sendProblem(reply, code, detailOf(code, error, request));
+    if (code !== undefined) return sendProblem(reply, code, error.message);
     if (error.statusCode !== undefined && error.statusCode < 500)
       return sendProblem(reply, "request_invalid", error.message);
     log.error({ err: error }, `${request.method} ${request.routeOptions.url ?? "?"} failed`);
@@ -85,9 +86,4 @@ function invalidOf({ validation, validationContext, message }: FastifyError): st
     default:
       return path === "" ? `${message}.` : `The ${kind} "${path}" ${first.message ?? "is not valid"}.`;
   }
-}
-
-function detailOf(code: ErrorCode, error: FastifyError, request: FastifyRequest): string {
-  if (code === "body_too_large") return `The body is larger than ${request.routeOptions.bodyLimit} bytes.`;
-  return error.message;
 }

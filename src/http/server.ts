@@ -1,19 +1,24 @@
 /** The HTTP server: Fastify with the node's routes, limits on everything that comes in, and one way to answer errors. */
-import type { Socket } from "node:net";
+import { createServer, type Socket } from "node:net";
 import swagger from "@fastify/swagger";
-import swaggerUi from "@fastify/swagger-ui";
-import Fastify, { type FastifyInstance, type FastifyRequest } from "fastify";
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import type { Logger } from "../log.ts";
 import { CatalogueError, type ErrorCode, StartError } from "../order/errors.ts";
 import { type ActionsResource, actionsRoutes } from "./actions.ts";
 import { type EventsResource, eventsRoutes } from "./events.ts";
 import { type OrderListResource, orderListRoute } from "./order-list.ts";
 import { parseJsonBody } from "./body.ts";
+import { type Capacity, createCapacity } from "./capacity.ts";
 import { type ClusterResource, clusterRoutes } from "./cluster.ts";
+import { Connections } from "./connections.ts";
 import { type DiagnosticResource, diagnosticRoutes } from "./diagnostic.ts";
+import { documentationRoutes } from "./documentation.ts";
+import { takeInBodies } from "./intake.ts";
 import { type OrdersResource, ordersRoutes, visibleOrders } from "./orders.ts";
 import { checkHosts, type HostRule, hostRule } from "./host-check.ts";
 import { errorHandler, problemHeaders, problemOf, sendProblem } from "./problem.ts";
+import { boundAnswers } from "./unread-answers.ts";
+import { boundReads } from "./store-reads.ts";
 import { NAMED_SCHEMAS, PROBLEM_MEDIA_TYPE } from "./schemas.ts";
 import { addSecurityHeaders } from "./security-headers.ts";
 import { type ServiceResource, serviceRoutes } from "./service.ts";
@@ -28,8 +33,10 @@ declare module "fastify" {
     user: string;
     /** The body as it came, when it is a JSON object. */
     bodyText: string;
-    /** What the body counts while the request is under way. */
-    incomingBytes: number;
+  }
+  interface FastifyInstance {
+    /** What is held for clients at the moment. */
+    capacity: Capacity;
   }
 }
 
@@ -37,23 +44,32 @@ export interface HttpLimits {
   readonly bodyBytesMax: number;
   /** Bytes of all bodies that are being received or answered at once. */
   readonly incomingBytesMax: number;
+  /** Bytes that were received and are part of no request yet. */
+  readonly receivedBytesMax: number;
+  /** Bytes of all answers and events that clients have not taken yet. */
+  readonly outgoingBytesMax: number;
   /** How long a request's headers may take to arrive. */
   readonly headersTimeoutMs: number;
   /** How long a whole request may take to arrive. */
   readonly requestTimeoutMs: number;
   /** How long a connection may idle between requests. */
   readonly keepAliveTimeoutMs: number;
-  /** More connections than this are closed as they come. */
+  /** How long a client may take for an answer. */
+  readonly answerTimeoutMs: number;
+  /** For one more, one is closed on which nothing is under way. */
   readonly connectionsMax: number;
 }
 
 export const DEFAULT_HTTP_LIMITS: HttpLimits = {
   bodyBytesMax: 256 * 1024,
-  incomingBytesMax: 64 * 1024 * 1024,
+  incomingBytesMax: 32 * 1024 * 1024,
+  receivedBytesMax: 8 * 1024 * 1024,
+  outgoingBytesMax: 16 * 1024 * 1024,
   headersTimeoutMs: 10_000,
   requestTimeoutMs: 30_000,
   keepAliveTimeoutMs: 72_000, // longer than the usual 60 s of a load balancer, so that it is the one that closes
-  connectionsMax: 16_384,
+  answerTimeoutMs: 60_000,
+  connectionsMax: 12_288, // each takes 6 to 8 KiB
 };
 
 export type HttpServerOptions = {
@@ -71,6 +87,9 @@ export type HttpServerOptions = {
 
 /** How long requests may still take when the server closes: all that wait for an order have been answered by then. */
 const CLOSE_MS = 1_000;
+
+/** Connections that wait to be taken. */
+const LISTEN_BACKLOG = 1024;
 
 const EMPTY_BODY = Buffer.from("{}");
 
@@ -105,17 +124,22 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
     frameworkErrors: (_error, _request, reply) =>
       void sendProblem(reply, "request_invalid", "The path is not a valid one; check its percent signs."),
   });
-  app.server.maxConnections = limits.connectionsMax;
+  const capacity = createCapacity(new Connections(app.server, limits), limits);
+  app.decorate("capacity", capacity);
 
   app.decorateRequest("user", "");
   app.decorateRequest("bodyText", "");
-  app.removeAllContentTypeParsers();
-  app.addContentTypeParser("*", { parseAs: "buffer" }, (_request, bytes, done) => done(null, bytes));
   addSecurityHeaders(app);
   checkHosts(app, isAllowedHost);
-  boundIncoming(app, limits);
+  takeInBodies(app, capacity);
+  boundAnswers(app, capacity);
+  // Before a body is read.
+  app.addHook("onRequest", (request, reply, done) => {
+    if (request.is404) notFound(request, reply);
+    else done();
+  });
   app.addHook("preValidation", async (request) => {
-    if (request.method !== "POST" || request.is404) return;
+    if (request.method !== "POST") return;
     requireJsonType(request);
     const bytes = request.body instanceof Buffer ? request.body : Buffer.alloc(0);
     const { emptyBody = false } = request.routeOptions.config;
@@ -125,7 +149,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
   });
   app.setErrorHandler(errorHandler(log));
   const allowedMethods = collectMethods(app);
-  app.setNotFoundHandler((request, reply) => {
+  const notFound = (request: FastifyRequest, reply: FastifyReply): FastifyReply => {
     const { method } = request;
     const [path = ""] = request.url.split("?");
     const allowed = allowedMethods(path);
@@ -139,7 +163,8 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
       "method_not_allowed",
       `${method} is not a method of this resource; it has ${allowed.join(", ")}.`,
     );
-  });
+  };
+  app.setNotFoundHandler(notFound);
 
   // Serializers made from the schemas would take a tenth of each start, drop what a schema forgot, and gain nothing with answers this small.
   app.setSerializerCompiler(() => (answer) => JSON.stringify(answer));
@@ -165,20 +190,16 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
         typeof schema["$id"] === "string" ? schema["$id"] : `schema-${index}`,
     },
   });
-  await app.register(swaggerUi, {
-    routePrefix: "/docs",
-    uiConfig: { tryItOutEnabled: true, persistAuthorization: true },
-  });
-
-  const readVisible = visibleOrders(options);
-  ordersRoutes(app, options, readVisible);
-  orderListRoute(app, options);
-  actionsRoutes(app, options, readVisible);
-  eventsRoutes(app, options, readVisible);
+  const resources = { ...options, ...boundReads(options) };
+  const readVisible = visibleOrders(resources);
+  ordersRoutes(app, resources, readVisible);
+  orderListRoute(app, resources);
+  actionsRoutes(app, resources, readVisible);
+  eventsRoutes(app, resources, readVisible, capacity);
   serviceRoutes(app, options);
   clusterRoutes(app, options);
   diagnosticRoutes(app, options);
-  app.get("/openapi.json", { schema: { hide: true } }, () => app.swagger());
+  documentationRoutes(app);
 
   return app;
 }
@@ -197,13 +218,27 @@ export async function closeServer(app: FastifyInstance): Promise<void> {
  */
 export async function listen(app: FastifyInstance, host: string, port: number): Promise<string> {
   try {
-    await app.listen({ host, port, backlog: 1024 });
+    // Fastify would serve the second address of localhost by a server of its own, and past the bounds of this one.
+    await app.listen({ host: host === "localhost" ? "127.0.0.1" : host, port, backlog: LISTEN_BACKLOG });
+    if (host === "localhost") await listenAlsoAt("::1", app);
   } catch (error) {
     throw new StartError(`can't listen at ${host}:${port}: ${listenReason(error)}`, { cause: error });
   }
   const address = app.server.address();
   const boundPort = typeof address === "object" && address !== null ? address.port : port;
   return `http://${host.includes(":") ? `[${host}]` : host}:${boundPort}`;
+}
+
+/** Takes connections for the same server at another address of this host, where it has that. */
+async function listenAlsoAt(host: string, { server }: FastifyInstance): Promise<void> {
+  const address = server.address();
+  if (typeof address !== "object" || address === null) return;
+  const other = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => server.emit("connection", socket));
+  const isListening = await new Promise<boolean>((resolve) => {
+    other.once("listening", () => resolve(true)).once("error", () => resolve(false));
+    other.listen({ host, port: address.port, backlog: LISTEN_BACKLOG });
+  });
+  if (isListening) server.once("close", () => other.close());
 }
 
 function listenReason(error: unknown): string {
@@ -219,30 +254,6 @@ function listenReason(error: unknown): string {
     default:
       return error instanceof Error ? error.message : String(error);
   }
-}
-
-/**
- * Refuses a body before it is read when those under way take as much as there may be: they are in memory, and in none of the
- * engine's accounts yet.
- */
-function boundIncoming(app: FastifyInstance, { incomingBytesMax, bodyBytesMax }: HttpLimits): void {
-  let incomingBytes = 0;
-  app.decorateRequest("incomingBytes", 0);
-  app.addHook("onRequest", (request, _reply, done) => {
-    if (request.method !== "POST") return done();
-    const declared = Number(request.headers["content-length"] ?? bodyBytesMax);
-    const bytes = Math.min(Number.isFinite(declared) ? declared : bodyBytesMax, bodyBytesMax);
-    if (incomingBytes + bytes > incomingBytesMax) {
-      return done(new CatalogueError("too_many_in_flight", "The node is receiving as much as it takes; try again."));
-    }
-    request.incomingBytes = bytes;
-    incomingBytes += bytes;
-    return done();
-  });
-  app.addHook("onResponse", (request, _reply, done) => {
-    incomingBytes -= request.incomingBytes;
-    done();
-  });
 }
 
 /** JSON, or nothing said, or what curl says when nothing is said (the earlier system's documented calls): the body decides. */

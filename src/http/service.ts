@@ -17,6 +17,7 @@ export function serviceRoutes(app: FastifyInstance, { serviceId, transfer, admit
     method: "POST",
     url: "/service/transfer",
     bodyLimit: NODE_BODY_BYTES_MAX,
+    config: { forNodes: true },
     schema: {
       operationId: "transferOrders",
       summary: "Take over the orders of a dead node",

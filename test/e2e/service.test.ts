@@ -168,9 +168,24 @@ test("the OpenAPI document is 3.1, lists every resource and error, marks the mis
     assert.match(text, new RegExp(`"${name}":\\{"type":"string","deprecated":true`));
   }
   assert.ok(text.includes("application/problem+json"));
-  const page = await send(`${url}/docs`);
-  assert.equal(page.status, 200);
-  assert.match(page.text, /swagger-ui/);
+});
+
+test("the page at /docs has all that it loads, and says when a browser has it already", async (t) => {
+  const { url } = await startService(t, { args: FAST });
+  for (const path of ["/docs", "/docs/"]) {
+    const page = await send(`${url}${path}`);
+    assert.equal(page.status, 200);
+    const names = [...page.text.matchAll(/(?:href|src)="([^"]+)"/g)].map(([, name]) => name ?? "");
+    assert.equal(names.length, 7);
+    for (const name of names) {
+      const file = new URL(name, `${url}${path}`).href;
+      const { status, text, headers } = await send(file);
+      assert.equal(status, 200, file);
+      assert.ok(text.length > 100, file);
+      const again = await send(file, { headers: { "if-none-match": headers.get("etag") ?? "" } });
+      assert.equal(again.status, 304, file);
+    }
+  }
 });
 
 test("answers have the fields that the OpenAPI document gives them, and no other", async (t) => {

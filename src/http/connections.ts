@@ -1,0 +1,384 @@
+/**
+ * What connections may do before anything is known of who is behind them: how much of what they have sent is in memory, how many requests of
+ * theirs are under way, how much of a turn of the event loop they get.
+ *
+ * Node gives its parser all that has come (64 KiB, more than 2,000 requests), starts each request of it, and keeps the answers until the
+ * client takes them. Here the parser is given the bytes in pieces, each with the end of one request's head at most, and the next one only
+ * when the former request's answer has been taken. (docs/decisions/0009)
+ *
+ * 1. A connection has one request under way at most.
+ * 2. While it has one, or nothing can be given to the parser, it is not read, but for what was under way already: one more read.
+ * 3. A client that does not take an answer is cut in the end, and so is one that stays after it was told that the connection ends.
+ */
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import { Budget, type Holding } from "./budget.ts";
+
+export interface ConnectionLimits {
+  /** Connections at once. */
+  readonly connectionsMax: number;
+  /** Bytes that were received and have not been given to a request: unfinished heads, and what was sent ahead. */
+  readonly receivedBytesMax: number;
+  /** How long a client may take for an answer. */
+  readonly answerTimeoutMs: number;
+}
+
+/** The end of a request's head, of a chunked body, and here and there of something else: that makes a piece shorter, no more. */
+const HEAD_END = Buffer.from("\r\n\r\n");
+
+/** What is received is worked at for so long in one turn of the event loop; the rest waits for the next, behind timers and answers. */
+const TURN_MS = 20;
+
+/** So many of the connections that wait are served in a turn: what they cause is done after it, so that time can't tell. */
+const SERVED_MAX = 32;
+
+/** Node accepts one connection a turn. So turns are short while some come, and for so long after the last one. */
+const ACCEPTING_MS = 50;
+const ACCEPTING_TURN_MS = 2;
+const ACCEPTING_SERVED_MAX = 4;
+
+/** A chunked body may be nothing but tiny chunks: others get their turn after so much of it. */
+const CHUNKS_BYTES_MAX = 2_048;
+
+const SWEEP_MS = 1_000;
+
+/** How long a client has to close a connection that the server has closed. */
+const LINGER_MS = 5_000;
+
+interface Connection {
+  readonly socket: Socket;
+  readonly place: Holding;
+  readonly received: Holding;
+  /** Node's own listeners: give bytes to the parser, and the end of what the client sends. */
+  readonly parse: (bytes: Buffer) => void;
+  readonly finish: () => void;
+  /** Received, and not given to the parser yet. */
+  waiting: Buffer | null;
+  /** The last bytes that were given, where they may be the beginning of HEAD_END. */
+  tail: Buffer;
+  /** Bytes of an unfinished head that the parser has. */
+  headBytes: number;
+  /** The last request that was begun: its body may still come when it has been answered. */
+  request: IncomingMessage | null;
+  /** While it is under way: from its head until its answer has been taken, or the connection is gone. */
+  answer: ServerResponse | null;
+  /** What is to come of the body; null: chunks, that say it themselves. */
+  bodyBytesLeft: number | null;
+  /** The client sends no more (FIN). */
+  ended: boolean;
+  paused: boolean;
+  queued: boolean;
+  /** When it was first seen that the client does not take what is sent, or does not close. */
+  stuckSinceMs: number | null;
+}
+
+export class Connections {
+  /** One each, held by the address. */
+  readonly places: Budget;
+  readonly received: Budget;
+  readonly #answerTimeoutMs: number;
+  readonly #all = new Map<Socket, Connection>();
+  /** Those that wait for a turn: who had nothing under way, who has sent requests ahead, who sends a body. */
+  readonly #queues = { fresh: new Set<Connection>(), ahead: new Set<Connection>(), bodies: new Set<Connection>() };
+  #turnEndsMs: number | null = null;
+  #acceptedMs = Number.NEGATIVE_INFINITY;
+
+  /** Takes over from Node how the connections of a server are read. To be made before it listens. */
+  constructor(server: Server, { connectionsMax, receivedBytesMax, answerTimeoutMs }: ConnectionLimits) {
+    this.places = new Budget({ max: connectionsMax, keepMs: 0, keepOwnMs: 0 });
+    this.received = new Budget({ max: receivedBytesMax, keepMs: 0, keepOwnMs: 0 });
+    this.#answerTimeoutMs = answerTimeoutMs;
+    const [accept, ...others] = server.listeners("connection");
+    if (accept === undefined || others.length > 0) throw new Error("the server does not take connections as expected");
+    server.removeAllListeners("connection");
+    server.on("connection", (socket: Socket) => {
+      this.#add(socket, () => {
+        Reflect.apply(accept, server, [socket]);
+      });
+    });
+    server.prependListener("request", (request, response) => this.#begin(request, response));
+    // An expectation that isn't known is not met, and may be ignored (RFC 9110, 10.1.1). Node would answer it past us.
+    server.on("checkExpectation", (request, response) => server.emit("request", request, response));
+    const sweep = setInterval(() => this.#sweep(), SWEEP_MS);
+    sweep.unref();
+    server.once("close", () => clearInterval(sweep));
+  }
+
+  #add(socket: Socket, accept: () => void): void {
+    this.#acceptedMs = performance.now();
+    const place = this.places.open(addressOf(socket), () => this.#giveUp(socket));
+    if (!place.set(1)) {
+      socket.destroy();
+      return;
+    }
+    const received = this.received.open(addressOf(socket), () => destroyed(socket));
+    const had = new Set([...socket.listeners("data"), ...socket.listeners("end")]);
+    accept();
+    const connection: Connection = {
+      socket,
+      place,
+      received,
+      parse: takeListener(socket, "data", had),
+      finish: takeListener(socket, "end", had),
+      waiting: null,
+      tail: Buffer.alloc(0),
+      headBytes: 0,
+      request: null,
+      answer: null,
+      bodyBytesLeft: 0,
+      ended: false,
+      paused: false,
+      queued: false,
+      stuckSinceMs: null,
+    };
+    this.#all.set(socket, connection);
+    socket.on("data", (bytes: Buffer) => this.#take(connection, bytes));
+    socket.on("end", () => {
+      connection.ended = true;
+      this.#settle(connection);
+    });
+    // Node reads on when a request wants more of its body; what is sent ahead is to wait all the same.
+    socket.on("resume", () => {
+      if (connection.paused) socket.pause();
+    });
+    socket.once("close", () => {
+      place.close();
+      received.close();
+      connection.waiting = null;
+      for (const queue of Object.values(this.#queues)) queue.delete(connection);
+      this.#all.delete(socket);
+    });
+  }
+
+  /** Only a connection on which the service owes nothing gives way: none whose request has come whole, and is being worked at. */
+  #giveUp(socket: Socket): boolean {
+    const connection = this.#all.get(socket);
+    const owes =
+      connection?.answer != null && connection.request?.complete === true && !connection.answer.writableEnded;
+    return !owes && destroyed(socket);
+  }
+
+  #take(connection: Connection, bytes: Buffer): void {
+    if (connection.socket.writableEnded) return;
+    connection.waiting = connection.waiting === null ? bytes : Buffer.concat([connection.waiting, bytes]);
+    if (!this.#hasTurn() || connection.queued) this.#enqueue(connection, this.#queues.fresh);
+    else this.#serve(connection);
+  }
+
+  /** Whether something may be done at once. The first that asks in a turn begins its time. */
+  #hasTurn(): boolean {
+    if (this.#queues.fresh.size > 0) return false;
+    if (this.#turnEndsMs === null) {
+      this.#beginTurn();
+      return true;
+    }
+    return performance.now() < this.#turnEndsMs;
+  }
+
+  #isAccepting(nowMs: number): boolean {
+    return nowMs - this.#acceptedMs < ACCEPTING_MS;
+  }
+
+  #beginTurn(): void {
+    if (this.#turnEndsMs !== null) return;
+    const nowMs = performance.now();
+    this.#turnEndsMs = nowMs + (this.#isAccepting(nowMs) ? ACCEPTING_TURN_MS : TURN_MS);
+    setImmediate(() => this.#endTurn());
+  }
+
+  /** Serves those that wait, one of each kind at least: who asks for little is not to wait for who asks for much. */
+  #endTurn(): void {
+    const nowMs = performance.now();
+    const isAccepting = this.#isAccepting(nowMs);
+    const endMs = nowMs + (isAccepting ? ACCEPTING_TURN_MS : TURN_MS);
+    this.#turnEndsMs = null;
+    let left = isAccepting ? ACCEPTING_SERVED_MAX : SERVED_MAX;
+    const queues = Object.values(this.#queues);
+    for (const queue of queues) {
+      for (const connection of first(queue, Math.max(1, left))) {
+        queue.delete(connection);
+        connection.queued = false;
+        this.#serve(connection);
+        left--;
+        if (performance.now() > endMs) break;
+      }
+    }
+    if (queues.some((queue) => queue.size > 0)) this.#beginTurn();
+  }
+
+  #enqueue(connection: Connection, queue: Set<Connection>): void {
+    if (!connection.queued) {
+      connection.queued = true;
+      (connection.request?.complete === false ? this.#queues.bodies : queue).add(connection);
+      this.#beginTurn();
+    }
+    this.#settle(connection);
+  }
+
+  /** Gives the parser what it may have. */
+  #serve(connection: Connection): void {
+    let isFirst = true;
+    while (connection.waiting !== null && mayParse(connection)) {
+      if (!isFirst && isInChunks(connection)) return this.#enqueue(connection, this.#queues.bodies);
+      isFirst = false;
+      const { waiting } = connection;
+      const { length, beyondHead } = nextPiece(connection, waiting);
+      const piece = length === waiting.length ? waiting : waiting.subarray(0, length);
+      connection.waiting = length === waiting.length ? null : waiting.subarray(length);
+      note(connection, piece);
+      connection.parse(piece);
+      if (beyondHead > 0) noteBeyondHead(connection, beyondHead);
+    }
+    this.#settle(connection);
+  }
+
+  /** After anything has changed: reads on or not, holds what is held, and passes on that the client has ended. */
+  #settle(connection: Connection): void {
+    const { socket, headBytes, received, ended } = connection;
+    if (socket.destroyed) return;
+    if (socket.writableEnded) connection.waiting = null; // it was told that the connection ends
+    const { waiting } = connection;
+    if (!received.set(waiting === null ? headBytes : waiting.length + headBytes)) {
+      socket.destroy();
+      return;
+    }
+    if (waiting !== null && !connection.paused) {
+      connection.paused = true;
+      socket.pause();
+    } else if (waiting === null && connection.paused) {
+      connection.paused = false;
+      socket.resume();
+    }
+    if (!ended || waiting !== null || isOwed(connection)) return;
+    connection.ended = false; // it is passed on once
+    connection.finish();
+  }
+
+  #begin(request: IncomingMessage, response: ServerResponse): void {
+    const connection = this.#all.get(request.socket);
+    if (connection === undefined) return;
+    const length = request.headers["content-length"];
+    const isChunked = request.headers["transfer-encoding"] !== undefined;
+    connection.request = request;
+    connection.answer = response;
+    connection.headBytes = 0;
+    connection.bodyBytesLeft = isChunked ? null : Number(length ?? 0);
+    response.once("close", () => {
+      connection.answer = null;
+      connection.stuckSinceMs = null;
+      if (connection.waiting !== null) this.#enqueue(connection, this.#queues.ahead);
+      else if (connection.ended) this.#settle(connection);
+    });
+  }
+
+  #sweep(): void {
+    const nowMs = performance.now();
+    for (const connection of this.#all.values()) {
+      const { socket, answer } = connection;
+      const isLeaving = answer === null && socket.writableEnded;
+      if (!isLeaving && answer?.writableEnded !== true) continue;
+      connection.stuckSinceMs ??= nowMs;
+      const limitMs = isLeaving ? LINGER_MS : this.#answerTimeoutMs;
+      if (nowMs - connection.stuckSinceMs > limitMs) socket.destroy();
+    }
+  }
+}
+
+/** The first ones of a queue, of those that are in it now. */
+function first(queue: ReadonlySet<Connection>, count: number): Connection[] {
+  return queue.values().take(count).toArray();
+}
+
+/** Whether the body of a request comes in chunks, and more of it is to come. */
+function isInChunks({ request, bodyBytesLeft }: Connection): boolean {
+  return request?.complete === false && bodyBytesLeft === null;
+}
+
+/** Whether the parser may have more: while a request is under way, only its body. */
+function mayParse({ socket, request, answer }: Connection): boolean {
+  if (socket.destroyed || socket.writableEnded) return false;
+  return answer === null || request?.complete === false;
+}
+
+interface Piece {
+  readonly length: number;
+  /** So many of its bytes come after the only head that ends in it. */
+  readonly beyondHead: number;
+}
+
+/** How much of what waits is given at once: a body as far as it has come, or up to the end of the next head, or all when there is one only. */
+function nextPiece({ request, bodyBytesLeft, tail, answer }: Connection, waiting: Buffer): Piece {
+  if (request?.complete === false && bodyBytesLeft !== null && bodyBytesLeft > 0) {
+    return { length: Math.min(bodyBytesLeft, waiting.length), beyondHead: 0 };
+  }
+  if (tail.length > 0) {
+    const start = Buffer.concat([tail, waiting.subarray(0, HEAD_END.length - 1)]);
+    const at = start.indexOf(HEAD_END);
+    if (at >= 0) return { length: at + HEAD_END.length - tail.length, beyondHead: 0 };
+  }
+  const isChunks = request?.complete === false && bodyBytesLeft === null;
+  const mostBytes = isChunks ? Math.min(CHUNKS_BYTES_MAX, waiting.length) : waiting.length;
+  const at = waiting.indexOf(HEAD_END);
+  if (at < 0 || at + HEAD_END.length > mostBytes) return { length: mostBytes, beyondHead: 0 };
+  const length = at + HEAD_END.length;
+  const isOnly = answer === null && !isChunks && !waiting.includes(HEAD_END, length);
+  return isOnly && waiting.length - length <= CHUNKS_BYTES_MAX
+    ? { length: waiting.length, beyondHead: waiting.length - length }
+    : { length, beyondHead: 0 };
+}
+
+/** Keeps the account of where in the stream the parser will be after a piece. */
+function note(connection: Connection, piece: Buffer): void {
+  const { request, bodyBytesLeft } = connection;
+  if (request?.complete === false && bodyBytesLeft !== null && bodyBytesLeft > 0) {
+    connection.bodyBytesLeft = bodyBytesLeft - piece.length;
+    return;
+  }
+  const isBody = request?.complete === false;
+  const isHeadEnd = piece.length >= HEAD_END.length && piece.subarray(-HEAD_END.length).equals(HEAD_END);
+  connection.headBytes = isBody || isHeadEnd ? 0 : connection.headBytes + piece.length;
+  connection.tail = isHeadEnd ? NOTHING : tailOf(connection.tail, piece);
+}
+
+/** What came behind a head: its body, or a part of it, or all of it and a part of the next head. */
+function noteBeyondHead(connection: Connection, bytes: number): void {
+  const { bodyBytesLeft } = connection;
+  if (bodyBytesLeft === null) return;
+  connection.headBytes = Math.max(0, bytes - bodyBytesLeft);
+  connection.bodyBytesLeft = Math.max(0, bodyBytesLeft - bytes);
+}
+
+const NOTHING = Buffer.alloc(0);
+
+function tailOf(former: Buffer, piece: Buffer): Buffer {
+  const last = piece.at(-1);
+  if (last !== 0x0d && last !== 0x0a) return NOTHING;
+  const all = piece.length < HEAD_END.length ? Buffer.concat([former, piece]) : piece;
+  return Buffer.from(all.subarray(-(HEAD_END.length - 1)));
+}
+
+/** Whether the client is owed an answer that it has all sent for, and that has not begun to go out. A client that follows events and leaves is owed none. */
+function isOwed({ request, answer }: Connection): boolean {
+  return answer !== null && request?.complete === true && !(answer.headersSent && !answer.writableEnded);
+}
+
+/** Takes away the listener for an event that is not among those that were there before. */
+function takeListener(socket: Socket, event: "data" | "end", had: ReadonlySet<unknown>): (...bytes: Buffer[]) => void {
+  const [listener, ...others] = socket.listeners(event).filter((each) => !had.has(each));
+  if (listener === undefined || others.length > 0) throw new Error("the server does not read connections as expected");
+  socket.removeListener(event, listener);
+  return (...bytes) => {
+    Reflect.apply(listener, socket, bytes);
+  };
+}
+
+function destroyed(socket: Socket): true {
+  socket.destroy();
+  return true;
+}
+
+/** Where a connection comes from. An address of IPv6 stands for its network: who has one has them all. */
+export function addressOf({ remoteAddress = "" }: Socket): string {
+  if (!remoteAddress.includes(":") || remoteAddress.includes(".")) return remoteAddress;
+  return remoteAddress.split("::")[0]?.split(":").slice(0, 4).join(":") ?? remoteAddress;
+}

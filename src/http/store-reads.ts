@@ -1,0 +1,43 @@
+/** Bounds how much clients have the store read at once: what is read waits in memory until it has been made an answer. */
+import type { EventsResource } from "./events.ts";
+import type { OrderListResource } from "./order-list.ts";
+import type { OrdersResource } from "./orders.ts";
+
+/** Enough to keep a store busy; a page of orders may take a megabyte. */
+const READS_MAX = 32;
+
+type Reads = Pick<OrdersResource, "readOrder"> &
+  Pick<OrderListResource, "listOrders" | "countOrders"> &
+  Pick<EventsResource, "follow">;
+
+/** The same reads, of which a few are under way at once and the others wait for their turn: one of each connection at most. */
+export function boundReads({ readOrder, listOrders, countOrders, follow }: Reads): Reads {
+  const inTurn = turns(READS_MAX);
+  return {
+    readOrder: (orderId) => inTurn(() => readOrder(orderId)),
+    listOrders: (filter, before, limit) => inTurn(() => listOrders(filter, before, limit)),
+    countOrders: (user) => inTurn(() => countOrders(user)),
+    follow: {
+      readChanges: (cursor, limit) => follow.readChanges(cursor, limit),
+      readOrder: (orderId) => inTurn(() => follow.readOrder(orderId)),
+      readOrders: (orderIds) => inTurn(() => follow.readOrders(orderIds)),
+    },
+  };
+}
+
+/** Runs so many at once; the others wait, who came first is first. */
+function turns(max: number): <T>(run: () => Promise<T>) => Promise<T> {
+  const waiting: (() => void)[] = [];
+  let under = 0;
+  return async (run) => {
+    if (under >= max) await new Promise<void>((resolve) => waiting.push(resolve));
+    else under++;
+    try {
+      return await run();
+    } finally {
+      const next = waiting.shift();
+      if (next === undefined) under--;
+      else next();
+    }
+  };
+}

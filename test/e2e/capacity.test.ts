@@ -1,0 +1,340 @@
+/** What clients hold of a node is given back however they end, and nobody can hold so much that others get nothing. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import type { Socket } from "node:net";
+import { test, type TestContext } from "node:test";
+import { PROOF_HEADER } from "../../src/cluster/proof.ts";
+import { Budget } from "../../src/http/budget.ts";
+import type { Capacity } from "../../src/http/capacity.ts";
+import { closeServer, DEFAULT_HTTP_LIMITS } from "../../src/http/server.ts";
+import type { StoredOrder } from "../../src/store/store.ts";
+import { startBareServer } from "../support/bare-server.ts";
+import { send, submitOrder } from "../support/client.ts";
+import { openConnection, requestHead } from "../support/raw.ts";
+import { startService } from "../support/service.ts";
+import { waitFor } from "../support/wait.ts";
+
+const ORDER_ID = "019ac000-0000-7000-8000-000000000000";
+const LARGE = `{"a":"${"x".repeat(20_000)}"}`;
+
+/** A connection on which that was sent. */
+async function connectionWith(t: TestContext, url: string, sent: string): Promise<Socket> {
+  const socket = openConnection(url);
+  t.after(() => socket.destroy());
+  socket.on("error", () => undefined);
+  await once(socket, "connect");
+  if (sent !== "") await new Promise((resolve) => socket.write(sent, resolve));
+  return socket;
+}
+
+function connections(t: TestContext, url: string, count: number, sent: (index: number) => string): Promise<Socket[]> {
+  return Promise.all(Array.from({ length: count }, (_, index) => connectionWith(t, url, sent(index))));
+}
+
+function posted(path: string, length: number, headers: Record<string, string> = {}): string {
+  return requestHead("POST", path, { "content-length": String(length), ...headers });
+}
+
+function used(capacity: Capacity): Record<string, number> {
+  return Object.fromEntries(Object.entries(capacity).map(([name, budget]) => [name, (budget as Budget).used]));
+}
+
+/** Connections may be kept for the next request. */
+function assertAllFree(capacity: Capacity): Promise<unknown> {
+  return waitFor(
+    () => Object.entries(used(capacity)).every(([name, amount]) => amount === 0 || name === "connections"),
+    {
+      what: () => `all is given back; held are ${JSON.stringify(used(capacity))}`,
+    },
+  );
+}
+
+const ORDER = {
+  orderId: ORDER_ID,
+  user: "user",
+  revision: 1,
+  status: "running",
+  history: [],
+} as unknown as StoredOrder;
+
+test("whatever requests hold is given back, however they end", async (t) => {
+  const unanswered: (() => void)[] = [];
+  const { url, app } = await startBareServer(t, {
+    limits: { ...DEFAULT_HTTP_LIMITS, headersTimeoutMs: 1_000, requestTimeoutMs: 2_000 },
+    submit: async ({ user }) => {
+      if (user === "throws") throw new Error("a handler fails");
+      if (user === "waits") await new Promise<void>((resolve) => unanswered.push(resolve));
+      return { kind: "accepted", orderId: ORDER_ID, startTimeMs: 0 };
+    },
+    readOrder: (id) => Promise.resolve(id === ORDER_ID ? ORDER : null),
+    follow: {
+      readChanges: () => Promise.resolve({ kind: "changes", changes: [], next: "1" }),
+      readOrders: () => Promise.resolve([]),
+      readOrder: () => Promise.resolve(ORDER),
+    },
+  });
+  const { capacity } = app;
+  const holds = (name: keyof Capacity, what: string): Promise<unknown> =>
+    waitFor(() => capacity[name].used > 0, { what: () => `${what}: ${JSON.stringify(used(capacity))}` });
+  const user = (name: string): Record<string, string> => ({ authorization: name });
+
+  await t.test("answered", async () => {
+    assert.equal((await submitOrder(url, LARGE)).status, 201);
+    assert.equal((await send(`${url}/docs/static/swagger-ui-bundle.js`)).status, 200);
+    await assertAllFree(capacity);
+  });
+  await t.test("refused, wherever", async () => {
+    const json = { "content-type": "application/json" };
+    const refused: [number, RequestInit & { path?: string }][] = [
+      [404, { path: "/nothing" }],
+      [405, { path: "/diagnostic/heartbeat" }],
+      [401, { headers: json }],
+      [400, { body: LARGE.slice(0, -1) }],
+      [413, { body: LARGE.repeat(20) }],
+      [415, { headers: { ...user("user"), "content-type": "text/html" } }],
+      [400, { path: "/orders?nonsense=1" }],
+      [422, { body: LARGE.replace("a", "fail_at") }],
+      [500, { headers: { ...user("throws"), ...json } }],
+      [
+        403,
+        { path: "/cluster/orders", body: JSON.stringify({ order_ids: Array.from({ length: 100 }, () => ORDER_ID) }) },
+      ],
+    ];
+    for (const [status, { path = "/orders", ...init }] of refused) {
+      const answer = await send(`${url}${path}`, {
+        method: "POST",
+        body: LARGE,
+        headers: { ...user("user"), ...json },
+        ...init,
+      });
+      assert.equal(answer.status, status, `${path}: ${answer.text}`);
+    }
+    for (const path of ["/orders/none/events", "/orders/none"]) {
+      assert.equal((await send(`${url}${path}`, { headers: user("user") })).status, 404);
+    }
+    await assertAllFree(capacity);
+  });
+  await t.test("the client is gone in the middle of the body", async () => {
+    const sockets = await connections(t, url, 5, () => posted("/orders", 200_000) + LARGE);
+    await holds("incoming", "bodies are being received");
+    for (const [index, socket] of sockets.entries()) {
+      if (index % 2 === 0) socket.resetAndDestroy();
+      else socket.end();
+    }
+    await assertAllFree(capacity);
+  });
+  await t.test("the client is gone before the answer", async () => {
+    const socket = await connectionWith(t, url, posted("/orders", LARGE.length, user("waits")) + LARGE);
+    await waitFor(() => unanswered.length === 1, { what: "the order is being worked at" });
+    assert.ok(capacity.incoming.used >= LARGE.length);
+    socket.resetAndDestroy();
+    await assertAllFree(capacity);
+    unanswered.pop()?.();
+  });
+  await t.test("the body does not come in time", async () => {
+    const socket = await connectionWith(t, url, posted("/orders", 200_000) + LARGE);
+    socket.resume();
+    await holds("incoming", "a body is being received");
+    await waitFor(() => socket.closed, { what: "it is answered 408, and closed" });
+    await assertAllFree(capacity);
+  });
+  await t.test("the head does not come in time", async () => {
+    const socket = await connectionWith(t, url, `GET / HTTP/1.1\r\n${"a: b\r\n".repeat(500)}`);
+    socket.resume();
+    await holds("received", "a head is being received");
+    await waitFor(() => socket.closed, { what: "it is answered 408, and closed" });
+    await assertAllFree(capacity);
+  });
+  await t.test("the body breaks off in nonsense", async () => {
+    const head = requestHead("POST", "/orders", { "transfer-encoding": "chunked" });
+    const socket = await connectionWith(t, url, `${head}4e20\r\n${"x".repeat(20_000)}`);
+    await holds("incoming", "a body is being received");
+    socket.write("nonsense\r\n");
+    socket.resume();
+    await waitFor(() => socket.closed, { what: "it is answered 400, and closed" });
+    await assertAllFree(capacity);
+  });
+  await t.test("requests are sent ahead, and the client goes", async () => {
+    const waits = posted("/orders", 2, user("waits")) + "{}";
+    const socket = await connectionWith(t, url, waits + requestHead("GET", "/openapi.json").repeat(500));
+    await holds("received", "requests wait behind one that is not answered");
+    socket.resetAndDestroy();
+    await assertAllFree(capacity);
+    unanswered.pop()?.();
+  });
+  await t.test("streams are left", async () => {
+    const paths = ["/events", `/orders/${ORDER_ID}/events`];
+    const sockets = await connections(t, url, 6, (index) => requestHead("GET", paths[index % 2] ?? ""));
+    await waitFor(() => capacity.streams.used === 6 && capacity.followers.used === 3, { what: "they are followed" });
+    for (const [index, socket] of sockets.entries()) {
+      if (index < 3) socket.resetAndDestroy();
+      else socket.end();
+    }
+    await assertAllFree(capacity);
+  });
+  await t.test("the node stops", async () => {
+    await connections(t, url, 3, () => posted("/orders", 200_000) + LARGE);
+    await connections(t, url, 3, () => requestHead("GET", "/events"));
+    await connections(t, url, 3, () => "GET / HT");
+    await holds("incoming", "bodies are being received");
+    await waitFor(() => capacity.streams.used === 3, { what: "streams are open" });
+    await closeServer(app);
+    await assertAllFree(capacity);
+    await waitFor(() => capacity.connections.used === 0, { what: "no connection is left" });
+  });
+});
+
+test("half-sent bodies keep nobody from sending whole ones, with a user or without, to wherever", async (t) => {
+  const { url, app } = await startBareServer(t, {
+    limits: { ...DEFAULT_HTTP_LIMITS, incomingBytesMax: 600_000 },
+    submit: () => Promise.resolve({ kind: "accepted", orderId: ORDER_ID, startTimeMs: 0 }),
+    adopt: () => 0,
+    admit: () => () => "signed",
+  });
+  const body = "x".repeat(200_000);
+  const given = {
+    method: "POST",
+    headers: { "content-type": "application/json", [PROOF_HEADER]: "proof" },
+    body: JSON.stringify({ order_ids: [ORDER_ID] }),
+  };
+  for (const [path, headers] of [
+    ["/nothing", {}],
+    ["/orders", {}],
+    ["/orders", { authorization: "" }],
+    ["/cluster/join", {}],
+    ["/cluster/orders", {}],
+  ] as const) {
+    await connections(t, url, 100, () => posted(path, 250_000, headers));
+    await connections(t, url, 30, (at) => posted(path, 250_000, { authorization: `user${at}`, ...headers }) + body);
+    await connections(t, url, 30, () => posted(path, 60_000, headers) + body.slice(0, 59_000));
+    assert.equal((await submitOrder(url, LARGE)).status, 201, path);
+    assert.equal((await submitOrder(url, LARGE, { authorization: "another" })).status, 201, path);
+    assert.equal((await send(`${url}/cluster/orders`, given)).status, 202, path);
+    assert.ok(app.capacity.incoming.used <= 600_000);
+  }
+});
+
+test("a connection has one request under way, in what order and in how many parts ever its bytes come", async (t) => {
+  let [under, most, count] = [0, 0, 0];
+  const { url } = await startBareServer(t, {
+    submit: async ({ body }) => {
+      most = Math.max(most, ++under);
+      await new Promise((resolve) => setImmediate(resolve));
+      under--;
+      count += (JSON.parse(body) as { n: number }).n;
+      return { kind: "accepted", orderId: ORDER_ID, startTimeMs: 0 };
+    },
+  });
+  const body = '{"n":1,\r\n\r\n\r\n"a":1}';
+  const chunked = requestHead("POST", "/orders", { "transfer-encoding": "chunked" });
+  const chunks = '9\r\n{"n":1,\r\n\r\n4\r\n"a":\r\n2\r\n1}\r\n0\r\nTrailer: 1\r\n\r\n';
+  const both = posted("/orders", body.length) + body + chunked + chunks + requestHead("GET", "/nothing");
+  const all = both.repeat(20);
+  for (const partLength of [1, 3, 7, 100, all.length]) {
+    const socket = await connectionWith(t, url, "");
+    socket.setNoDelay(true);
+    let received = "";
+    socket.setEncoding("utf8").on("data", (text: string) => (received += text));
+    const before = count;
+    for (let at = 0; at < all.length; at += partLength) {
+      socket.write(all.slice(at, at + partLength));
+      if (partLength < 100) await new Promise((resolve) => setImmediate(resolve));
+    }
+    socket.end();
+    await once(socket, "close");
+    assert.equal(count - before, 40, `in parts of ${partLength}: ${received.slice(0, 2_000)}`);
+    assert.equal(received.split("HTTP/1.1 404").length - 1, 20);
+  }
+  assert.equal(most, 1);
+});
+
+test("what is sent ahead and not read costs little, and others are served meanwhile", async (t) => {
+  const { url, app } = await startBareServer(t, { limits: { ...DEFAULT_HTTP_LIMITS, receivedBytesMax: 1024 * 1024 } });
+  const paths = ["/openapi.json", "/docs/static/swagger-ui-bundle.js", "/nothing", "/diagnostic/heartbeat"];
+  const sockets = await connections(t, url, 60, (at) => requestHead("GET", paths[at % 4] ?? "").repeat(1_500));
+  for (const socket of sockets) socket.pause();
+  for (let round = 0; round < 5; round++) assert.equal((await send(`${url}/diagnostic/heartbeat`)).status, 200);
+  assert.ok(app.capacity.received.used <= 1024 * 1024);
+});
+
+test("a client that does not take its answer is cut, and so is one that does not go when it was told to", async (t) => {
+  const { url, app } = await startBareServer(t, { limits: { ...DEFAULT_HTTP_LIMITS, answerTimeoutMs: 100 } });
+  const file = requestHead("GET", "/docs/static/swagger-ui-bundle.js");
+  const [unread] = await connections(t, url, 1, () => file.repeat(20));
+  unread?.pause();
+  await connections(t, url, 1, () => "nonsense\r\n\r\n");
+  await waitFor(() => app.capacity.connections.used === 0, { what: "the server has cut both", deadlineMs: 15_000 });
+});
+
+test("answers that are not read are bounded together", async (t) => {
+  const orders = { orders: [], next: "x".repeat(6_000_000) };
+  const { url, app } = await startBareServer(t, {
+    limits: { ...DEFAULT_HTTP_LIMITS, outgoingBytesMax: 40_000_000 },
+    listOrders: () => Promise.resolve(orders),
+  });
+  const sockets = await connections(t, url, 10, (at) =>
+    requestHead("GET", "/orders", { authorization: `user${at}` }).repeat(3),
+  );
+  for (const socket of sockets) socket.pause();
+  await waitFor(() => app.capacity.connections.used <= 3, { what: "who has waited longest is cut" });
+  assert.ok(app.capacity.outgoing.used <= 40_000_000);
+  assert.equal((await send(`${url}/orders`, { headers: { authorization: "another" } })).status, 200);
+});
+
+test("connections on which nothing is under way give way to new ones, and those that are served stay", async (t) => {
+  const { url, app } = await startBareServer(t, {
+    limits: { ...DEFAULT_HTTP_LIMITS, connectionsMax: 50 },
+    follow: {
+      readChanges: () => Promise.resolve({ kind: "changes", changes: [], next: "1" }),
+      readOrders: () => Promise.resolve([]),
+      readOrder: () => Promise.resolve(null),
+    },
+  });
+  const [stream] = await connections(t, url, 1, () => requestHead("GET", "/events"));
+  await waitFor(() => app.capacity.streams.used === 1, { what: "the stream is open" });
+  for (const sent of ["", "GET / HT", posted("/orders", 1_000), requestHead("GET", "/nothing")]) {
+    await connections(t, url, 60, () => sent);
+    assert.equal((await send(`${url}/diagnostic/heartbeat`)).status, 200);
+    assert.ok(app.capacity.connections.used <= 50);
+  }
+  assert.equal(stream?.destroyed, false);
+});
+
+test("streams of one user leave places for others, and made-up users do, too", async (t) => {
+  const { url } = await startService(t);
+  const { json } = await submitOrder(url);
+  const path = `/orders/${String(json?.["order_id"])}/events`;
+  await connections(t, url, 100, () => requestHead("GET", "/events"));
+  for (let count = 0; count < 10; count++) {
+    const another = await fetch(`${url}/events`, { headers: { authorization: `another${count}` } });
+    assert.equal(another.status, 200);
+  }
+  await connections(t, url, 100, (at) => requestHead("GET", "/events", { authorization: `made-up${at % 10}` }));
+  const answer = await fetch(`${url}/events`, { headers: { authorization: "somebody" } });
+  assert.equal(answer.status, 200);
+  assert.equal((await fetch(`${url}${path}`, { headers: { authorization: "user" } })).status, 200);
+});
+
+test("who has most gives way first, and what of it has stood still for longest", () => {
+  let nowMs = 0;
+  const budget = new Budget({ max: 10, keepMs: 100, keepOwnMs: 1_000, clock: () => nowMs });
+  const taken: string[] = [];
+  const open = (holder: string, name: string, amount: number, gives = true): boolean =>
+    budget
+      .open(holder, () => {
+        if (gives) taken.push(name);
+        return gives;
+      })
+      .set(amount);
+  assert.ok(open("a", "a1", 4) && open("a", "a2", 3, false) && open("a", "a3", 2) && open("b", "b1", 1));
+  assert.equal(open("a", "a4", 1), false, "its own are too young to give way");
+  assert.ok(open("b", "b2", 1), "it has far less");
+  assert.deepEqual(taken, ["a1"]);
+  assert.ok(open("c", "c1", 3));
+  assert.equal(open("c", "c2", 2), false, "it would have as much as who has most");
+  nowMs = 2_000;
+  assert.ok(open("c", "c2", 1), "what has stood still for that long gives way to it");
+  assert.deepEqual(taken, ["a1", "a3"]);
+  assert.equal(open("d", "d1", 11), false, "there is not so much at all");
+  assert.ok(budget.used <= 10);
+});
