@@ -10,10 +10,10 @@ import { test, type TestContext } from "node:test";
 import { PROTOCOL } from "../../src/cluster/join.ts";
 import { assertProblem, assertRefused, assertServes } from "../support/checks.ts";
 import { acceptedOrderId, finalOrder, send } from "../support/client.ts";
+import { freePort } from "../support/ports.ts";
 import { runCommand, type Service, startService, temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
 import { startBackend } from "./backend.ts";
-import { freePort } from "./port-proxy.ts";
 
 /** Cases that share nothing run side by side: most of their time is the start of a process, or the wait for an answer. */
 const CONCURRENT = { concurrency: 5 };
@@ -239,7 +239,7 @@ test("of two nodes with copies of one data folder the former stops and says why,
   const second = await startService(t, { data, args: [...QUICK, ...args] });
   let exit: unknown = null;
   void first.exited.then((code) => (exit = code));
-  await waitFor(() => exit !== null, { deadlineMs: 10_000, what: "the former stops" });
+  await waitFor(() => exit !== null, { what: "the former stops" });
   assert.equal(exit, 1);
   assert.match(first.output(), /order_process: stopped: another process has started with .* data folder is a copy/);
   assert.equal((await finalOrder(second.url, orderId)).status, "completed");

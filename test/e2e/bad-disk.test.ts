@@ -3,11 +3,11 @@ import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, existsSync, openSync, rmSync, writeSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { assertProblem, assertRefused, assertServes, heartbeatStatus } from "../support/checks.ts";
 import { acceptedOrderId, type Answer, finalOrder, readOrder, submitOrder } from "../support/client.ts";
+import { freePort } from "../support/ports.ts";
 import { LAUNCHER, runCommand, type Service, startService, temporaryFolder } from "../support/service.ts";
 import { mountSmallDisk } from "../support/tmpfs.ts";
 import { waitFor } from "../support/wait.ts";
@@ -183,7 +183,7 @@ function firstAcceptance(service: Service): Promise<string> {
       assertRefusedForNow(answer);
       return undefined;
     },
-    { deadlineMs: 5_000, what: "orders are accepted again" },
+    { what: "orders are accepted again" },
   );
 }
 
@@ -249,14 +249,4 @@ async function injectFault(
     return null;
   }
   return { end };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  server.close();
-  await once(server, "close");
-  assert.ok(typeof address === "object" && address !== null);
-  return address.port;
 }
