@@ -40,9 +40,8 @@ export function startCrashService(t: TestContext, options: CrashServiceOptions):
 }
 
 /** Resolves when no order in the store is open any more. */
-export async function allFinal(storePath: string, deadlineMs = 30_000): Promise<void> {
+export async function allFinal(storePath: string): Promise<void> {
   await waitFor(() => countOpenOrders(storePath) === 0, {
-    deadlineMs,
     what: () => `every order is final; ${countOpenOrders(storePath)} are not`,
   });
 }

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import type { Readable } from "node:stream";
 import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
-import { waitFor } from "./wait.ts";
+import { DEADLINE_MS, waitFor } from "./wait.ts";
 
 export const LAUNCHER = fileURLToPath(new URL("../../order_process", import.meta.url));
 
@@ -43,8 +43,6 @@ export interface FinishedCommand {
 /** Services start hundreds of times in a run; a third of that time is reading the same source again. */
 const COMPILE_CACHE = fileURLToPath(new URL("../../node_modules/.cache/node-compile", import.meta.url));
 
-const START_DEADLINE_MS = 30_000;
-
 /** A new folder that is removed when the test ends. */
 export function temporaryFolder(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), "order-process-test-"));
@@ -70,7 +68,7 @@ export async function startService(t: TestContext, options: ServiceOptions = {})
       if (gone) throw new Error(`the service ended before it listened:\n${output}`);
       return /Listening at: (http:\S+?)["\s]/.exec(output)?.[1];
     },
-    { deadlineMs: START_DEADLINE_MS, what: () => `the service listens; it said:\n${output}` },
+    { what: () => `the service listens; it said:\n${output}` },
   );
   if (options.deaf === true) child.stdout.pause();
   return {
@@ -93,7 +91,7 @@ export async function runCommand(args: readonly string[], options: ServiceOption
   let stderr = "";
   child.stdout.setEncoding("utf8").on("data", (text) => (stdout += text));
   child.stderr.setEncoding("utf8").on("data", (text) => (stderr += text));
-  const timer = setTimeout(() => child.kill("SIGKILL"), START_DEADLINE_MS);
+  const timer = setTimeout(() => child.kill("SIGKILL"), DEADLINE_MS);
   const code = await exitOf(child);
   clearTimeout(timer);
   return { code, stdout, stderr };
