@@ -53,7 +53,7 @@ for (const [file, store] of [
     { skip },
     async (t) => {
       const shop = await startShop(t, 0.3);
-      const args = ["--pipelines", join(EXAMPLES, file), "--node-ttl", "1s", ...(await storeArgs(t, store))];
+      const args = ["--pipelines", join(EXAMPLES, file), "--node-ttl", "3s", ...(await storeArgs(t, store))];
       const env = { SHOP_URL: shop.url };
       const first = await startService(t, { args, env });
       const second = await startService(t, { args: [...args, "--join", first.url.replace("http://", "")], env });

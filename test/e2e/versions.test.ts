@@ -44,7 +44,7 @@ test("orders keep the version that they began with, wait for a node that has it,
     pipelineFile(t, 1, ["Book", "Wait", "Send"]),
     pipelineFile(t, 2, ["Book", "Insure", "Wait", "Post"]),
   ];
-  const ttl = ["--node-ttl", "1s"];
+  const ttl = ["--node-ttl", "3s"];
   const first = await startService(t, { args: ["--pipelines", old, ...ttl] });
   const [begun, doomed] = [await acceptedOrderId(first.url), await acceptedOrderId(first.url)];
   for (const orderId of [begun, doomed]) {
