@@ -11,6 +11,7 @@ import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import type { AdvanceWrite } from "../../src/store/store.ts";
 import { assertProblem, heartbeatStatus } from "../support/checks.ts";
 import { acceptedOrderId, type Answer, finalOrder, readOrder, send, submitOrder } from "../support/client.ts";
+import { gatedPipeline } from "../support/gated-pipeline.ts";
 import { startService, temporaryFolder } from "../support/service.ts";
 import { openStream } from "../support/sse.ts";
 import { waitFor } from "../support/wait.ts";
@@ -118,13 +119,15 @@ test("an order's history tells every transition, with its time, node and attempt
 });
 
 test("an order is followed from any node, over its owner's death, from wherever one was, until it is final", async (t) => {
-  const args = ["--step-time", "700ms", "--node-ttl", "3s"];
+  const gate = gatedPipeline(t);
+  const args = [...gate.args, "--node-ttl", "3s"];
   const first = await startService(t, { args });
   const second = await startService(t, { args: [...args, "--join", first.url.replace("http://", "")] });
   const orderId = await acceptedOrderId(first.url);
   const stream = await openStream(`${second.url}/orders/${orderId}/events`);
   await waitFor(() => stream.events.length >= 2, { what: "the first step has ended" });
   await first.end("SIGKILL");
+  gate.open();
   await stream.ended;
   const told = stream.events.map(({ data }) => data["event"]);
   assert.ok(told.includes("owner_changed"), told.join(", "));

@@ -1,8 +1,8 @@
 /** The service as its users meet it: the earlier system's calls, the log, stopping and starting. */
 import assert from "node:assert/strict";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { test, type TestContext } from "node:test";
+import { test } from "node:test";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { ERRORS } from "../../src/order/errors.ts";
 import {
@@ -14,6 +14,7 @@ import {
   send,
   submitOrder,
 } from "../support/client.ts";
+import { gatedPipeline } from "../support/gated-pipeline.ts";
 import { startService, temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
 
@@ -226,6 +227,7 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
     const gate = gatedPipeline(t);
     const first = await startService(t, { args: [...gate.args, "--grace", "60s"] });
     const orderId = await acceptedOrderId(first.url);
+    await waitFor(async () => (await readOrder(first.url, orderId)).current_step === "Wait", { what: "a step runs" });
     const ended = first.end(signal);
     const refused = await waitFor(
       async () => {
@@ -242,27 +244,9 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
     const second = await startService(t, { data: first.data, args: gate.args });
     const order = await finalOrder(second.url, orderId);
     assert.equal(order.status, "completed");
-    assert.equal(order.steps[0]?.attempts, 1, "the step that ended within the grace time is not called again");
+    assert.equal(order.steps[1]?.attempts, 1, "the step that ended within the grace time is not called again");
     assert.deepEqual(order.service_id, (await send(`${second.url}/diagnostic/heartbeat`)).json?.["service_id"]);
   });
-}
-
-/** A pipeline of two steps, of which the first one ends when it is told to. */
-function gatedPipeline(t: TestContext): { args: readonly string[]; open: () => void } {
-  const folder = temporaryFolder(t);
-  const [file, gate] = [join(folder, "gated.ts"), join(folder, "gate")];
-  writeFileSync(
-    file,
-    `import { existsSync } from "node:fs";
-import { setTimeout } from "node:timers/promises";
-import { definePipeline } from "order-process";
-export default definePipeline({ name: "gated", version: 1, steps: [
-  { name: "Wait", run: async () => { while (!existsSync(${JSON.stringify(gate)})) await setTimeout(10); } },
-  { name: "Send", run: () => undefined },
-] });
-`,
-  );
-  return { args: ["--pipelines", file], open: () => writeFileSync(gate, "") };
 }
 
 test("a step that outlasts the grace time is cut, and called again at the next start", async (t) => {
