@@ -79,7 +79,7 @@ async function wakeAfterTakeover(t: TestContext, broken?: BrokenGuarantee): Prom
 /** A node is asked, as nodes ask each other, to take over the orders of one that is well and in the middle of a step. */
 async function takeFromLiving(t: TestContext, broken?: BrokenGuarantee): Promise<Judgement> {
   const node = broken === undefined ? {} : { broken };
-  const rig = await ClusterRig.start(t, { nodes: [node, {}], answerMs: 0 });
+  const rig = await ClusterRig.start(t, { nodes: [node, {}], ttlMs: 10 * TTL_MS, answerMs: 0 });
   const [taker, living] = rig.nodes;
   assert.ok(taker !== undefined && living !== undefined);
   rig.receiver.hold();

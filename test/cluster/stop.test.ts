@@ -6,7 +6,7 @@ import { falseFailovers, moveAgainMs } from "./cluster-checker.ts";
 import { assertMovedAgain, ClusterRig } from "./cluster-rig.ts";
 
 /** So long that what was not handed over is found when the test is over, and not by a sweep for what the dead have left. */
-const LONG_TTL_MS = 30_000;
+const LONG_TTL_MS = 25_000;
 
 /** Their ids together are longer than the largest order of that test. */
 const ORDERS_GIVEN = 300;
@@ -44,7 +44,11 @@ test("nodes that are told to stop one after the other, until none is left, lose 
 });
 
 test("a step that outlasts the grace time is cut, and made again by another node", async (t) => {
-  const rig = await ClusterRig.start(t, { nodes: [{ args: ["--grace", "200ms"] }, {}], answerMs: 0 });
+  const rig = await ClusterRig.start(t, {
+    nodes: [{ args: ["--grace", "200ms"] }, {}],
+    ttlMs: LONG_TTL_MS,
+    answerMs: 0,
+  });
   const [first] = rig.nodes;
   assert.ok(first !== undefined);
   rig.receiver.hold(({ attempt }) => attempt === 1);
