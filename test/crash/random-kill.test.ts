@@ -11,7 +11,7 @@ import { seededRandom } from "./seeded-random.ts";
 import { storePathIn } from "./store-content.ts";
 
 const SEED = Number(process.env["ORDER_PROCESS_SEED"] ?? Math.floor(Math.random() * 2 ** 32));
-const ROUNDS = Number(process.env["ORDER_PROCESS_ROUNDS"] ?? 20);
+const ROUNDS = Number(process.env["ORDER_PROCESS_ROUNDS"] ?? 12);
 const CLIENTS = 6;
 
 /** The most calls that the service makes before it is killed. */
