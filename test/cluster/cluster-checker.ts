@@ -113,8 +113,8 @@ function signsOfLife(record: readonly RecordEntry[], death: ConfirmedDeath): (Re
 }
 
 /**
- * Whether the node was silent for as long as death takes (cluster rule 2), and could not help it: for most of the time for which its
- * heartbeat was late, its process got no time on the machine's processors, or its heartbeat was on its way to the store.
+ * Whether the node was silent for as long as death takes (cluster rule 2), and could not help it: for nearly all of the time for which its
+ * heartbeat was late, its process got no time on the machine's processors, or what it had asked of the store was on its way.
  */
 function isTheMachines(
   { record, refusals = [], storeBackMs = 0, ttlMs }: ClusterEvidence,
@@ -131,8 +131,12 @@ function isTheMachines(
     (entry): entry is EntryOf<"stall" | "beat"> =>
       entry.pid === death.deadPid && (entry.kind === "stall" || entry.kind === "beat"),
   );
-  return 2 * coveredMs(stalls, lastMs, death.startMs) >= silentMs - timingOf(ttlMs).heartbeatMs;
+  const dueMs = lastMs + timingOf(ttlMs).heartbeatMs;
+  return coveredMs(stalls, dueMs, death.startMs) >= STALLED_SHARE_MIN * (death.startMs - dueMs);
 }
+
+/** Between two stalls that follow each other the process may have a moment, and short ones are not noted. */
+const STALLED_SHARE_MIN = 0.75;
 
 /** How much of a time the spans cover together. */
 function coveredMs(

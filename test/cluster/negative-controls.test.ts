@@ -48,6 +48,13 @@ test("control: with leases by the wall clock, a clock that is an hour ahead kill
   expectRules(await leadWithWrongClock(t, "wall-clock-leases"), ["false_failover"]);
 });
 
+test("control: a node that does not say that it lives, though nothing keeps it from it, is taken for dead, and that is seen", async (t) => {
+  const rig = await ClusterRig.start(t, { nodes: [{}], ttlMs: TTL_MS, answerMs: 0 });
+  await rig.addNode({ broken: "no-heartbeats" });
+  await waitFor(() => confirmedDeaths(rig.record()).length > 0, { what: "it is taken for dead" });
+  expectRules(await rig.judgeAsItIs(), ["false_failover"]);
+});
+
 /**
  * A node is frozen in the middle of an order's first step, another takes the order over and is in the middle of the same step
  * when the former wakes up and its call ends well. Only then does the latter's.

@@ -61,7 +61,7 @@ export type RecordEntry = { readonly pid: number } & (
       readonly event: OrderEvent;
       readonly outcome: WriteOutcome["kind"];
     })
-  /** For so long the process did nothing: it got no time on a processor, stood still, or was busy with one thing. */
+  /** For so long the process did nothing: it got no time on a processor, stood still, was busy with one thing, or waited for the store. */
   | (Span & { readonly kind: "stall" })
   | { readonly kind: "memory"; readonly heapBytes: number; readonly startMs: number }
 );
@@ -120,6 +120,12 @@ function recordedStore(store: Store, note: (...entries: readonly Noted[]) => voi
     ...passOn(store),
     cluster: {
       ...passOnCluster(cluster),
+      // Only where it was slow: a node reads many times a second.
+      read: async () => {
+        const { answer, ...span } = await timed(() => cluster.read());
+        if (span.endMs - span.startMs > STALL_MS_MIN) note({ kind: "stall", ...span });
+        return answer;
+      },
       register: async (node, atMs) => {
         const { answer: incarnation, ...span } = await timed(() => cluster.register(node, atMs));
         note({ kind: "registered", serviceId: node.serviceId, incarnation, ...span });

@@ -11,6 +11,7 @@ export const BROKEN_GUARANTEES = [
   "claims-from-living",
   "no-heartbeat-compare",
   "wall-clock-leases",
+  "no-heartbeats",
 ] as const;
 export type BrokenGuarantee = (typeof BROKEN_GUARANTEES)[number];
 
@@ -164,6 +165,11 @@ export function brokenStore(store: Store, guarantee: BrokenGuarantee, now: () =>
       return noHeartbeatCompareStore(store);
     case "wall-clock-leases":
       return wallClockLeasesStore(store, now);
+    case "no-heartbeats":
+      return {
+        ...passOn(store),
+        cluster: { ...passOnCluster(store.cluster), beat: () => new Promise(() => undefined) },
+      };
   }
 }
 
