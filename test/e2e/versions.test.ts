@@ -88,7 +88,7 @@ test("orders keep the version that they began with, wait for a node that has it,
     [ended.status, ended.pipeline_version, ended.steps.map(({ step_name: name }) => name)],
     ["completed", 1, ["Book", "Wait", "Send", "Completed"]],
   );
-  assert.equal(await complete(third.url, fresh, "Wait"), 200);
+  await waitFor(async () => (await complete(third.url, fresh, "Wait")) === 200, { what: "the newer one goes on" });
   const newer = await finalOrder(third.url, fresh);
   assert.deepEqual(
     newer.steps.map(({ step_name: name }) => name),

@@ -52,15 +52,12 @@ export function acceptedOrderId(serviceUrl: string, body: unknown = {}): Promise
       answered = `${answer.status} ${answer.text}`;
       const id = answer.json?.["order_id"];
       if (answer.status === 201 && typeof id === "string") return id;
-      if (!LATE_HEARTBEAT.test(answer.text)) throw new Error(`not accepted: ${answered}`);
+      if (answer.json?.["code"] !== "store_unavailable") throw new Error(`not accepted: ${answered}`);
       return undefined;
     },
     { what: () => `an order is accepted; the last one was not: ${answered}` },
   );
 }
-
-/** What a node says that could not say for long that it lives, and one that was taken for dead for it. */
-const LATE_HEARTBEAT = /could not say for long that it lives|is joining its cluster/;
 
 /** The order as the service shows it. */
 export async function readOrder(serviceUrl: string, orderId: string): Promise<OrderAnswer> {
