@@ -1,15 +1,15 @@
 /** Nodes that stand still and wake up: stopped by a signal, or with an event loop that a step has blocked. */
 import assert from "node:assert/strict";
-import { test } from "node:test";
-import { waitFor } from "../support/wait.ts";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { temporaryFolder } from "../support/service.ts";
+import { monotonicMs, waitFor } from "../support/wait.ts";
 import { confirmedDeaths, entriesOf } from "./cluster-checker.ts";
 import { assertMovedAgain, ClusterRig, type RigNode } from "./cluster-rig.ts";
-import { monotonicMs } from "../support/wait.ts";
 
 /** Short, as whole TTLs of silence are waited for. */
 const TTL_MS = 1_000;
-
-const BLOCK_MS = 3 * TTL_MS;
 
 for (const whom of ["worker", "leader"] as const) {
   test(`a ${whom} that is frozen for three TTLs under load changes nothing when it wakes up, and joins again by itself`, async (t) => {
@@ -78,21 +78,24 @@ test("a node whose event loop a step blocks for three TTLs loses its orders, and
   const rig = await ClusterRig.start(t, { ttlMs: TTL_MS });
   await rig.startLoad();
   const [worker] = await rig.workers();
-  await expectDeathByBlockedStep(rig, worker);
+  await expectDeathByBlockedStep(t, rig, worker);
 });
 
 test("a leader whose event loop a step blocks for three TTLs is replaced, and joins again when it is free", async (t) => {
   const rig = await ClusterRig.start(t, { ttlMs: TTL_MS });
   await rig.startLoad();
-  await expectDeathByBlockedStep(rig, await rig.settled());
+  await expectDeathByBlockedStep(t, rig, await rig.settled());
 });
 
-async function expectDeathByBlockedStep(rig: ClusterRig, node: RigNode): Promise<void> {
+async function expectDeathByBlockedStep(t: TestContext, rig: ClusterRig, node: RigNode): Promise<void> {
   const former = rig.incarnationOf(node);
   const fault = rig.noteFault(node);
-  const orderId = await rig.submit(node, { block_at: "Charge", block_ms: BLOCK_MS });
-  await rig.call("the blocking step", (call) => call.orderId === orderId && call.step === "Charge");
+  const free = join(temporaryFolder(t), "free");
+  const orderId = await rig.submit(node, { block_at: "Charge", block_until: free });
+  const { atMs } = await rig.call("the blocking step", (call) => call.orderId === orderId && call.step === "Charge");
   await rig.ownsNothing(former);
+  await hasPassed(atMs + 3 * TTL_MS);
+  writeFileSync(free, "");
   await rig.says(node, /was taken for dead: .* joins again/);
   await rig.says(node, /Joined again/);
   fault.surelyMs = monotonicMs();
