@@ -15,7 +15,7 @@ import type { EntryOf, RecordEntry } from "./node-record.ts";
 export interface Fault {
   readonly pid: number;
   readonly askedMs: number;
-  /** Infinity: it is not known yet. */
+  /** Infinity until it has surely taken effect. */
   surelyMs: number;
 }
 
@@ -31,7 +31,7 @@ export interface ClusterEvidence {
   readonly stored: readonly StoreRow[];
   readonly faults: readonly Fault[];
   readonly refusals?: readonly Refusal[];
-  /** When the store could be reached again that nobody had reached: what nobody said before then is no silence. */
+  /** When the store could be reached again, which nobody had reached for a while: silence before that makes nobody dead. */
   readonly storeBackMs?: number;
   /** The nodes' TTL. */
   readonly ttlMs: number;
@@ -105,7 +105,7 @@ export function falseFailovers(evidence: ClusterEvidence): EntryOf<"death">[] {
 
 type ConfirmedDeath = ReturnType<typeof confirmedDeaths>[number];
 
-/** When an incarnation said, and heard before its death that it was taken down, that it lives. */
+/** An incarnation's heartbeats whose answer it had before its death was asked for; its registration is the first. */
 function signsOfLife(record: readonly RecordEntry[], death: ConfirmedDeath): (RecordEntry & { endMs: number })[] {
   return [...entriesOf(record, "registered"), ...entriesOf(record, "beat").filter(({ alive }) => alive)].filter(
     ({ incarnation, endMs }) => incarnation === death.incarnation && endMs < death.startMs,

@@ -269,7 +269,7 @@ export class ClusterRig {
     assert.equal(await node.exited, "SIGKILL");
   }
 
-  /** From now on the others may take it for dead, until, after `surelyMs` of that fault, it says that it lives. */
+  /** From now on the others may take it for dead, until it says that it lives after the fault has surely taken effect. */
   noteFault({ pid }: RigNode): Fault {
     const fault = { pid, askedMs: monotonicMs(), surelyMs: Number.POSITIVE_INFINITY };
     this.faults.push(fault);

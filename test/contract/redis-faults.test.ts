@@ -14,6 +14,7 @@ import { freePort } from "../support/ports.ts";
 import {
   DURABLE,
   redisIsMissing,
+  QUICK_FAILOVER,
   type RedisServer,
   startRedis,
   startRedisCluster,
@@ -745,7 +746,7 @@ fault("a server of a Redis Cluster that is down makes only what is there fail, u
 });
 
 fault("where a replica takes over for a server of a Redis Cluster, the store finds it by itself", async (t) => {
-  const servers = await startRedisCluster(t);
+  const servers = await startRedisCluster(t, [...DURABLE, ...QUICK_FAILOVER]);
   const [first, , third] = servers;
   assert.ok(first !== undefined && third !== undefined);
   const replica = await startReplica(t, third, servers);
