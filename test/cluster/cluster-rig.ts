@@ -15,6 +15,7 @@ import { type Acknowledgement, findViolations } from "../crash/checker.ts";
 import type { BrokenGuarantee, KillPoint } from "../crash/fault-stores.ts";
 import { type HeldCall, type ReceivedCall, type Receiver, startReceiver } from "../crash/receiver.ts";
 import { STEERED_STEP_NAMES, STEP_NAMES } from "../crash/step-names.ts";
+import { atEnd } from "../support/at-end.ts";
 import { acceptedOrderId, send } from "../support/client.ts";
 import { type FreezeMoment, triesToFreeze } from "../support/freeze.ts";
 import { type Service, startService, temporaryFolder } from "../support/service.ts";
@@ -226,11 +227,11 @@ export class ClusterRig {
     const urls = (): readonly string[] => this.running.map(({ url }) => url);
     const load = new ClusterLoad({ urls, seed: SEED, clients, stepNames: this.#stepNames });
     this.#load = load;
-    this.#t.after(() => load.abandon());
+    atEnd(this.#t, () => load.abandon());
     if (this.#isSteered) {
       const steerers = new Steerers({ urls, seed: SEED, orders: load.acknowledged });
       this.#steerers = steerers;
-      this.#t.after(() => steerers.abandon());
+      atEnd(this.#t, () => steerers.abandon());
     }
     await this.goesOn();
     return load;

@@ -2,6 +2,7 @@
 import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import type { TestContext } from "node:test";
+import { atEnd } from "../support/at-end.ts";
 import { freePort } from "../support/ports.ts";
 
 export class PortProxy {
@@ -17,7 +18,7 @@ export class PortProxy {
   static async start(t: TestContext): Promise<PortProxy> {
     const proxy = new PortProxy();
     await proxy.accept();
-    t.after(() => proxy.refuse());
+    atEnd(t, () => proxy.refuse());
     return proxy;
   }
 

@@ -7,6 +7,7 @@ import { createLogger } from "../../src/log.ts";
 import { startNode } from "../../src/main.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import { passOn, passOnCluster } from "../crash/fault-stores.ts";
+import { atEnd } from "../support/at-end.ts";
 import { temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
 
@@ -38,7 +39,7 @@ test("a node that is stopped while it registers again leaves when it has", async
     },
   );
   const store = await openSqliteStore({ path, now: Date.now, onBroken: broken });
-  t.after(() => store.close());
+  atEnd(t, () => store.close());
 
   const takenForDead = async (): Promise<boolean> => {
     const [row] = (await store.cluster.read()).nodes;

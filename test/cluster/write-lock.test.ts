@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { test, type TestContext } from "node:test";
+import { atEnd } from "../support/at-end.ts";
 import { isStopped } from "../support/freeze.ts";
 import { waitFor } from "../support/wait.ts";
 import { confirmedDeaths, falseFailovers } from "./cluster-checker.ts";
@@ -60,7 +61,7 @@ async function startForeignWriter(t: TestContext, path: string): Promise<number>
     process.stdout.write("locked");
   `;
   const child = spawn(process.execPath, ["-e", script], { stdio: ["ignore", "pipe", "inherit"] });
-  t.after(() => child.kill("SIGKILL"));
+  atEnd(t, () => child.kill("SIGKILL"));
   let said = "";
   child.stdout.setEncoding("utf8").on("data", (text) => (said += text));
   await waitFor(() => said === "locked", { what: "the foreign process has the lock" });

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { test, type TestContext } from "node:test";
+import { atEnd } from "../support/at-end.ts";
 import { SqliteDatabase } from "../../src/store/sqlite/database.ts";
 import { type FlatBatch, flattenBatch, OUTCOME_APPLIED } from "../../src/store/sqlite/protocol.ts";
 import type { AdvanceWrite, CreateWrite } from "../../src/store/store.ts";
@@ -141,7 +142,7 @@ function contentOf(path: string): string {
 /** A folder in memory where there is one: what is tested is what recovery makes of given bytes, and that many times. */
 function memoryFolder(t: TestContext): string {
   const folder = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "order-process-test-"));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  atEnd(t, () => rmSync(folder, { recursive: true, force: true }));
   return folder;
 }
 

@@ -5,6 +5,7 @@ import { once } from "node:events";
 import { closeSync, existsSync, openSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { atEnd } from "../support/at-end.ts";
 import { assertProblem, assertRefused, assertServes, heartbeatStatus } from "../support/checks.ts";
 import { acceptedOrderId, type Answer, finalOrder, readOrder, submitOrder } from "../support/client.ts";
 import { freePort } from "../support/ports.ts";
@@ -133,7 +134,7 @@ test(
     let complaint = "";
     child.stderr?.setEncoding("utf8").on("data", (text: string) => (complaint += text));
     const exited = once(child, "close");
-    t.after(async () => {
+    atEnd(t, async () => {
       child.kill("SIGKILL");
       await exited;
     });
@@ -242,7 +243,7 @@ async function injectFault(
     if (!gone) tracer.kill("SIGTERM");
     await over;
   };
-  t.after(end);
+  atEnd(t, end);
   await waitFor(() => gone || said.includes("attached"), { what: () => `strace attaches; it said: ${said}` });
   if (gone) {
     t.skip(`needs strace, and leave to trace (${said.trim()})`);

@@ -7,6 +7,7 @@ import { type Node, startNode } from "../../src/main.ts";
 import { permanent } from "../../src/order/step-error.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { buildPipeline, type PlainStepOptions } from "../../src/pipelines/define-pipeline.ts";
+import { atEnd } from "../support/at-end.ts";
 import { acceptedOrderId, finalOrder, type OrderAnswer, readOrder } from "../support/client.ts";
 import { temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
@@ -126,7 +127,7 @@ async function startNodeWith(
     state.stopped = true;
     await node.stop();
   };
-  t.after(stop);
+  atEnd(t, stop);
   return { ...node, stop };
 }
 

@@ -5,6 +5,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
+import { atEnd } from "../support/at-end.ts";
 import { acceptedOrderId, finalOrder, readOrder, send } from "../support/client.ts";
 import { redisIsMissing, startRedis } from "../support/redis.ts";
 import { startService, temporaryFolder } from "../support/service.ts";
@@ -25,7 +26,7 @@ async function startShop(t: TestContext, delayS: number): Promise<Shop> {
   const child = spawn("python3", [join(EXAMPLES, "shop.py"), "--port", "0", "--delay", String(delayS)], {
     stdio: ["ignore", "pipe", "pipe"],
   });
-  t.after(() => child.kill("SIGKILL"));
+  atEnd(t, () => child.kill("SIGKILL"));
   let output = "";
   for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8").on("data", (text) => (output += text));
   const url = await waitFor(() => /listens at (http:\S+)/.exec(output)?.[1], {

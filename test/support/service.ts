@@ -6,6 +6,7 @@ import { join } from "node:path";
 import type { Readable } from "node:stream";
 import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
+import { atEnd } from "./at-end.ts";
 import { DEADLINE_MS, waitFor } from "./wait.ts";
 
 export const LAUNCHER = fileURLToPath(new URL("../../order_process", import.meta.url));
@@ -46,7 +47,8 @@ const COMPILE_CACHE = fileURLToPath(new URL("../../node_modules/.cache/node-comp
 /** A new folder that is removed when the test ends. */
 export function temporaryFolder(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), "order-process-test-"));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  // Whoever was killed without a wait for its end may still write into it.
+  atEnd(t, () => rmSync(folder, { recursive: true, force: true, maxRetries: 10 }));
   return folder;
 }
 
@@ -59,7 +61,7 @@ export async function startService(t: TestContext, options: ServiceOptions = {})
   const exited = exitOf(child);
   let gone = false;
   void exited.then(() => (gone = true));
-  t.after(async () => {
+  atEnd(t, async () => {
     if (!gone) child.kill("SIGKILL");
     await exited;
   });
