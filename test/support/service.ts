@@ -19,7 +19,7 @@ export interface ServiceOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** A script to run in the place of the service's own, with the same command line (see crash-node.ts). */
   readonly script?: string;
-  /** Stop reading what it writes, once it listens. */
+  /** Stop reading what it writes, once it listens, until `hear`. */
   readonly deaf?: boolean;
 }
 
@@ -29,6 +29,8 @@ export interface Service {
   readonly data: string;
   /** All that it has written so far. */
   readonly output: () => string;
+  /** Reads again what it writes. */
+  readonly hear: () => void;
   /** Sends a signal and resolves with the exit code, or the signal that ended it. */
   readonly end: (signal: NodeJS.Signals) => Promise<number | NodeJS.Signals>;
   /** Resolves when the process is gone, with its exit code or the signal that ended it. */
@@ -78,6 +80,7 @@ export async function startService(t: TestContext, options: ServiceOptions = {})
     pid: child.pid ?? -1,
     data,
     output: () => output,
+    hear: () => void child.stdout.resume(),
     end: (signal) => {
       child.kill(signal);
       return exited;
