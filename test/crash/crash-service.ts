@@ -32,7 +32,9 @@ export function startCrashService(t: TestContext, options: CrashServiceOptions):
     data,
     env: {
       CRASH_RECEIVER: receiver.url,
-      ...(kill === undefined ? {} : { CRASH_KILL: `${kill.moment}:${kill.write}` }),
+      ...(kill === undefined
+        ? {}
+        : { CRASH_KILL: [kill.moment, kill.write, ...(kill.kind === undefined ? [] : [kill.kind])].join(":") }),
       ...(broken === undefined ? {} : { CRASH_BREAK: broken }),
     },
     args: [...(sharedStore === undefined ? [] : ["--store", `sqlite:${sharedStore}`]), ...args],
