@@ -9,6 +9,7 @@ import { createClient } from "@redis/client";
 import type { Incarnation } from "../../src/order/order.ts";
 import { decodeOrder } from "../../src/store/redis/order-text.ts";
 import { countOpenOrders, readStoreContent, type StoreRow } from "../crash/store-content.ts";
+import { atEnd } from "../support/at-end.ts";
 import { startRedis } from "../support/redis.ts";
 import { temporaryFolder } from "../support/service.ts";
 
@@ -72,7 +73,7 @@ async function redisBackend(t: TestContext): Promise<Backend> {
   const client = createClient({ socket: { host: "127.0.0.1", port: server.port }, RESP: 2 });
   client.on("error", () => undefined); // comes as a rejection, too
   await client.connect();
-  t.after(() => client.destroy());
+  atEnd(t, () => client.destroy());
   const ask = <T>(...command: string[]): Promise<T> => client.sendCommand(command) as Promise<T>;
   const keys = (pattern: string): Promise<string[]> => ask("KEYS", pattern);
 

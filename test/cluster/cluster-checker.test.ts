@@ -52,7 +52,8 @@ const WRITES: readonly RecordEntry[] = [write(B, 2, 2, STEP, 24), write(B, 2, 3,
 const WELL: ClusterEvidence = {
   stored: [ROW],
   record: [...REGISTERED, ...BEATS, CREATION, ASKED, DEATH, CLAIM, ...WRITES],
-  faults: [{ pid: A, atMs: 10 }],
+  faults: [{ pid: A, askedMs: 10, surelyMs: 11 }],
+  ttlMs: 10,
 };
 
 test("finds nothing wrong with a takeover after a kill", () => {
@@ -69,11 +70,56 @@ test("finds nothing wrong with a claim whose asker was killed before it heard th
   assert.deepEqual(findClusterViolations({ ...WELL, record }), []);
 });
 
-test("finds nothing wrong with a death within a fault whose end is known, whatever the node said meanwhile", () => {
+test("finds nothing wrong with a death of a node whose last heartbeat came between the order to kill it and its end", () => {
   const beat: RecordEntry = { kind: "beat", pid: A, incarnation: 1, alive: true, startMs: 12, endMs: 13 };
-  const death: RecordEntry = { ...DEATH, heartbeat: 3 };
-  const record = [...REGISTERED, ...BEATS, beat, CREATION, ASKED, death, CLAIM, ...WRITES];
-  assert.deepEqual(findClusterViolations({ ...WELL, record, faults: [{ pid: A, atMs: 10, untilMs: 40 }] }), []);
+  const record = [...REGISTERED, ...BEATS, beat, CREATION, { ...ASKED, heartbeat: 3 }, { ...DEATH, heartbeat: 3 }];
+  const evidence = { ...WELL, record: [...record, CLAIM, ...WRITES] };
+  const faultUntil = (surelyMs: number): ClusterEvidence => ({
+    ...evidence,
+    faults: [{ pid: A, askedMs: 10, surelyMs }],
+  });
+  assert.deepEqual(findClusterViolations(faultUntil(12)), []);
+  assert.deepEqual(findClusterViolations(faultUntil(Number.POSITIVE_INFINITY)), []);
+  assert.deepEqual(rulesIn(faultUntil(11)), ["false_failover"], "a heartbeat after its end proves that it lived");
+});
+
+test("finds that a node that joined again after a fault is dead without one", () => {
+  const again: RecordEntry = { kind: "registered", pid: A, serviceId: "a", incarnation: 3, startMs: 30, endMs: 31 };
+  const asked: RecordEntry = { ...ASKED, incarnation: 3, heartbeat: 1, startMs: 33 };
+  const death: RecordEntry = { ...DEATH, incarnation: 3, heartbeat: 1, startMs: 33, endMs: 34 };
+  assert.deepEqual(rulesIn({ ...WELL, record: [...WELL.record, again, asked, death] }), ["false_failover"]);
+});
+
+/** Incarnation 1, to which nothing is done, whose last heartbeat is asked at 5 and which is taken for dead at 20. */
+const SILENT: ClusterEvidence = { ...WELL, faults: [] };
+
+test("finds nothing wrong with the death of a node that the machine kept from its heartbeats for the whole TTL", () => {
+  const stalled = (startMs: number, endMs: number): RecordEntry => ({ kind: "stall", pid: A, startMs, endMs });
+  const slowBeat: RecordEntry = { kind: "beat", pid: A, incarnation: 1, alive: false, startMs: 8, endMs: 24 };
+  const withEntry = (entry: RecordEntry, ttlMs = 10): ClusterEvidence => ({
+    ...SILENT,
+    record: [...SILENT.record, entry],
+    ttlMs,
+  });
+  assert.deepEqual(findClusterViolations(withEntry(stalled(7, 25))), []);
+  assert.deepEqual(findClusterViolations(withEntry(slowBeat)), [], "its heartbeat was under way all the time");
+  assert.deepEqual(rulesIn(withEntry(stalled(7, 25), 16)), ["false_failover"], "it was silent for less than the TTL");
+  assert.deepEqual(rulesIn(withEntry(stalled(7, 9))), ["false_failover"], "it could have told that it lives");
+  assert.deepEqual(rulesIn(withEntry({ ...stalled(7, 25), pid: B })), ["false_failover"], "another one was kept");
+});
+
+test("finds that a node is dead for its silence while nobody reached the store", () => {
+  const record: readonly RecordEntry[] = [...SILENT.record, { kind: "stall", pid: A, startMs: 7, endMs: 25 }];
+  assert.deepEqual(findClusterViolations({ ...SILENT, record, storeBackMs: 9 }), []);
+  assert.deepEqual(rulesIn({ ...SILENT, record, storeBackMs: 11 }), ["false_failover"]);
+});
+
+test("a node whose port refuses connections may be dead after one and a half heartbeats, if the machine kept it from them", () => {
+  const record: readonly RecordEntry[] = [...SILENT.record, { kind: "stall", pid: A, startMs: 7, endMs: 25 }];
+  const refuses = { pid: A, startMs: 2, endMs: 50 };
+  assert.deepEqual(findClusterViolations({ ...SILENT, record, ttlMs: 40, refusals: [refuses] }), []);
+  assert.deepEqual(rulesIn({ ...SILENT, record, ttlMs: 40 }), ["false_failover"]);
+  assert.deepEqual(rulesIn({ ...SILENT, record, ttlMs: 60, refusals: [refuses] }), ["false_failover"]);
 });
 
 expectRule("written_by_non_owner", "a write that was confirmed to the former owner", {
@@ -105,11 +151,11 @@ expectRule("claimed_from_living", "a claim after a death that was refused", {
 expectRule("false_failover", "the death of a node to which nothing was done", { faults: [] });
 
 expectRule("false_failover", "the death of a node that had said that it lives since something was done to it", {
-  faults: [{ pid: A, atMs: 2 }],
+  faults: [{ pid: A, askedMs: 2, surelyMs: 3 }],
 });
 
 expectRule("false_failover", "the death of another node than the one to which something was done", {
-  faults: [{ pid: B, atMs: 10 }],
+  faults: [{ pid: B, askedMs: 10, surelyMs: 11 }],
 });
 
 expectRule("dead_despite_heartbeat", "a death by a heartbeat that was not the last", {
@@ -143,16 +189,20 @@ test("tells how long after a fault the last order that changed hands was worked 
     { ...call, orderId: "1", incarnation: 2, atMs: 24, sequence: 2 },
     { ...call, orderId: "1", incarnation: 2, atMs: 90, sequence: 3 },
   ];
-  assert.equal(moveAgainMs(WELL, calls, { pid: A, atMs: 10 }), 14);
-  assert.equal(moveAgainMs(WELL, calls, { pid: B, atMs: 10 }), null);
+  assert.equal(moveAgainMs(WELL, calls, { pid: A, askedMs: 10 }), 14);
+  assert.equal(moveAgainMs(WELL, calls, { pid: B, askedMs: 10 }), null);
 });
 
 /** A test that the evidence, which is good but for `wrong`, breaks the rule. */
 function expectRule(rule: ClusterRule, what: string, wrong: Partial<ClusterEvidence>): void {
   test(`finds ${what}`, () => {
-    const rules = findClusterViolations({ ...WELL, ...wrong }).map((violation) => violation.rule);
+    const rules = rulesIn({ ...WELL, ...wrong });
     assert.ok(rules.includes(rule), `expected ${rule}, found ${rules.join(", ") || "nothing"}`);
   });
+}
+
+function rulesIn(evidence: ClusterEvidence): ClusterRule[] {
+  return findClusterViolations(evidence).map(({ rule }) => rule);
 }
 
 function write(

@@ -2,23 +2,39 @@
  * Judges what the nodes of a cluster did to each other and to each other's orders, from their records (node-record.ts), the orders'
  * histories, and what the test did to the nodes. What happened to the orders themselves is judged by crash/checker.ts.
  */
+import { silenceWithEvidenceMs, timingOf } from "../../src/cluster/timing.ts";
 import type { Incarnation, OrderEvent } from "../../src/order/order.ts";
 import type { ReceivedCall } from "../crash/receiver.ts";
 import type { StoreRow } from "../crash/store-content.ts";
 import type { EntryOf, RecordEntry } from "./node-record.ts";
 
-/** Something that a test did to a process, after which the others may take it for dead until it says again that it lives. */
+/**
+ * Something that a test did to a process, after which the others may take it for dead until it says again that it lives. When it took
+ * effect is not known to the moment: what the process says between `askedMs` and `surelyMs` proves nothing.
+ */
 export interface Fault {
   readonly pid: number;
-  readonly atMs: number;
-  /** Until then it explains a death whatever the process says meanwhile: its beginning is not known to the moment. */
-  readonly untilMs?: number;
+  readonly askedMs: number;
+  /** Infinity until it has surely taken effect. */
+  surelyMs: number;
+}
+
+/** A time for which the test had the address of a node refuse connections. */
+export interface Refusal {
+  readonly pid: number;
+  readonly startMs: number;
+  readonly endMs: number;
 }
 
 export interface ClusterEvidence {
   readonly record: readonly RecordEntry[];
   readonly stored: readonly StoreRow[];
   readonly faults: readonly Fault[];
+  readonly refusals?: readonly Refusal[];
+  /** When the store could be reached again, which nobody had reached for a while: silence before that makes nobody dead. */
+  readonly storeBackMs?: number;
+  /** The nodes' TTL. */
+  readonly ttlMs: number;
 }
 
 /** Each rule, with the guarantee (docs/guarantees.md) or the rule of docs/cluster.md that it watches over. */
@@ -35,7 +51,7 @@ const GUARANTEE_OF = {
   claimed_from_living: "rule 5",
   /** A node was marked dead by a heartbeat that was not its last. */
   dead_despite_heartbeat: "rule 1",
-  /** A node was marked dead to which the test had done nothing. */
+  /** A node was marked dead to which the test had done nothing, and which the machine had not kept from saying that it lives. */
   false_failover: "rule 2",
   /** An incarnation said that it lives, and was heard, after it had been marked dead. */
   revived: "rule 1",
@@ -77,37 +93,81 @@ export function confirmedDeaths(record: readonly RecordEntry[]): (EntryOf<"death
     .map((death) => ({ ...death, deadPid: pidOf.get(death.incarnation) ?? -1 }));
 }
 
-/** Deaths that nothing explains that was done to the node. */
-export function falseFailovers({ record, faults }: ClusterEvidence): EntryOf<"death">[] {
-  const beats = Map.groupBy(
-    entriesOf(record, "beat").filter(({ alive }) => alive),
-    ({ incarnation }) => incarnation,
-  );
-  return confirmedDeaths(record).filter(({ incarnation, deadPid, startMs, endMs }) => {
-    const explains = ({ pid, atMs, untilMs = 0 }: Fault): boolean => {
-      if (pid !== deadPid || atMs > endMs) return false;
-      if (startMs < untilMs) return true;
-      return !(beats.get(incarnation) ?? []).some((beat) => beat.startMs > atMs && beat.endMs < startMs);
-    };
-    return !faults.some(explains);
+/** Deaths that nothing explains: neither what was done to the node nor what the machine, by the node's own record, did to it. */
+export function falseFailovers(evidence: ClusterEvidence): EntryOf<"death">[] {
+  return confirmedDeaths(evidence.record).filter((death) => {
+    const signs = signsOfLife(evidence.record, death);
+    const explains = ({ pid, askedMs, surelyMs }: Fault): boolean =>
+      pid === death.deadPid && askedMs <= death.endMs && !signs.some(({ startMs }) => startMs > surelyMs);
+    return !evidence.faults.some(explains) && !isTheMachines(evidence, death, signs);
   });
+}
+
+type ConfirmedDeath = ReturnType<typeof confirmedDeaths>[number];
+
+/** An incarnation's heartbeats whose answer it had before its death was asked for; its registration is the first. */
+function signsOfLife(record: readonly RecordEntry[], death: ConfirmedDeath): (RecordEntry & { endMs: number })[] {
+  return [...entriesOf(record, "registered"), ...entriesOf(record, "beat").filter(({ alive }) => alive)].filter(
+    ({ incarnation, endMs }) => incarnation === death.incarnation && endMs < death.startMs,
+  );
+}
+
+/**
+ * Whether the node was silent for as long as death takes (cluster rule 2), and could not help it: for nearly all of the time for which its
+ * heartbeat was late, its process got no time on the machine's processors, or what it had asked of the store was on its way.
+ */
+function isTheMachines(
+  { record, refusals = [], storeBackMs = 0, ttlMs }: ClusterEvidence,
+  death: ConfirmedDeath,
+  signs: readonly RecordEntry[],
+): boolean {
+  const lastMs = Math.max(storeBackMs, ...signs.map(({ startMs }) => startMs));
+  const refuses = refusals.some(
+    ({ pid, startMs, endMs }) => pid === death.deadPid && startMs < death.startMs && lastMs < endMs,
+  );
+  const silentMs = death.startMs - lastMs;
+  if (silentMs < (refuses ? silenceWithEvidenceMs(ttlMs) : ttlMs)) return false;
+  const stalls = record.filter(
+    (entry): entry is EntryOf<"stall" | "beat"> =>
+      entry.pid === death.deadPid && (entry.kind === "stall" || entry.kind === "beat"),
+  );
+  const dueMs = lastMs + timingOf(ttlMs).heartbeatMs;
+  return coveredMs(stalls, dueMs, death.startMs) >= STALLED_SHARE_MIN * (death.startMs - dueMs);
+}
+
+/** Between two stalls that follow each other the process may have a moment, and short ones are not noted. */
+const STALLED_SHARE_MIN = 0.75;
+
+/** How much of a time the spans cover together. */
+function coveredMs(
+  spans: readonly { readonly startMs: number; readonly endMs: number }[],
+  fromMs: number,
+  toMs: number,
+): number {
+  let [sumMs, reachedMs] = [0, fromMs];
+  for (const { startMs, endMs } of spans.toSorted((one, other) => one.startMs - other.startMs)) {
+    const untilMs = Math.min(endMs, toMs);
+    sumMs += Math.max(0, untilMs - Math.max(startMs, reachedMs));
+    reachedMs = Math.max(reachedMs, untilMs);
+  }
+  return sumMs;
 }
 
 /** How long it took from a fault until the last order that changed hands by it was worked on again; null: none changed hands. */
 export function moveAgainMs(
   { record, stored }: ClusterEvidence,
   calls: readonly ReceivedCall[],
-  { pid, atMs }: Fault,
+  { pid, askedMs }: Pick<Fault, "pid" | "askedMs">,
 ): number | null {
-  const registered = entriesOf(record, "registered").findLast((entry) => entry.pid === pid && entry.endMs <= atMs);
+  const registered = entriesOf(record, "registered").findLast((entry) => entry.pid === pid && entry.endMs <= askedMs);
   if (registered === undefined) return null;
   const callsByOrder = Map.groupBy(calls, ({ orderId }) => orderId);
   const delays = stored.flatMap(({ orderId, history }) => {
     const owners = history.flatMap((event) => ("owner" in event ? [event.owner] : []));
     const newOwners = new Set(owners.slice(owners.indexOf(registered.incarnation) + 1));
     if (!owners.includes(registered.incarnation) || newOwners.size === 0) return [];
-    const first = callsByOrder.get(orderId)?.find((call) => newOwners.has(call.incarnation) && call.atMs >= atMs);
-    return first === undefined ? [] : [first.atMs - atMs];
+    const first = callsByOrder.get(orderId)?.find((call) => newOwners.has(call.incarnation) && call.atMs >= askedMs);
+    return first === undefined ? [] : [first.atMs - askedMs];
   });
   return delays.length === 0 ? null : Math.max(...delays);
 }

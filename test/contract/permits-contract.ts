@@ -5,6 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { after as afterAll, before as beforeAll, describe, test, type TestContext } from "node:test";
 import { Engine } from "../../src/engine/engine.ts";
 import type { Successors } from "../../src/engine/hand-off.ts";
+import { decodePermits } from "../../src/engine/permits.ts";
 import { createLogger } from "../../src/log.ts";
 import type { Incarnation } from "../../src/order/order.ts";
 import { PipelineSet } from "../../src/order/pipeline-set.ts";
@@ -26,9 +27,12 @@ class Calls {
   most = 0;
   readonly made = new Map<Incarnation, number>();
   readonly #tookMs: () => number;
+  readonly #mostDue: number;
 
-  constructor(tookMs: () => number) {
+  /** @param mostDue no call ends before so many have been under way at once */
+  constructor(tookMs: () => number, mostDue = 0) {
     this.#tookMs = tookMs;
+    this.#mostDue = mostDue;
   }
 
   async make(incarnation: Incarnation, signal: AbortSignal): Promise<void> {
@@ -36,7 +40,8 @@ class Calls {
     this.most = Math.max(this.most, this.underWay);
     this.made.set(incarnation, (this.made.get(incarnation) ?? 0) + 1);
     try {
-      await delay(this.#tookMs(), undefined, { signal });
+      do await delay(this.#tookMs(), undefined, { signal });
+      while (this.most < this.#mostDue);
     } finally {
       this.underWay--;
     }
@@ -132,7 +137,7 @@ export function permitsContract(name: string, openStore: () => Promise<Store>): 
       [3, "moody"],
     ] as const) {
       test(`three nodes make ${callsMax} calls at once together, and all get their part (${mood} store)`, async (t) => {
-        const calls = new Calls(() => 2 + Math.random() * 8);
+        const calls = new Calls(() => 2 + Math.random() * 8, callsMax);
         const limit = `three nodes, ${callsMax}, ${mood}`;
         const on = mood === "moody" ? moody(store) : store;
         const nodes = await Promise.all([1, 2, 3].map(() => nodeOn(t, on, calls, callsMax, limit)));
@@ -154,17 +159,25 @@ export function permitsContract(name: string, openStore: () => Promise<Store>): 
       assert.ok(one !== undefined && two !== undefined && three !== undefined);
       const made = (node: Node, count: number): Promise<unknown> =>
         waitFor(() => calls.made.get(node.incarnation) === count, { what: `${count} calls of ${node.incarnation}` });
+      const isHeardToWant = ({ incarnation }: Node): Promise<boolean> =>
+        waitFor(
+          async () => {
+            const { record } = await store.cluster.permits("those who are gone v1\nLimited");
+            return decodePermits(record, [incarnation]).shares.some(({ wanted }) => wanted > 0);
+          },
+          { what: `all know that ${incarnation} wants calls` },
+        );
       await one.submit(2);
       await made(one, 2);
       await two.submit(2);
-      await delay(100);
+      await isHeardToWant(two);
       assert.equal(calls.made.get(two.incarnation), undefined, "one has them all");
       await one.engine.drain(0, NOBODY);
       await store.cluster.leave(one.incarnation);
       await made(two, 2);
       await three.submit(2);
       two.engine.abandon();
-      await delay(100);
+      await isHeardToWant(three);
       assert.equal(calls.made.get(three.incarnation), undefined, "two is not dead for the store");
       const row = (await store.cluster.read()).nodes.find(({ incarnation }) => incarnation === two.incarnation);
       assert.ok(row !== undefined && (await store.cluster.markDead(two.incarnation, row.heartbeat)));

@@ -10,6 +10,7 @@ import { APPLICATION_ID, MIGRATIONS } from "../../src/store/sqlite/schema.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
 import type { Store } from "../../src/store/store.ts";
+import { atEnd } from "../support/at-end.ts";
 import { temporaryFolder } from "../support/service.ts";
 import { permitsContract } from "./permits-contract.ts";
 import { steeringContract } from "./steering-contract.ts";
@@ -37,7 +38,7 @@ storeContract("sqlite", async (t) => {
     open.add(store);
     return store;
   };
-  t.after(() => Promise.all(Array.from(open, (store) => store.close())));
+  atEnd(t, () => Promise.all(Array.from(open, (store) => store.close())));
   return { store: await openOne(), again: openOne };
 });
 

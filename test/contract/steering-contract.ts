@@ -140,7 +140,6 @@ function rigOn(t: TestContext, store: Store): Promise<Rig> {
             return isReached(found) ? found : undefined;
           },
           {
-            deadlineMs: 5_000,
             what: () => `the order is ${what}; made: ${steps.made.join(", ")}; logged:\n${logged.join("")}`,
           },
         ),
@@ -296,7 +295,7 @@ async function finish(rig: Rig, orderId: string): Promise<Order> {
         await rig.act(orderId, "cancel");
       return undefined;
     },
-    { deadlineMs: 5_000, what: () => `the order ends; made: ${rig.steps.made.join(", ")}` },
+    { what: () => `the order ends; made: ${rig.steps.made.join(", ")}` },
   );
 }
 
@@ -443,7 +442,8 @@ function steeringTests(contract: (title: string, body: (rig: Rig) => Promise<voi
   });
 
   contract("a scheduled order starts when its time has come, and a paused one does not", async (rig) => {
-    const startAtMs = Date.now() + 300;
+    // What is done to them before their time must be over by then, on a slow machine, too.
+    const startAtMs = Date.now() + 2_000;
     const [orderId, held] = [await rig.submit({ startAtMs }), await rig.submit({ startAtMs })];
     assert.equal(await rig.act(held, "pause"), "done");
     assert.equal((await rig.order(orderId)).state.status, "scheduled");

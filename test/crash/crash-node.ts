@@ -57,6 +57,7 @@ const clockMs = Number(process.env["CRASH_CLOCK_MS"] ?? 0);
 const claimMs = Number(process.env["CRASH_CLAIM_MS"] ?? 0);
 const recordFolder = process.env["CRASH_RECORD"];
 const record = recordFolder === undefined ? null : new NodeRecord(recordFolder);
+record?.watchStalls();
 const now = (): number => Date.now() + clockMs;
 const broken = BROKEN_GUARANTEES.find((guarantee) => guarantee === process.env["CRASH_BREAK"]);
 

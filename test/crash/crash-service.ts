@@ -32,7 +32,9 @@ export function startCrashService(t: TestContext, options: CrashServiceOptions):
     data,
     env: {
       CRASH_RECEIVER: receiver.url,
-      ...(kill === undefined ? {} : { CRASH_KILL: `${kill.moment}:${kill.write}` }),
+      ...(kill === undefined
+        ? {}
+        : { CRASH_KILL: [kill.moment, kill.write, ...(kill.kind === undefined ? [] : [kill.kind])].join(":") }),
       ...(broken === undefined ? {} : { CRASH_BREAK: broken }),
     },
     args: [...(sharedStore === undefined ? [] : ["--store", `sqlite:${sharedStore}`]), ...args],
@@ -40,9 +42,8 @@ export function startCrashService(t: TestContext, options: CrashServiceOptions):
 }
 
 /** Resolves when no order in the store is open any more. */
-export async function allFinal(storePath: string, deadlineMs = 30_000): Promise<void> {
+export async function allFinal(storePath: string): Promise<void> {
   await waitFor(() => countOpenOrders(storePath) === 0, {
-    deadlineMs,
     what: () => `every order is final; ${countOpenOrders(storePath)} are not`,
   });
 }

@@ -11,6 +11,7 @@ export const BROKEN_GUARANTEES = [
   "claims-from-living",
   "no-heartbeat-compare",
   "wall-clock-leases",
+  "no-heartbeats",
 ] as const;
 export type BrokenGuarantee = (typeof BROKEN_GUARANTEES)[number];
 
@@ -131,7 +132,10 @@ export function slowClaimsStore(store: Store, claimMs: number): Store {
 /** How often it is looked whether a node that is to be marked dead has moved. */
 const LOOK_MS = 20;
 
-/** Holds back the word that a node is dead until that node has shown that it lives: the worst moment, made certain. */
+/**
+ * Holds back the word that a node is dead until that node has shown that it lives: the worst moment, made certain. Twice, so that it has
+ * certainly heard that it was seen the first time.
+ */
 export function lateDeathStore(store: Store): Store {
   return {
     ...passOn(store),
@@ -139,7 +143,9 @@ export function lateDeathStore(store: Store): Store {
       ...passOnCluster(store.cluster),
       markDead: async (incarnation, seenHeartbeat) => {
         process.stdout.write(`incarnation ${incarnation} is to be marked dead\n`);
-        while ((await heartbeatOf(store, incarnation)) === seenHeartbeat) await delay(LOOK_MS);
+        const isSeen = async (): Promise<boolean> =>
+          ((await heartbeatOf(store, incarnation)) ?? Number.POSITIVE_INFINITY) >= seenHeartbeat + 2;
+        while (!(await isSeen())) await delay(LOOK_MS);
         return store.cluster.markDead(incarnation, seenHeartbeat);
       },
     },
@@ -159,18 +165,22 @@ export function brokenStore(store: Store, guarantee: BrokenGuarantee, now: () =>
       return noHeartbeatCompareStore(store);
     case "wall-clock-leases":
       return wallClockLeasesStore(store, now);
+    case "no-heartbeats":
+      return {
+        ...passOn(store),
+        cluster: { ...passOnCluster(store.cluster), beat: () => new Promise(() => undefined) },
+      };
   }
 }
 
-/** Long enough that whoever hears of the acknowledgement can act before the write is made. */
-const HELD_BACK_MS = 1_000;
-
-/** Says that a batch is applied, and makes it durable a second later (breaks the store's invariant 1). */
+/** Says that a batch is applied, and makes it durable when the process gets the signal SIGUSR2 (breaks the store's invariant 1). */
 function ackBeforeCommitStore(store: Store): Store {
+  const released = new Promise((resolve) => process.once("SIGUSR2", resolve));
+  let last: Promise<unknown> = released;
   return {
     ...passOn(store),
     commit: (writes) => {
-      setTimeout(() => void store.commit(writes), HELD_BACK_MS);
+      last = last.then(() => store.commit(writes));
       return Promise.resolve(writes.map((): WriteOutcome => ({ kind: "applied" })));
     },
   };

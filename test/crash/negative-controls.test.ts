@@ -33,6 +33,7 @@ test("control: the checker sees steps called before their start is committed", a
   const orderId = await acceptedOrderId(service.url);
   const storePath = storePathIn(service.data);
   await waitFor(() => receiver.calls.length === 3, { what: "the steps are called" });
+  process.kill(service.pid, "SIGUSR2");
   await waitFor(() => readStatus(service.url, orderId, "completed"), {
     what: "the writes that were held back are made",
   });
@@ -81,7 +82,7 @@ async function wakeAfterTakeover(
       receiver,
       data: temporaryFolder(t),
       sharedStore: storePath,
-      args: ["--node-ttl", "1s"],
+      args: ["--node-ttl", "2s"],
       ...(broken === undefined ? {} : { broken }),
     });
   receiver.hold();

@@ -8,6 +8,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import type { AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import type { TestContext } from "node:test";
+import { atEnd } from "../support/at-end.ts";
 import { monotonicMs } from "../support/wait.ts";
 
 export type Direction = "run" | "rollback";
@@ -123,6 +124,6 @@ export class Receiver {
 export async function startReceiver(t: TestContext): Promise<Receiver> {
   const receiver = new Receiver();
   await receiver.open();
-  t.after(() => receiver.close());
+  atEnd(t, () => receiver.close());
   return receiver;
 }

@@ -3,11 +3,12 @@ import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, existsSync, openSync, rmSync, writeSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { atEnd } from "../support/at-end.ts";
 import { assertProblem, assertRefused, assertServes, heartbeatStatus } from "../support/checks.ts";
 import { acceptedOrderId, type Answer, finalOrder, readOrder, submitOrder } from "../support/client.ts";
+import { freePort } from "../support/ports.ts";
 import { LAUNCHER, runCommand, type Service, startService, temporaryFolder } from "../support/service.ts";
 import { mountSmallDisk } from "../support/tmpfs.ts";
 import { waitFor } from "../support/wait.ts";
@@ -133,7 +134,7 @@ test(
     let complaint = "";
     child.stderr?.setEncoding("utf8").on("data", (text: string) => (complaint += text));
     const exited = once(child, "close");
-    t.after(async () => {
+    atEnd(t, async () => {
       child.kill("SIGKILL");
       await exited;
     });
@@ -183,7 +184,7 @@ function firstAcceptance(service: Service): Promise<string> {
       assertRefusedForNow(answer);
       return undefined;
     },
-    { deadlineMs: 5_000, what: "orders are accepted again" },
+    { what: "orders are accepted again" },
   );
 }
 
@@ -242,21 +243,11 @@ async function injectFault(
     if (!gone) tracer.kill("SIGTERM");
     await over;
   };
-  t.after(end);
+  atEnd(t, end);
   await waitFor(() => gone || said.includes("attached"), { what: () => `strace attaches; it said: ${said}` });
   if (gone) {
     t.skip(`needs strace, and leave to trace (${said.trim()})`);
     return null;
   }
   return { end };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  server.close();
-  await once(server, "close");
-  assert.ok(typeof address === "object" && address !== null);
-  return address.port;
 }

@@ -453,7 +453,7 @@ test("a request that comes too slowly is ended with 408, and is not taken in", {
           if (drop !== "" && socket.writable) socket.write(drop);
         }, 20);
         tt.after(() => clearInterval(dripping));
-        await waitFor(closed, { deadlineMs: 5_000, what: "the server ends the connection" });
+        await waitFor(closed, { deadlineMs: 20_000, what: "the server ends the connection" });
         const answer = parseAnswer(received());
         assert.ok(answer !== null, `it says why first; it said: ${received()}`);
         assertProblem(answer, 408, "request_timeout");
@@ -461,7 +461,7 @@ test("a request that comes too slowly is ended with 408, and is not taken in", {
     ),
     t.test("a connection on which nothing comes is closed", async (tt) => {
       const { closed } = listenTo(tt, url);
-      await waitFor(closed, { deadlineMs: 5_000, what: "the server ends the connection" });
+      await waitFor(closed, { deadlineMs: 20_000, what: "the server ends the connection" });
     }),
   ]);
   assert.equal(submissions(), 0);

@@ -7,14 +7,12 @@ import { type Node, startNode } from "../../src/main.ts";
 import { permanent } from "../../src/order/step-error.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { buildPipeline, type PlainStepOptions } from "../../src/pipelines/define-pipeline.ts";
+import { atEnd } from "../support/at-end.ts";
 import { acceptedOrderId, finalOrder, type OrderAnswer, readOrder } from "../support/client.ts";
 import { temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
 
 const HOUR_MS = 3_600_000;
-
-/** Far more than the orders of these tests take, far less than the hour that a wait by the wrong clock would. */
-const DEADLINE_MS = 5_000;
 
 const RETRY = { attempts: 2, delay: 200, factor: 1, delayMax: 200, jitter: 0 };
 
@@ -25,7 +23,7 @@ test("an order completes, and its times never run backwards, when the clock is s
     { name: "Second", run: () => clock.setBack(HOUR_MS) },
     idleStep("Third"),
   ]);
-  const order = await finalOrder(node.url, await acceptedOrderId(node.url), DEADLINE_MS);
+  const order = await finalOrder(node.url, await acceptedOrderId(node.url));
   assert.equal(order.status, "completed");
   assertTimesInOrder(forwardTimes(order));
   assert.equal(order.steps.length, 4);
@@ -43,7 +41,7 @@ test("an order fails with every rollback made, and its times never run backwards
       },
     },
   ]);
-  const order = await finalOrder(node.url, await acceptedOrderId(node.url), DEADLINE_MS);
+  const order = await finalOrder(node.url, await acceptedOrderId(node.url));
   assert.equal(order.status, "failed");
   assertTimesInOrder(forwardTimes(order));
   const rollbacks = order.steps.toReversed().flatMap((step) => step.step_rollback_time ?? []);
@@ -65,7 +63,7 @@ test("a step's next attempt comes in its time when the clock is set back an hour
       },
     },
   ]);
-  const order = await finalOrder(node.url, await acceptedOrderId(node.url), DEADLINE_MS);
+  const order = await finalOrder(node.url, await acceptedOrderId(node.url));
   assert.equal(order.status, "completed");
   assert.equal(order.steps[0]?.attempts, 2);
   assertTimesInOrder(forwardTimes(order));
@@ -92,7 +90,7 @@ test("an order that waits for its next attempt goes on after a restart on a cloc
   await before.stop();
   clock.setBack(HOUR_MS);
   const after = await startNodeWith(t, clock, steps, data);
-  const order = await finalOrder(after.url, orderId, DEADLINE_MS);
+  const order = await finalOrder(after.url, orderId);
   assert.equal(order.status, "completed");
   assertTimesInOrder(forwardTimes(order));
 });
@@ -129,7 +127,7 @@ async function startNodeWith(
     state.stopped = true;
     await node.stop();
   };
-  t.after(stop);
+  atEnd(t, stop);
   return { ...node, stop };
 }
 

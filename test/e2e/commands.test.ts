@@ -6,7 +6,7 @@ import { test, type TestContext } from "node:test";
 import { type Client, createClient, ServiceError } from "../../src/client/client.ts";
 import { describeClientError, runOrdersCommand } from "../../src/client/commands.ts";
 import { UsageError } from "../../src/config.ts";
-import { freePort } from "../support/redis.ts";
+import { freePort } from "../support/ports.ts";
 import { runCommand, startService, temporaryFolder } from "../support/service.ts";
 
 interface Ran {

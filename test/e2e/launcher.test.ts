@@ -1,10 +1,12 @@
 /** The ways to start the service: the launcher in a checkout, npm start, and the bin of an installed package. */
 import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { cpSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
+import { atEnd } from "../support/at-end.ts";
 import { assertProblem } from "../support/checks.ts";
 import { acceptedOrderId, finalOrder, submitOrder } from "../support/client.ts";
 import { LAUNCHER, startService, temporaryFolder } from "../support/service.ts";
@@ -33,8 +35,13 @@ test("npm start passes options on, and SIGTERM to npm stops the service in good 
   const child = spawn("npm", ["start", "--", "--port", "0", "--data", data], {
     cwd: ROOT,
     stdio: ["ignore", "pipe", "pipe"],
+    detached: true, // a group of its own, so that the service ends with the test even where npm does not pass a signal on
   });
-  t.after(() => child.kill("SIGKILL"));
+  const gone = once(child, "close");
+  atEnd(t, () => {
+    if (child.exitCode === null && child.pid !== undefined) process.kill(-child.pid, "SIGKILL");
+    return gone;
+  });
   let output = "";
   child.stdout.setEncoding("utf8").on("data", (text) => (output += text));
   await waitFor(() => output.includes("Listening at"), { what: () => `it listens; it said: ${output}` });
@@ -122,7 +129,11 @@ test("a project that has installed the packed package type-checks its pipeline a
   const command = join(project, "node_modules", "order-process", "order_process");
   const args = ["--port", "0", "--data", join(project, "data"), "--pipelines", join(project, "pipelines")];
   const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
-  t.after(() => child.kill("SIGKILL"));
+  const gone = once(child, "close");
+  atEnd(t, () => {
+    child.kill("SIGKILL");
+    return gone;
+  });
   let output = "";
   for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8").on("data", (text) => (output += text));
   const url = await waitFor(() => /Listening at: (http:\S+?)["\s]/.exec(output)?.[1], {

@@ -14,6 +14,7 @@ import {
   send,
   submitOrder,
 } from "../support/client.ts";
+import { gatedPipeline } from "../support/gated-pipeline.ts";
 import { startService, temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
 
@@ -238,8 +239,10 @@ test("the page of all errors names every code with its status", () => {
 
 for (const signal of ["SIGTERM", "SIGINT"] as const) {
   test(`${signal} lets a running step end, takes no order meanwhile, and exits 0; the next start goes on`, async (t) => {
-    const first = await startService(t, { args: ["--step-time", "500ms"] });
+    const gate = gatedPipeline(t);
+    const first = await startService(t, { args: [...gate.args, "--grace", "60s"] });
     const orderId = await acceptedOrderId(first.url);
+    await waitFor(async () => (await readOrder(first.url, orderId)).current_step === "Wait", { what: "a step runs" });
     const ended = first.end(signal);
     const refused = await waitFor(
       async () => {
@@ -250,12 +253,13 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
     );
     assert.equal(refused.json?.["code"], "shutting_down");
     assert.ok(refused.headers.has("retry-after"));
+    gate.open();
     assert.equal(await ended, 0);
 
-    const second = await startService(t, { data: first.data, args: FAST });
+    const second = await startService(t, { data: first.data, args: gate.args });
     const order = await finalOrder(second.url, orderId);
     assert.equal(order.status, "completed");
-    assert.equal(order.steps[0]?.attempts, 1, "the step that ended within the grace time is not called again");
+    assert.equal(order.steps[1]?.attempts, 1, "the step that ended within the grace time is not called again");
     assert.deepEqual(order.service_id, (await send(`${second.url}/diagnostic/heartbeat`)).json?.["service_id"]);
   });
 }
@@ -283,7 +287,7 @@ test("after kill -9 every acknowledged order goes on from its last committed ste
   const first = await startService(t, { args: ["--step-time", "200ms"] });
   const ids = await Promise.all(Array.from({ length: 50 }, () => acceptedOrderId(first.url)));
   const serviceId = (await send(`${first.url}/diagnostic/heartbeat`)).json?.["service_id"];
-  await waitFor(async () => (await readOrder(first.url, ids[0] ?? "")).steps.length === 2, { what: "a step is done" });
+  await waitFor(async () => (await readOrder(first.url, ids[0] ?? "")).steps.length >= 2, { what: "a step is done" });
   assert.equal(await first.end("SIGKILL"), "SIGKILL");
 
   const second = await startService(t, { data: first.data, args: FAST });

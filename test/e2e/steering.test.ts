@@ -172,10 +172,11 @@ test("orders are steered from any node of the cluster, by their users and by ope
   });
 
   await t.test("an order starts when it was told to", async () => {
+    const later = new Date(Date.now() + 3_600_000).toISOString();
+    const order = await readOrder(second.url, await submitted(first.url, {}, `?start_at=${later}`));
+    assert.deepEqual([order.status, order.start_at, order.steps], ["scheduled", later, []]);
     const startAt = new Date(Date.now() + 500).toISOString();
     const orderId = await submitted(first.url, {}, `?start_at=${startAt}`);
-    const order = await readOrder(second.url, orderId);
-    assert.deepEqual([order.status, order.start_at, order.steps], ["scheduled", startAt, []]);
     await reaches(second.url, orderId, "waiting");
     assert.ok(((await readOrder(second.url, orderId)).steps[0]?.step_start_time ?? "") >= startAt);
   });

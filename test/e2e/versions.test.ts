@@ -44,7 +44,7 @@ test("orders keep the version that they began with, wait for a node that has it,
     pipelineFile(t, 1, ["Book", "Wait", "Send"]),
     pipelineFile(t, 2, ["Book", "Insure", "Wait", "Post"]),
   ];
-  const ttl = ["--node-ttl", "1s"];
+  const ttl = ["--node-ttl", "3s"];
   const first = await startService(t, { args: ["--pipelines", old, ...ttl] });
   const [begun, doomed] = [await acceptedOrderId(first.url), await acceptedOrderId(first.url)];
   for (const orderId of [begun, doomed]) {
@@ -88,7 +88,7 @@ test("orders keep the version that they began with, wait for a node that has it,
     [ended.status, ended.pipeline_version, ended.steps.map(({ step_name: name }) => name)],
     ["completed", 1, ["Book", "Wait", "Send", "Completed"]],
   );
-  assert.equal(await complete(third.url, fresh, "Wait"), 200);
+  await waitFor(async () => (await complete(third.url, fresh, "Wait")) === 200, { what: "the newer one goes on" });
   const newer = await finalOrder(third.url, fresh);
   assert.deepEqual(
     newer.steps.map(({ step_name: name }) => name),

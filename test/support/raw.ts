@@ -1,8 +1,7 @@
 /** Requests byte for byte, for what a well-behaved client can't or won't send. */
 import { connect, type Socket } from "node:net";
 import type { Answer } from "./client.ts";
-
-const ANSWER_DEADLINE_MS = 10_000;
+import { DEADLINE_MS } from "./wait.ts";
 
 /**
  * Sends bytes as they are and resolves with the first answer, when the service has closed the connection or sent all that
@@ -24,7 +23,7 @@ export function sendBytes(
       if (answer === null) reject(new Error(`the connection ended without an answer; it gave: ${received}`));
       else resolve(answer);
     };
-    const timer = setTimeout(finish, ANSWER_DEADLINE_MS);
+    const timer = setTimeout(finish, DEADLINE_MS);
     socket.setEncoding("utf8");
     socket.on("data", (text: string) => {
       received += text;

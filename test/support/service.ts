@@ -6,7 +6,8 @@ import { join } from "node:path";
 import type { Readable } from "node:stream";
 import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
-import { waitFor } from "./wait.ts";
+import { atEnd } from "./at-end.ts";
+import { DEADLINE_MS, waitFor } from "./wait.ts";
 
 export const LAUNCHER = fileURLToPath(new URL("../../order_process", import.meta.url));
 
@@ -18,7 +19,7 @@ export interface ServiceOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** A script to run in the place of the service's own, with the same command line (see crash-node.ts). */
   readonly script?: string;
-  /** Stop reading what it writes, once it listens. */
+  /** Stop reading what it writes, once it listens, until `hear`. */
   readonly deaf?: boolean;
 }
 
@@ -28,6 +29,8 @@ export interface Service {
   readonly data: string;
   /** All that it has written so far. */
   readonly output: () => string;
+  /** Reads again what it writes. */
+  readonly hear: () => void;
   /** Sends a signal and resolves with the exit code, or the signal that ended it. */
   readonly end: (signal: NodeJS.Signals) => Promise<number | NodeJS.Signals>;
   /** Resolves when the process is gone, with its exit code or the signal that ended it. */
@@ -43,12 +46,11 @@ export interface FinishedCommand {
 /** Services start hundreds of times in a run; a third of that time is reading the same source again. */
 const COMPILE_CACHE = fileURLToPath(new URL("../../node_modules/.cache/node-compile", import.meta.url));
 
-const START_DEADLINE_MS = 30_000;
-
 /** A new folder that is removed when the test ends. */
 export function temporaryFolder(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), "order-process-test-"));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  // Whoever was killed without a wait for its end may still write into it.
+  atEnd(t, () => rmSync(folder, { recursive: true, force: true, maxRetries: 10 }));
   return folder;
 }
 
@@ -61,7 +63,7 @@ export async function startService(t: TestContext, options: ServiceOptions = {})
   const exited = exitOf(child);
   let gone = false;
   void exited.then(() => (gone = true));
-  t.after(async () => {
+  atEnd(t, async () => {
     if (!gone) child.kill("SIGKILL");
     await exited;
   });
@@ -70,7 +72,7 @@ export async function startService(t: TestContext, options: ServiceOptions = {})
       if (gone) throw new Error(`the service ended before it listened:\n${output}`);
       return /Listening at: (http:\S+?)["\s]/.exec(output)?.[1];
     },
-    { deadlineMs: START_DEADLINE_MS, what: () => `the service listens; it said:\n${output}` },
+    { what: () => `the service listens; it said:\n${output}` },
   );
   if (options.deaf === true) child.stdout.pause();
   return {
@@ -78,6 +80,7 @@ export async function startService(t: TestContext, options: ServiceOptions = {})
     pid: child.pid ?? -1,
     data,
     output: () => output,
+    hear: () => void child.stdout.resume(),
     end: (signal) => {
       child.kill(signal);
       return exited;
@@ -93,7 +96,7 @@ export async function runCommand(args: readonly string[], options: ServiceOption
   let stderr = "";
   child.stdout.setEncoding("utf8").on("data", (text) => (stdout += text));
   child.stderr.setEncoding("utf8").on("data", (text) => (stderr += text));
-  const timer = setTimeout(() => child.kill("SIGKILL"), START_DEADLINE_MS);
+  const timer = setTimeout(() => child.kill("SIGKILL"), DEADLINE_MS);
   const code = await exitOf(child);
   clearTimeout(timer);
   return { code, stdout, stderr };

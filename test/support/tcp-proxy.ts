@@ -1,5 +1,7 @@
 /** A network between a client and a server of this host that can be broken in the ways in which networks break. */
+import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
+import { freePort } from "./ports.ts";
 import type { Ending } from "./redis.ts";
 
 interface Link {
@@ -11,6 +13,7 @@ export class TcpProxy {
   readonly #targetPort: number;
   readonly #links = new Set<Link>();
   #listener: Server | null = null;
+  /** 0: none yet. */
   #port = 0;
   #stopped = false;
   #replyBytesLeft: number | null = null;
@@ -33,17 +36,12 @@ export class TcpProxy {
   }
 
   /** Accepts connections, on the same port as ever. */
-  accept(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const listener = createServer((client) => this.#link(client));
-      listener.once("error", reject);
-      listener.listen(this.#port, "127.0.0.1", () => {
-        const address = listener.address();
-        if (address !== null && typeof address !== "string") this.#port = address.port;
-        this.#listener = listener;
-        resolve();
-      });
-    });
+  async accept(): Promise<void> {
+    if (this.#port === 0) this.#port = await freePort();
+    const listener = createServer((client) => this.#link(client));
+    listener.listen(this.#port, "127.0.0.1");
+    await once(listener, "listening");
+    this.#listener = listener;
   }
 
   /** Cuts all connections and refuses new ones. */

@@ -3,6 +3,7 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { atEnd } from "./at-end.ts";
 import type { TestContext } from "node:test";
 
 /**
@@ -18,7 +19,7 @@ export function mountSmallDisk(t: TestContext, sizeMiB: number): string | null {
     t.skip(`a small disk can't be mounted here; run as root on Linux (${firstLine(error)})`);
     return null;
   }
-  t.after(() => {
+  atEnd(t, () => {
     execFileSync("umount", ["--lazy", folder]); // lazy: a service that the test ends later may still have files open
     rmSync(folder, { recursive: true, force: true });
   });

@@ -7,6 +7,9 @@ export interface WaitOptions {
   readonly what: string | (() => string);
 }
 
+/** After it what is waited for never comes. Long, as it must be so on a machine that does much else at the time: what comes is not kept waiting by it. */
+export const DEADLINE_MS = 60_000;
+
 const POLL_MS_MIN = 10;
 const POLL_MS_MAX = 100;
 
@@ -16,7 +19,7 @@ const REST_PER_LOOK = 4;
 /** Resolves with the first value of `probe` that is neither undefined, null nor false. */
 export async function waitFor<T>(
   probe: () => T | Promise<T>,
-  { deadlineMs = 20_000, what }: WaitOptions,
+  { deadlineMs = DEADLINE_MS, what }: WaitOptions,
 ): Promise<Exclude<T, undefined | null | false>> {
   const endMs = performance.now() + deadlineMs;
   for (;;) {

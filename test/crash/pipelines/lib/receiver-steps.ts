@@ -1,4 +1,5 @@
 /** What the steps of both pipelines do: each run and rollback is one call of the receiver. */
+import { existsSync } from "node:fs";
 import { permanent, type RetryOptions, type RollbackContext, type StepContext } from "order-process";
 import type { Direction, StepCall } from "../../receiver.ts";
 import { witness } from "../../witness.ts";
@@ -9,7 +10,7 @@ const RETRY: RetryOptions = { attempts: 5, delay: 20, factor: 1, delayMax: 20, j
 /**
  * A step that calls the receiver and then does as the order's body says: `fail_at` names the step that fails for good,
  * `flaky_at` the one whose first attempt fails in a way that may pass. Both fail after the receiver has acted, which is
- * the worse moment. `block_at` names the step whose first attempt blocks the whole event loop for `block_ms`.
+ * the worse moment. `block_at` names the step whose first attempt blocks the whole event loop until there is a file `block_until`.
  */
 export function receiverStep<const Name extends string>(name: Name) {
   return {
@@ -18,7 +19,7 @@ export function receiverStep<const Name extends string>(name: Name) {
     run: async (context: StepContext): Promise<void> => {
       await callReceiver(name, "run", context);
       const { body, attempt } = context;
-      if (body["block_at"] === name && attempt === 1) blockEventLoop(Number(body["block_ms"]));
+      if (body["block_at"] === name && attempt === 1) blockEventLoop(String(body["block_until"]));
       if (body["fail_at"] === name) throw permanent(`the order asks to fail at ${name}`);
       if (body["flaky_at"] === name && attempt === 1) throw new Error("the first attempt fails");
     },
@@ -46,7 +47,9 @@ async function callReceiver(step: string, direction: Direction, context: StepCon
   await response.text();
 }
 
+const LOOK_MS = 20;
+
 /** Nothing of this thread goes on meanwhile, as with a step that calculates for long. */
-function blockEventLoop(timeMs: number): void {
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, timeMs);
+function blockEventLoop(untilPath: string): void {
+  while (!existsSync(untilPath)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_MS);
 }
