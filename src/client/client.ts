@@ -32,6 +32,8 @@ export interface SubmitOptions {
 /** Which orders are looked for. */
 export interface ListOptions {
   readonly status?: OrderStatus;
+  /** Only those that a person should look at. */
+  readonly needsPerson?: boolean;
   readonly step?: string;
   readonly pipeline?: string;
   /** The service_id of the node that owns them. */
@@ -162,9 +164,15 @@ export function createClient({ url, user, fetch: ask = fetch }: ClientOptions): 
         idempotencyKey === undefined ? {} : { "idempotency-key": idempotencyKey },
       ),
     get: (orderId) => read(pathOf(orderId)),
-    list: ({ from, to, limit, ...named } = {}) =>
+    list: ({ from, to, limit, needsPerson, ...named } = {}) =>
       read(
-        `/orders${queryOf({ ...named, from: from?.toISOString(), to: to?.toISOString(), limit: limit?.toString() })}`,
+        `/orders${queryOf({
+          ...named,
+          needs_person: needsPerson?.toString(),
+          from: from?.toISOString(),
+          to: to?.toISOString(),
+          limit: limit?.toString(),
+        })}`,
       ),
     history: async (orderId) => (await read<{ events: HistoryEntry[] }>(`${pathOf(orderId)}/history`)).events,
     cancel: (orderId, options = {}) => act(orderId, "cancel", options),

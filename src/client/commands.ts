@@ -98,13 +98,14 @@ export async function runOrdersCommand(
   command<
     Shared & { from?: string; to?: string; limit: string; cursor?: string } & Pick<
         ListOptions,
-        "status" | "step" | "pipeline" | "node"
+        "status" | "needsPerson" | "step" | "pipeline" | "node"
       >
   >("list", "list orders, newest first", async (client, options) => {
-    const { status, step, pipeline, node, from, to, cursor: start } = options;
+    const { status, needsPerson, step, pipeline, node, from, to, cursor: start } = options;
     const wanted = parseCount(options.limit);
     const filter = {
       ...(status === undefined ? {} : { status }),
+      ...(needsPerson === undefined ? {} : { needsPerson }),
       ...(step === undefined ? {} : { step }),
       ...(pipeline === undefined ? {} : { pipeline }),
       ...(node === undefined ? {} : { node }),
@@ -129,6 +130,7 @@ export async function runOrdersCommand(
     print({ orders, counts: first.counts, ...next }, `${showList(orders, first.counts, options.user)}${more}`, options);
   })
     .addOption(new Option("--status <status>", "of that status").choices(ORDER_STATUSES))
+    .option("--needs-person", "that a person should look at")
     .option("--step <name>", "at that step; or Completed, Failed, Canceled")
     .option("--pipeline <name>", "of that pipeline")
     .option("--node <service_id>", "owned by that node")

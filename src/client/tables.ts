@@ -2,6 +2,12 @@
 import { printable } from "../printable.ts";
 import type { OrderList, OrderSummary, OrderView } from "./client.ts";
 
+/** Why an order was set aside, for its operator. */
+const SET_ASIDE = {
+  crashes: "nodes died again and again during a call of it",
+  unknown_commit: "nobody knows whether its point of no return was passed",
+} as const;
+
 /** An order, with its steps below. */
 export function showOrder(order: OrderView): string {
   const { order_id: id, status, pending_action: pending, pipeline, pipeline_version: version } = order;
@@ -9,6 +15,7 @@ export function showOrder(order: OrderView): string {
     ["order", id],
     ["pipeline", `${pipeline} v${version}`],
     ["status", pending === undefined ? status : `${status}, ${pending} is asked for`],
+    ["set aside", order.set_aside_reason === undefined ? undefined : SET_ASIDE[order.set_aside_reason]],
     ["waits for", order.waiting_for],
     ["created", showTime(order.start_time)],
     ["starts", order.start_at === undefined ? undefined : showTime(order.start_at)],
@@ -44,7 +51,7 @@ export function showList(orders: readonly OrderSummary[], counts: OrderList["cou
   const withUser = orders.some((order) => order.user !== undefined);
   const rows = orders.map((order) => [
     order.order_id,
-    order.status,
+    order.needs_person === true && order.status !== "set_aside" ? `${order.status} (!)` : order.status,
     order.current_step,
     `${order.pipeline} v${order.pipeline_version}`,
     showTime(order.start_time),

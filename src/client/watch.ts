@@ -4,6 +4,8 @@ import { printable } from "../printable.ts";
 import { stateOf } from "./tables.ts";
 import type { Terminal } from "./terminal.ts";
 
+const WAITING_FOR_OPERATOR = ["rollback_incomplete", "set_aside"];
+
 /** It waits for a person: what was watched will not end by itself. */
 const EXIT_NEEDS_OPERATOR = 3;
 
@@ -31,10 +33,12 @@ export async function watchOrder(client: Client, orderId: string, terminal: Term
     } else {
       terminal.write(`${lineOf(entry)}\n`);
     }
-    if (status === "rollback_incomplete" && (await client.get(orderId)).status === status) break;
+    if (WAITING_FOR_OPERATOR.includes(status) && (await client.get(orderId)).status === status) break;
   }
-  if (status === "rollback_incomplete") {
-    terminal.warn(`the order waits for an operator: order_process orders retry ${orderId}, or skip`);
+  if (WAITING_FOR_OPERATOR.includes(status)) {
+    const [first = "get", ...others] = (await client.get(orderId)).allowed_actions;
+    const more = others.map((action) => `, or ${action}`).join("");
+    terminal.warn(`the order waits for an operator: order_process orders ${first} ${orderId}${more}`);
     return EXIT_NEEDS_OPERATOR;
   }
   if (status === "") ({ status } = await client.get(orderId)); // all had been told before
