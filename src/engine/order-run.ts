@@ -170,9 +170,11 @@ export class OrderRun implements WriteListener, AttemptOf {
       case "rolling_back": {
         if (asked === "cancel") return this.#write(decideStepCanceled(this.#order, this.pipeline, null));
         if (asked === "pause") return this.#write({ kind: "paused", atMs: this.#host.clock.now() });
-        const crashed = decideCrashed(this.#order, this.#host.crashesMax, this.#host.clock.now());
+        const { crashes, waitMs: lengthMs } = state.call;
+        const crashed =
+          crashes === 0 ? null : decideCrashed(this.#order, this.#host.crashesMax, this.#host.clock.now());
         if (crashed !== null) return this.#write(crashed);
-        const waitMs = state.call.waitMs - this.#waitedMs;
+        const waitMs = lengthMs === 0 ? 0 : lengthMs - this.#waitedMs;
         return waitMs > 0 ? this.#callAfter(waitMs) : this.#makeCall();
       }
       case "scheduled": {
