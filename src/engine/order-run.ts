@@ -443,8 +443,8 @@ export class OrderRun implements WriteListener, AttemptOf {
   #callEnded(call: Attempt, value: unknown, thrown: { error: unknown } | null): void {
     if (this.#call !== call) return;
     this.#endCall(call);
-    if (thrown !== null && call.timedOut !== null && !isStepError(thrown.error)) thrown = { error: call.timedOut };
-    const outcome = this.#outcomeOf(call, value, thrown);
+    const isCut = call.timedOut !== null && thrown !== null && !saysNothingSent(thrown.error);
+    const outcome = this.#outcomeOf(call, value, isCut ? { error: call.timedOut } : thrown);
     if (this.#mustWait) this.#ended = outcome;
     else this.#write(decide(this.#order, this.pipeline, outcome));
   }
@@ -509,6 +509,11 @@ export class OrderRun implements WriteListener, AttemptOf {
       this,
     );
   }
+}
+
+/** Whether it is a step's own word that its work was not done. */
+function saysNothingSent(error: unknown): boolean {
+  return isStepError(error) && !failureTraits(error).unknown;
 }
 
 const NOTHING = { ok: true, text: null } as const;

@@ -596,6 +596,28 @@ test("an order whose pipeline this node lacks, or whose history is damaged, wait
   }
 });
 
+for (const [what, reason, outcome] of [
+  ["and says that it has sent nothing was not done", permanent("no connection"), "not_done"],
+  ["and says nothing of that may have been done", new Error("aborted"), "unknown"],
+] as const) {
+  test(`a call that times out ${what}`, async (t) => {
+    const { accepted, reaches } = await harness(t, [
+      {
+        name: "A",
+        timeout: 20,
+        retry: NO_RETRY,
+        run: ({ signal }) =>
+          new Promise((_, reject) => {
+            signal.addEventListener("abort", () => reject(reason));
+          }),
+      },
+    ]);
+    const orderId = await accepted();
+    const { history } = await reaches(orderId, "failed");
+    assert.equal(replay(orderId, history).steps[0]?.outcome, outcome);
+  });
+}
+
 test("draining lets running steps end, starts none, and takes no order", async (t) => {
   let release = noop;
   const gate = new Promise<void>((resolve) => (release = resolve));
