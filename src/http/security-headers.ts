@@ -4,8 +4,8 @@ import type { FastifyInstance } from "fastify";
 /** What every answer has; an event stream and what Node's parser refuses, too. */
 export const SECURITY_HEADERS = Object.freeze({
   "x-content-type-options": "nosniff",
-  // Nothing in an answer is to be shown, run or framed. The last three don't follow from the first.
-  "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  // Nothing in an answer is to be shown, run or framed. The second doesn't follow from the first.
+  "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
   "referrer-policy": "no-referrer",
   // An answer is a user's own, and true for a moment.
   "cache-control": "no-store",
