@@ -1,7 +1,7 @@
 /** The command: reads the configuration, runs a node until it is told to stop, and turns failures into one clear line. */
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { fitHeap, memoryPlanOf } from "./heap.ts";
+import { fitHeap, memoryPlanOf } from "./start/heap.ts";
 import { readInvocation, UsageError } from "./config.ts";
 import { createLogger, type Logger } from "./log.ts";
 import type { Screen } from "./drill/drill.ts";

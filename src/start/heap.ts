@@ -1,10 +1,10 @@
 /** Brings the plan for the memory (memory-plan.ts) and this process's heap together. */
 import { getHeapStatistics } from "node:v8";
-import type { Config } from "./config.ts";
+import type { Config } from "../config.ts";
 import { memoryLimitBytes } from "./memory-limit.ts";
 import { type MemoryPlan, neededBytes, planMemory } from "./memory-plan.ts";
-import { StartError } from "./order/errors.ts";
-import { RESULTS_CHARS_MAX } from "./order/result.ts";
+import { StartError } from "../order/errors.ts";
+import { RESULTS_CHARS_MAX } from "../order/result.ts";
 
 const MIB = 1024 ** 2;
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import fc from "fast-check";
-import { neededBytes, planIntake, planMemory } from "./memory-plan.ts";
+import { neededBytes, planConnections, planIntake, planMemory } from "./memory-plan.ts";
 
 const MIB = 1024 ** 2;
 const LARGEST_ORDER_BYTES = 512 * 1024;
@@ -31,8 +31,20 @@ test("whatever the limit and the largest body, all parts together stay within 90
   );
 });
 
+test("clients may hold no more than the buffers that are planned for them, nor more than is of use", () => {
+  const most = { connectionsMax: 12_288, outgoingBytesMax: 16 * MIB };
+  fc.assert(
+    fc.property(fc.integer({ min: MIB, max: 1024 * MIB }), (bufferBytes) => {
+      const { connectionsMax, outgoingBytesMax } = planConnections(bufferBytes, most);
+      assert.ok(connectionsMax * 8 * 1024 + outgoingBytesMax <= bufferBytes);
+      assert.ok(connectionsMax >= 64 && connectionsMax <= most.connectionsMax);
+      assert.ok(outgoingBytesMax > 0 && outgoingBytesMax <= most.outgoingBytesMax);
+    }),
+  );
+});
+
 test("the table in the docs is what nodes of that size do", () => {
-  const page = readFileSync(new URL("../docs/operations.md", import.meta.url), "utf8");
+  const page = readFileSync(new URL("../../docs/operations.md", import.meta.url), "utf8");
   const rows = Array.from(
     page.matchAll(/^\| (\d+) MiB.*? \| ([\d,]+) MiB +\| ([\d,]+) +\| ([\d,]+) MiB +\|$/gm),
     (cells) => cells.slice(1).map((cell) => Number(cell.replaceAll(",", ""))),
