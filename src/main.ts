@@ -180,6 +180,7 @@ export async function startNode(
         serviceId,
         url: advertised,
         version,
+        protocol: PROTOCOL,
         ttlMs: config.nodeTtlMs,
         pipelines: pipelines.all.map(pipelineLabel),
         process: ownProcess(),
@@ -372,6 +373,12 @@ async function sayWhatCluster(
   if (double !== undefined) {
     log.warn(
       `Node ${double.serviceId} has told the others the same address, ${url}; give each its own with --host or --advertise`,
+    );
+  }
+  const stranger = nodes.find((row) => row.alive && row.protocol !== PROTOCOL && row.serviceId !== folder.serviceId);
+  if (stranger !== undefined) {
+    log.warn(
+      `Node ${stranger.serviceId} (${stranger.url}, version ${stranger.version}) says other things to nodes than this one: the two can't ask each other, nor read each other's newest orders; stop it, and start it again in this version`,
     );
   }
   const otherTtl = nodes.find((row) => row.alive && row.ttlMs !== ttlMs);

@@ -15,6 +15,8 @@ export interface NodeDescription {
   readonly url: string;
   /** The program's version. */
   readonly version: string;
+  /** What it says to other nodes (cluster/join.ts). Absent: it is of a version that said nothing of it. */
+  readonly protocol?: number;
   /** Silence after which it wants to be taken for dead. */
   readonly ttlMs: number;
   /** The pipelines that it has, as pipelineLabel names them. Not said: it has what the others have. */

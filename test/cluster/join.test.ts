@@ -13,6 +13,7 @@ import { acceptedOrderId, finalOrder, send } from "../support/client.ts";
 import { freePort } from "../support/ports.ts";
 import { runCommand, type Service, startService, temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
+import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import { startBackend } from "./backend.ts";
 
 /** Cases that share nothing run side by side: most of their time is the start of a process, or the wait for an answer. */
@@ -63,6 +64,17 @@ test("a node whose cluster is known goes on when no node answers at the address 
     again.output(),
     /No order_process answers at .*; this node goes back to the cluster that it was part of/,
   );
+});
+
+test("a node says so when one of a version that says other things to nodes is in its cluster", async (t) => {
+  const path = join(temporaryFolder(t), "shared.sqlite");
+  const store = await openSqliteStore({ path, now: Date.now, onBroken: assert.ifError });
+  const serviceId = "8cc227c0-8dac-42cf-983e-f7bcb95bf455";
+  const former = { serviceId, url: "http://127.0.0.1:1", version: "0.0.1", ttlMs: 5_000, process: null };
+  await store.cluster.register(former, Date.now());
+  await store.close();
+  const service = await startService(t, { args: [...QUICK, "--store", `sqlite:${path}`] });
+  assert.match(service.output(), new RegExp(`Node ${serviceId} .*version 0\\.0\\.1\\) says other things to nodes`));
 });
 
 test("a node with another TTL than its cluster's says so", async (t) => {
