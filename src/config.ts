@@ -162,7 +162,7 @@ const OPTIONS = {
   blockedLimit: {
     flags: "--blocked-limit <duration>",
     fallback: "",
-    fallbackHelp: "the node TTL; 60s on a lone node",
+    fallbackHelp: "the node TTL, 2s at least; 60s on a lone node",
     help: "how long a step may block the event loop before the node ends; 0s: for ever",
     parse: (text: string) => (text === "" ? null : duration(text)),
   },

@@ -286,10 +286,15 @@ export async function startNode(
 /** How long a lone node's event loop may be blocked: nobody waits to take its orders over. */
 const BLOCKED_ALONE_MS = 60_000;
 
+/** However short the TTL is: a busy machine may keep the event loop from its turn for so long. */
+const BLOCKED_MS_MIN = 2_000;
+
 /** Ends this process when a step blocks it for too long; null: it may. */
 function watch({ blockedLimitMs, nodeTtlMs }: Config, node: ClusterNode): Watchdog | null {
   if (blockedLimitMs === 0) return null;
-  return startWatchdog({ limitMs: () => blockedLimitMs ?? (node.isAlone ? BLOCKED_ALONE_MS : nodeTtlMs) });
+  return startWatchdog({
+    limitMs: () => blockedLimitMs ?? (node.isAlone ? BLOCKED_ALONE_MS : Math.max(nodeTtlMs, BLOCKED_MS_MIN)),
+  });
 }
 
 /** @throws StartError with the first of what is wrong */
