@@ -389,6 +389,7 @@ export class OrderRun implements WriteListener, AttemptOf {
 
   /** @returns whether all slots that the call needs are held; if not, one is waited for */
   #takeSlots(step: Step, crashes: number): boolean {
+    if (step.concurrency === null && crashes === 0) return true; // like most
     const isSuspect = crashes > 0 && crashes >= this.#host.crashesMax - 1;
     // Each version counts for itself: it may have another limit, or another kind of one.
     const ofStep = step.concurrency && { ...step.concurrency, key: `${pipelineLabel(this.pipeline)}\n${step.name}` };
