@@ -1,5 +1,5 @@
 /** Fills a store with finished orders, as many as there are in one that has been in use for long. */
-import type { Incarnation, JsonText } from "../src/order/order.ts";
+import type { Incarnation, JsonText } from "../src/order/events.ts";
 import { newOrderId } from "../src/store/order-id.ts";
 import type { Store, Write } from "../src/store/store.ts";
 

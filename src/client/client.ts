@@ -3,7 +3,7 @@
  * and it needs nothing but fetch.
  */
 import type { Action, RetryFrom } from "../order/actions.ts";
-import type { OrderStatus } from "../order/order.ts";
+import type { OrderStatus } from "../order/status.ts";
 import type { HistoryEntry, OrderList, OrderSummary, OrderView, Problem } from "../http/schemas.ts";
 
 export type { Action, HistoryEntry, OrderList, OrderStatus, OrderSummary, OrderView, Problem, RetryFrom };

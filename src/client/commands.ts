@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { userInfo } from "node:os";
 import { Command, CommanderError, Option } from "commander";
 import { UsageError } from "../config.ts";
-import { ORDER_STATUSES } from "../order/order.ts";
+import { ORDER_STATUSES } from "../order/status.ts";
 import { type Client, createClient, type ListOptions, type OrderView, ServiceError } from "./client.ts";
 import { printable } from "../printable.ts";
 import { showList, showOrder } from "./tables.ts";

@@ -13,7 +13,7 @@ import type { Drained, SubmitOutcome, Submission } from "../engine/engine.ts";
 import type { Receivers, Successors } from "../engine/hand-off.ts";
 import type { TakenOver } from "../engine/order-loader.ts";
 import { StartError } from "../order/errors.ts";
-import type { Incarnation } from "../order/order.ts";
+import type { Incarnation } from "../order/events.ts";
 import type { Logger } from "../log.ts";
 import { type Clock, pause } from "../runtime/clock.ts";
 import type { ClusterIdentity, NodeDescription, NodeRow } from "../store/cluster-store.ts";

@@ -1,5 +1,5 @@
 /** What the rest of a node knows of its cluster. The rules that the code of this folder cites are in docs/cluster.md. */
-import type { Incarnation } from "../order/order.ts";
+import type { Incarnation } from "../order/events.ts";
 import type { StoreReport } from "../store/store.ts";
 
 export interface ClusterNode {

@@ -6,7 +6,7 @@
  * 2. A takeover is repeated until nothing is left to take, and looked for again and again whether anyone died or not (rule 5,
  *    guarantee G5).
  */
-import type { Incarnation } from "../order/order.ts";
+import type { Incarnation } from "../order/events.ts";
 import type { Logger } from "../log.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { ClusterSnapshot, ClusterStore, LeaderRow, NodeRow } from "../store/cluster-store.ts";

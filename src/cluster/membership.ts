@@ -8,7 +8,7 @@
  *    (cluster rule 3).
  * 2. At most one heartbeat and one read are under way.
  */
-import type { Incarnation } from "../order/order.ts";
+import type { Incarnation } from "../order/events.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import type { ClusterSnapshot, ClusterStore, NodeRow } from "../store/cluster-store.ts";
 import { StoreUnavailableError } from "../store/store.ts";

@@ -2,7 +2,7 @@
 import { connect } from "node:net";
 import type { ActionRequest } from "../order/actions.ts";
 import { ERRORS } from "../order/errors.ts";
-import type { Incarnation } from "../order/order.ts";
+import type { Incarnation } from "../order/events.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { ActOutcome } from "./cluster.ts";
 import { type ForwardedAction, parseActionAnswer, parseOrdersTransferred, parseRoom } from "./messages.ts";

@@ -7,7 +7,7 @@
  * 2. An answer's signature covers the request's one. It proves nothing as the answer to another request.
  */
 import { createHmac, timingSafeEqual } from "node:crypto";
-import type { Incarnation } from "../order/order.ts";
+import type { Incarnation } from "../order/events.ts";
 
 /** The header that carries a request's proof. */
 export const PROOF_HEADER = "order-process-proof";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Incarnation } from "../order/order.ts";
+import type { Incarnation } from "../order/events.ts";
 import type { NodeRow } from "../store/cluster-store.ts";
 import { isSameSignature, proofFor, type ProvenRequest, signAnswer, signRequest } from "./proof.ts";
 import { WINDOW_COUNTERS } from "./replay-window.ts";

@@ -7,7 +7,7 @@
  * 2. A sender is let in while its row is alive; or while it is newer than all rows seen so far, as one that has just joined.
  * 3. A later incarnation of this node begins with no counters used: what was signed for the former one is no proof for it.
  */
-import type { Incarnation } from "../order/order.ts";
+import type { Incarnation } from "../order/events.ts";
 import type { NodeRow } from "../store/cluster-store.ts";
 import { isSameSignature, parseProof, type ProvenAnswer, signAnswer, signRequest } from "./proof.ts";
 import { ReplayWindow } from "./replay-window.ts";

@@ -3,7 +3,7 @@
  *
  * Owns nothing but the record of what it has done: a takeover that is cut off anywhere is simply begun again.
  */
-import type { Incarnation } from "../order/order.ts";
+import type { Incarnation } from "../order/events.ts";
 import type { Logger } from "../log.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { NodeRow } from "../store/cluster-store.ts";

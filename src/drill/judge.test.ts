@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { OrderEvent, OrderStatus } from "../order/order.ts";
+import type { OrderEvent } from "../order/events.ts";
+import type { OrderStatus } from "../order/status.ts";
 import { BUILT_IN_STEPS } from "../pipelines/built-in.ts";
 import type { StoredOrder } from "../store/store.ts";
 import { judgeOrders, type Verdict } from "./judge.ts";

@@ -2,7 +2,8 @@
  * Looks at the orders of a drill in the store itself, past the nodes: an acknowledged order that is not there was lost; one whose
  * history can't have happened by the order's rules has taken a write that it should have refused.
  */
-import { isFinal, replay } from "../order/order.ts";
+import { replay } from "../order/evolve.ts";
+import { isFinal } from "../order/status.ts";
 import { BUILT_IN_STEPS } from "../pipelines/built-in.ts";
 import type { Store, StoredOrder } from "../store/store.ts";
 import type { AcknowledgedOrder } from "./workload.ts";

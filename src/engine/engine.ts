@@ -14,7 +14,9 @@
  */
 import type { ActionRequest } from "../order/actions.ts";
 import { type CreationOptions, decideCreation } from "../order/decide.ts";
-import { createdOrder, type Incarnation, type Order } from "../order/order.ts";
+import type { Incarnation } from "../order/events.ts";
+import { createdOrder } from "../order/evolve.ts";
+import type { Order } from "../order/order.ts";
 import type { Pipeline } from "../order/pipeline.ts";
 import type { PipelineSet } from "../order/pipeline-set.ts";
 import type { Logger } from "../log.ts";

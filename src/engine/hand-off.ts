@@ -3,7 +3,7 @@
  * that is durable; only then is its new owner told.
  */
 import type { Logger } from "../log.ts";
-import type { Incarnation } from "../order/order.ts";
+import type { Incarnation } from "../order/events.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { AdvanceWrite } from "../store/store.ts";
 import type { GroupCommit } from "./group-commit.ts";

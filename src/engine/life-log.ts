@@ -1,5 +1,6 @@
 /** The order's life, in the words of the earlier system that ours took over: one line each, at level debug. */
-import { currentCall, isFinal, type Order } from "../order/order.ts";
+import { currentCall, type Order } from "../order/order.ts";
+import { isFinal } from "../order/status.ts";
 import type { Pipeline } from "../order/pipeline.ts";
 
 /** Takes a line. */

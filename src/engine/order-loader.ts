@@ -8,7 +8,10 @@
  * 3. One damaged order does not keep the others from going on: it is left alone, and said.
  */
 import type { Logger } from "../log.ts";
-import { type Incarnation, isFinal, listedStatus, type Order, replay } from "../order/order.ts";
+import type { Incarnation } from "../order/events.ts";
+import { replay } from "../order/evolve.ts";
+import { listedStatus, type Order } from "../order/order.ts";
+import { isFinal } from "../order/status.ts";
 import { type Pipeline, pipelineLabel } from "../order/pipeline.ts";
 import type { PipelineSet } from "../order/pipeline-set.ts";
 import { type Clock, pause } from "../runtime/clock.ts";

@@ -14,15 +14,9 @@
  */
 import { type ActionRequest, decideAction } from "../order/actions.ts";
 import { type CallOutcome, decide, decideCrashed, decideStepCanceled, decideTooLate } from "../order/decide.ts";
-import {
-  currentCall,
-  evolve,
-  type Incarnation,
-  type LaterEvent,
-  listedStatus,
-  type Order,
-  waitSinceMs,
-} from "../order/order.ts";
+import type { Incarnation, LaterEvent } from "../order/events.ts";
+import { evolve } from "../order/evolve.ts";
+import { currentCall, listedStatus, type Order, waitSinceMs } from "../order/order.ts";
 import { type ConcurrencyLimit, type Pipeline, pipelineLabel, type Step, type StepLog } from "../order/pipeline.ts";
 import { encodeResult, RESULTS_CHARS_MAX } from "../order/result.ts";
 import { failureTraits, isStepError, StepError } from "../order/step-error.ts";

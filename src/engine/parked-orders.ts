@@ -8,7 +8,7 @@
  * 2. One timer serves them all.
  * 3. An order whose time has come stays parked until it has been read again (`unpark`).
  */
-import type { ListedStatus } from "../order/order.ts";
+import type { ListedStatus } from "../order/status.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import { Agenda } from "./agenda.ts";
 import type { ClockReading } from "./clock-reading.ts";

@@ -7,7 +7,7 @@
  * 2. The record is changed by compare-and-set, and each has its version, so that a change which is carried out late does nothing. Where
  *    it isn't known whether a change was carried out, the smaller share counts until the record has been written again.
  */
-import type { Incarnation } from "../order/order.ts";
+import type { Incarnation } from "../order/events.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import type { ClusterStore } from "../store/cluster-store.ts";
 import { StoreUnavailableError } from "../store/store.ts";

@@ -6,7 +6,7 @@
  *    node that was taken for dead are not counted any more, though it may still be ending them.
  * 2. Whoever wants calls gets its part of them. Where there are fewer calls than nodes that want some, they take turns.
  */
-import type { Incarnation } from "../order/order.ts";
+import type { Incarnation } from "../order/events.ts";
 
 /** What a node has of a limit. */
 export interface Share {

@@ -1,6 +1,7 @@
 /** What an operator is told of an order that a person must look at, once, when it comes to that. Pure. */
 import { isCommitted } from "../order/decide.ts";
-import { heldState, listedStatus, type Order, type OrderState, STATUSES_FOR_PEOPLE } from "../order/order.ts";
+import { heldState, listedStatus, type Order, type OrderState } from "../order/order.ts";
+import { STATUSES_FOR_PEOPLE } from "../order/status.ts";
 import type { Pipeline } from "../order/pipeline.ts";
 
 /** The line for the log; null: nothing has come up by this change. */

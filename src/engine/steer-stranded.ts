@@ -3,7 +3,8 @@
  * commit, is on record in the store (pipelineShape), and that is enough to decide these two; nothing is called.
  */
 import { type ActionRequest, decideAction } from "../order/actions.ts";
-import { evolve, listedStatus, replay } from "../order/order.ts";
+import { evolve, replay } from "../order/evolve.ts";
+import { listedStatus } from "../order/order.ts";
 import { pipelineOfShape } from "../order/pipeline.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { OwnedOrder, Store } from "../store/store.ts";

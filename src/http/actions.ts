@@ -13,7 +13,9 @@ import {
   stepsToUndo,
 } from "../order/actions.ts";
 import { CatalogueError } from "../order/errors.ts";
-import { type Incarnation, isFinal, replay } from "../order/order.ts";
+import type { Incarnation } from "../order/events.ts";
+import { replay } from "../order/evolve.ts";
+import { isFinal } from "../order/status.ts";
 import type { JsonObject, Pipeline } from "../order/pipeline.ts";
 import type { PipelineSet } from "../order/pipeline-set.ts";
 import { encodeResult } from "../order/result.ts";

@@ -7,7 +7,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Logger } from "../log.ts";
 import { CatalogueError } from "../order/errors.ts";
-import { isFinal } from "../order/order.ts";
+import { isFinal } from "../order/status.ts";
 import type { Change, Store, StoredOrder } from "../store/store.ts";
 import { requireUser, USER_SECURITY } from "./authorization.ts";
 import type { Budget, Holding } from "./budget.ts";

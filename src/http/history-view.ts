@@ -1,14 +1,7 @@
 /** What happened to an order, one entry a revision, as its user sees it. */
-import {
-  createdOrder,
-  currentCall,
-  currentStepName,
-  evolve,
-  heldState,
-  type Incarnation,
-  type Order,
-  type OrderEvent,
-} from "../order/order.ts";
+import type { Incarnation, OrderEvent } from "../order/events.ts";
+import { createdOrder, evolve } from "../order/evolve.ts";
+import { currentCall, currentStepName, heldState, type Order } from "../order/order.ts";
 import type { StoredOrder } from "../store/store.ts";
 import { rfc3339 } from "./rfc3339.ts";
 import type { HistoryEntry } from "./schemas.ts";

@@ -1,7 +1,8 @@
 /** `GET /orders`: find orders. */
 import type { FastifyInstance } from "fastify";
 import { CatalogueError } from "../order/errors.ts";
-import { ORDER_STATUSES, type OrderStatus, replay } from "../order/order.ts";
+import { replay } from "../order/evolve.ts";
+import { ORDER_STATUSES, type OrderStatus } from "../order/status.ts";
 import type { OrderFilter, OrderPage, StoredOrder } from "../store/store.ts";
 import { isUuid } from "../uuid.ts";
 import { requireUser, USER_SECURITY } from "./authorization.ts";

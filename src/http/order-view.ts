@@ -1,17 +1,9 @@
 /** An order as its user sees it. */
 import { allowedActions } from "../order/actions.ts";
-import {
-  currentStepName,
-  endOf,
-  heldState,
-  type Intervention,
-  interventionsOf,
-  listedStatus,
-  type Order,
-  type OrderState,
-  replay,
-  STATUSES_FOR_PEOPLE,
-} from "../order/order.ts";
+import { type Intervention, interventionsOf } from "../order/events.ts";
+import { replay } from "../order/evolve.ts";
+import { currentStepName, endOf, heldState, listedStatus, type Order, type OrderState } from "../order/order.ts";
+import { STATUSES_FOR_PEOPLE } from "../order/status.ts";
 import type { Pipeline } from "../order/pipeline.ts";
 import type { StoredOrder } from "../store/store.ts";
 import { rfc3339 } from "./rfc3339.ts";

@@ -2,7 +2,7 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { SubmitOutcome, Submission } from "../engine/engine.ts";
 import { CatalogueError } from "../order/errors.ts";
-import { isFinal } from "../order/order.ts";
+import { isFinal } from "../order/status.ts";
 import { type BodyFinding, type BodyIssue, type JsonObject, type Pipeline, pipelineLabel } from "../order/pipeline.ts";
 import type { PipelineSet } from "../order/pipeline-set.ts";
 import type { StoredOrder } from "../store/store.ts";

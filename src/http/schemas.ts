@@ -2,7 +2,7 @@
 import type { FromSchema } from "json-schema-to-ts";
 import { type Action, ACTIONS } from "../order/actions.ts";
 import { catalogueEntry, type ErrorCode, type ErrorDetail } from "../order/errors.ts";
-import { ORDER_STATUSES, type OrderStatus } from "../order/order.ts";
+import { ORDER_STATUSES, type OrderStatus } from "../order/status.ts";
 
 /** The type of what a schema lets through, without what it does not name. */
 type Shape<Schema extends object> = Named<FromSchema<Schema>>;

@@ -10,7 +10,10 @@ import {
   stepsToUndo,
 } from "./actions.ts";
 import { completion, decideCreation } from "./decide.ts";
-import { createdOrder, evolve, isFinal, type LaterEvent, type Order, ORDER_STATUSES } from "./order.ts";
+import type { LaterEvent } from "./events.ts";
+import { createdOrder, evolve } from "./evolve.ts";
+import type { Order } from "./order.ts";
+import { isFinal, ORDER_STATUSES } from "./status.ts";
 import type { Pipeline, Step } from "./pipeline.ts";
 import { DEFAULT_RETRY } from "./retry.ts";
 

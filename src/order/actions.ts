@@ -3,16 +3,9 @@
  * Pure, like decide.ts; this module is part of the client, too, and runs in browsers.
  */
 import { completion, isCommitted, lastToRollBack, stepAt } from "./decide.ts";
-import {
-  type CarriedStep,
-  heldState,
-  isFinal,
-  type JsonText,
-  type LaterEvent,
-  type Order,
-  type OrderState,
-  type OrderStatus,
-} from "./order.ts";
+import type { CarriedStep, JsonText, LaterEvent } from "./events.ts";
+import { heldState, type Order, type OrderState } from "./order.ts";
+import { isFinal, type OrderStatus } from "./status.ts";
 import type { Pipeline } from "./pipeline.ts";
 
 /** Every action, with what it does. */

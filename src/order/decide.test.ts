@@ -2,16 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { type CallOutcome, decide, decideCrashed, decideCreation } from "./decide.ts";
-import {
-  createdOrder,
-  currentCall,
-  evolve,
-  isFinal,
-  listedStatus,
-  type Order,
-  type OrderEvent,
-  replay,
-} from "./order.ts";
+import type { OrderEvent } from "./events.ts";
+import { createdOrder, evolve, replay } from "./evolve.ts";
+import { currentCall, listedStatus, type Order } from "./order.ts";
+import { isFinal } from "./status.ts";
 import type { Pipeline } from "./pipeline.ts";
 import { DEFAULT_RETRY } from "./retry.ts";
 

@@ -22,16 +22,8 @@
  *
  * Pure: the time and the die come in with the outcome.
  */
-import {
-  type CarriedStep,
-  type CurrentCall,
-  currentCall,
-  type Incarnation,
-  type JsonText,
-  type LaterEvent,
-  type Order,
-  type OrderEvent,
-} from "./order.ts";
+import type { CarriedStep, Incarnation, JsonText, LaterEvent, OrderEvent } from "./events.ts";
+import { type CurrentCall, currentCall, type Order } from "./order.ts";
 import type { Pipeline, Step } from "./pipeline.ts";
 import { retryDelayMs, type RetryPolicy, SHORTAGE_RETRY, unlimitedRetryDelayMs } from "./retry.ts";
 

@@ -1,6 +1,6 @@
 /** What a step returned, as the JSON that is kept. */
 import { exceedsDepth, JSON_DEPTH_MAX } from "./json-depth.ts";
-import type { JsonText } from "./order.ts";
+import type { JsonText } from "./events.ts";
 import { textOf } from "./step-error.ts";
 
 /** What one step may return: results are kept in the order's history, and given to every later step. */

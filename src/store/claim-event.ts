@@ -1,5 +1,5 @@
 /** The event by which an order that is claimed becomes its new owner's: the same for all orders of one claim. */
-import type { Incarnation, OrderEvent } from "../order/order.ts";
+import type { Incarnation, OrderEvent } from "../order/events.ts";
 import type { ClaimTimes } from "./store.ts";
 
 /** @param hasDrained whether the former owner has stopped in good order, or died */

@@ -6,7 +6,7 @@
  * 2. A row that is marked dead is never revived: the process must register again, as a new incarnation (cluster rule 1).
  * 3. Nothing here expires by itself, and no decision rests on a wall clock: times in rows are for people.
  */
-import type { Incarnation } from "../order/order.ts";
+import type { Incarnation } from "../order/events.ts";
 
 /** What a node says of itself when it registers. */
 export interface NodeDescription {

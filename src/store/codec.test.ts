@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import type { OrderEvent } from "../order/order.ts";
+import type { OrderEvent } from "../order/events.ts";
 import { decodeHistory, decodeStatus, encodeEvent } from "./codec.ts";
 
 const atMs = fc.integer({ min: 0, max: 8_640_000_000_000_000 });

@@ -6,17 +6,14 @@
  *
  * A step's result stands in it as it is, for it is JSON already. What is usually absent comes last.
  */
+import type { CarriedStep, JsonText, OrderEvent, Outcome } from "../order/events.ts";
 import {
-  type CarriedStep,
-  type JsonText,
   LISTED_STATUSES,
   type ListedStatus,
-  type Outcome,
-  type OrderEvent,
   type OrderStatus,
   type SetAsideReason,
   statusOfListed,
-} from "../order/order.ts";
+} from "../order/status.ts";
 
 /** One event as text, without separators. */
 export function encodeEvent(event: OrderEvent): string {

@@ -1,14 +1,8 @@
 /** Which orders are those that were looked for: what no index decides. */
-import {
-  currentStepName,
-  isFinal,
-  LISTED_STATUSES,
-  type ListedStatus,
-  type OrderEvent,
-  replay,
-  STATUSES_FOR_PEOPLE,
-  statusOfListed,
-} from "../order/order.ts";
+import type { OrderEvent } from "../order/events.ts";
+import { replay } from "../order/evolve.ts";
+import { currentStepName } from "../order/order.ts";
+import { isFinal, LISTED_STATUSES, type ListedStatus, STATUSES_FOR_PEOPLE, statusOfListed } from "../order/status.ts";
 import { RESERVED_STEP_NAMES } from "../order/pipeline.ts";
 import type { OrderFilter } from "./store.ts";
 

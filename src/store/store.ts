@@ -12,7 +12,8 @@
  * 6. Orders are claimed from dead incarnations only. Once a claim has found nothing left, no write of that incarnation is
  *    applied any more, to whatever order: what it still sends is `fenced`.
  */
-import type { Incarnation, LaterEvent, ListedStatus, OrderEvent, OrderStatus } from "../order/order.ts";
+import type { Incarnation, LaterEvent, OrderEvent } from "../order/events.ts";
+import type { ListedStatus, OrderStatus } from "../order/status.ts";
 import type { ClusterStore } from "./cluster-store.ts";
 
 /** Makes an order at revision 1, unless its id exists or the user has used the idempotency key. */

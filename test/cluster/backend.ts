@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import type { TestContext } from "node:test";
 import { createClient } from "@redis/client";
-import type { Incarnation } from "../../src/order/order.ts";
+import type { Incarnation } from "../../src/order/events.ts";
 import { decodeOrder } from "../../src/store/redis/order-text.ts";
 import { countOpenOrders, readStoreContent, type StoreRow } from "../crash/store-content.ts";
 import { atEnd } from "../support/at-end.ts";

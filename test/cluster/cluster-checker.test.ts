@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { OrderEvent } from "../../src/order/order.ts";
+import type { OrderEvent } from "../../src/order/events.ts";
 import type { StoreRow } from "../crash/store-content.ts";
 import { type ClusterEvidence, type ClusterRule, findClusterViolations, moveAgainMs } from "./cluster-checker.ts";
 import type { RecordEntry } from "./node-record.ts";

@@ -3,7 +3,7 @@
  * histories, and what the test did to the nodes. What happened to the orders themselves is judged by crash/checker.ts.
  */
 import { silenceWithEvidenceMs, timingOf } from "../../src/cluster/timing.ts";
-import type { Incarnation, OrderEvent } from "../../src/order/order.ts";
+import type { Incarnation, OrderEvent } from "../../src/order/events.ts";
 import type { ReceivedCall } from "../crash/receiver.ts";
 import type { StoreRow } from "../crash/store-content.ts";
 import type { EntryOf, RecordEntry } from "./node-record.ts";

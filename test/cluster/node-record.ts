@@ -7,7 +7,7 @@
  */
 import { closeSync, openSync, readdirSync, readSync, statSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import type { Incarnation, OrderEvent } from "../../src/order/order.ts";
+import type { Incarnation, OrderEvent } from "../../src/order/events.ts";
 import type { Store, WriteOutcome } from "../../src/store/store.ts";
 import { passOn, passOnCluster } from "../crash/fault-stores.ts";
 import { monotonicMs } from "../support/wait.ts";

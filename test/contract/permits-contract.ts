@@ -7,7 +7,7 @@ import { Engine } from "../../src/engine/engine.ts";
 import type { Successors } from "../../src/engine/hand-off.ts";
 import { decodePermits } from "../../src/engine/permits.ts";
 import { createLogger } from "../../src/log.ts";
-import type { Incarnation } from "../../src/order/order.ts";
+import type { Incarnation } from "../../src/order/events.ts";
 import { PipelineSet } from "../../src/order/pipeline-set.ts";
 import { buildPipeline } from "../../src/pipelines/define-pipeline.ts";
 import { systemClock } from "../../src/runtime/clock.ts";

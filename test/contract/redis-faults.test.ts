@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { createServer } from "node:net";
 import { test, type TestContext } from "node:test";
-import type { Incarnation } from "../../src/order/order.ts";
+import type { Incarnation } from "../../src/order/events.ts";
 import { DEAD_ROWS_MAX } from "../../src/store/cluster-store.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
 import { ALL_PARTITIONS, changesKey, openKey, orderKey, partitionOf } from "../../src/store/redis/keys.ts";

@@ -8,7 +8,10 @@ import { after as afterAll, before as beforeAll, describe, test, type TestContex
 import { Engine, type Submission } from "../../src/engine/engine.ts";
 import { createLogger } from "../../src/log.ts";
 import { type Action, type ActionRequest, ACTIONS } from "../../src/order/actions.ts";
-import { type Incarnation, isFinal, type Order, type OrderStatus, replay } from "../../src/order/order.ts";
+import type { Incarnation } from "../../src/order/events.ts";
+import { replay } from "../../src/order/evolve.ts";
+import type { Order } from "../../src/order/order.ts";
+import { isFinal, type OrderStatus } from "../../src/order/status.ts";
 import { PipelineSet } from "../../src/order/pipeline-set.ts";
 import { permanent } from "../../src/order/step-error.ts";
 import { buildPipeline, type PlainStepOptions } from "../../src/pipelines/define-pipeline.ts";

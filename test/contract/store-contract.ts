@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { randomUUIDv7 } from "node:crypto";
 import { test, type TestContext } from "node:test";
-import type { Incarnation } from "../../src/order/order.ts";
+import type { Incarnation } from "../../src/order/events.ts";
 import { type LeaderRow, type NodeDescription } from "../../src/store/cluster-store.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
 import {

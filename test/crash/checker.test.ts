@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { OrderEvent } from "../../src/order/order.ts";
+import type { OrderEvent } from "../../src/order/events.ts";
 import { type Evidence, findViolations, type Rule } from "./checker.ts";
 import type { ReceivedCall } from "./receiver.ts";
 import type { StoreRow } from "./store-content.ts";

@@ -7,7 +7,7 @@
  * step that fails in `fail_at`; then every order must end, and how it must end is known. Where people steer the orders meanwhile, one
  * step of the pipeline waits for a signal, and whoever pauses an order resumes or cancels it.
  */
-import type { OrderEvent } from "../../src/order/order.ts";
+import type { OrderEvent } from "../../src/order/events.ts";
 import type { Direction, ReceivedCall } from "./receiver.ts";
 import type { StoreRow } from "./store-content.ts";
 

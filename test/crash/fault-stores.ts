@@ -1,6 +1,7 @@
 /** Stores around a store: one that testifies, some that crash or are slow, and some that break a guarantee on purpose. */
 import { setTimeout as delay } from "node:timers/promises";
-import { type Incarnation, isFinal } from "../../src/order/order.ts";
+import type { Incarnation } from "../../src/order/events.ts";
+import { isFinal } from "../../src/order/status.ts";
 import type { ClusterSnapshot, ClusterStore, NodeRow } from "../../src/store/cluster-store.ts";
 import type { AdvanceWrite, OwnedOrder, Store, StoredOrder, Write, WriteOutcome } from "../../src/store/store.ts";
 

@@ -1,7 +1,7 @@
 /** What a store's file holds, read past the code that wrote it; only the codec of histories is shared. */
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
-import type { OrderEvent } from "../../src/order/order.ts";
+import type { OrderEvent } from "../../src/order/events.ts";
 import { decodeHistory } from "../../src/store/codec.ts";
 
 export interface StoreRow {

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
-import type { Incarnation } from "../../src/order/order.ts";
+import type { Incarnation } from "../../src/order/events.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
 import { userDigest } from "../../src/store/redis/commit-calls.ts";
 import { PARTITIONS } from "../../src/store/redis/keys.ts";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { test, type TestContext } from "node:test";
 import { newOrderId } from "../../src/store/order-id.ts";
-import type { OrderStatus } from "../../src/order/order.ts";
+import type { OrderStatus } from "../../src/order/status.ts";
 import { SqliteDatabase } from "../../src/store/sqlite/database.ts";
 import { flattenBatch } from "../../src/store/sqlite/protocol.ts";
 import { SQL } from "../../src/store/sqlite/statements.ts";

@@ -5,7 +5,7 @@
  * Every script compares the cluster's id first: on a store that was emptied or replaced under the node nothing is written, and
  * each operation fails with StoreUnavailableError, after which the node stops.
  */
-import type { Incarnation } from "../../order/order.ts";
+import type { Incarnation } from "../../order/events.ts";
 import {
   type ClusterIdentity,
   type ClusterSnapshot,

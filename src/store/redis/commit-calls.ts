@@ -1,6 +1,7 @@
 /** A batch of writes as calls of the script COMMIT. */
 import { createHash } from "node:crypto";
-import { type Incarnation, isFinal } from "../../order/order.ts";
+import type { Incarnation } from "../../order/events.ts";
+import { isFinal } from "../../order/status.ts";
 import { keyDigest } from "../order-id.ts";
 import { changesKey, idempotencyKeysKey, indexKeys, openKey, orderKey, partitionKey, partitionOf } from "./keys.ts";
 import type { PlannedWrite } from "./order-lengths.ts";

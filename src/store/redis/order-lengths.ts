@@ -4,7 +4,8 @@
  * Only a memory of what this process wrote, claimed or read: what isn't known is read from Redis first. Whatever is wrong here is found out
  * by the comparison in Redis, and costs a refused write, never a wrong one: a text only grows, so a length stands for one state.
  */
-import { type Incarnation, isFinal } from "../../order/order.ts";
+import type { Incarnation } from "../../order/events.ts";
+import { isFinal } from "../../order/status.ts";
 import type { AdvanceWrite, Write } from "../store.ts";
 import { encodeNextEvent, encodeOrder } from "./order-text.ts";
 

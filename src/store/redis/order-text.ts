@@ -8,7 +8,9 @@
  *
  * Owner, revision and status are not kept: they follow from the history.
  */
-import { type Incarnation, type OrderEvent, type OrderStatus, replay } from "../../order/order.ts";
+import type { Incarnation, OrderEvent } from "../../order/events.ts";
+import { replay } from "../../order/evolve.ts";
+import type { OrderStatus } from "../../order/status.ts";
 import { decodeHistory, encodeEvent } from "../codec.ts";
 import type { CreateWrite } from "../store.ts";
 

@@ -13,15 +13,10 @@
  */
 import { randomBytes, randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
-import {
-  type Incarnation,
-  isFinal,
-  LISTED_STATUSES,
-  listedStatus,
-  type OrderStatus,
-  replay,
-  statusOfListed,
-} from "../../order/order.ts";
+import type { Incarnation } from "../../order/events.ts";
+import { replay } from "../../order/evolve.ts";
+import { listedStatus } from "../../order/order.ts";
+import { isFinal, LISTED_STATUSES, type OrderStatus, statusOfListed } from "../../order/status.ts";
 import type { ClusterIdentity } from "../cluster-store.ts";
 import {
   type OwnedOrder,

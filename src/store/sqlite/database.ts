@@ -9,7 +9,8 @@
 import { closeSync, fsyncSync, openSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
-import type { Incarnation, ListedStatus } from "../../order/order.ts";
+import type { Incarnation } from "../../order/events.ts";
+import type { ListedStatus } from "../../order/status.ts";
 import { RESERVED_STEP_NAMES } from "../../order/pipeline.ts";
 import { decodeHistory, encodeEvent } from "../codec.ts";
 import { claimEvent } from "../claim-event.ts";

@@ -2,7 +2,7 @@
  * What the store's main-thread half and its worker say to each other. A batch of writes travels as one flat list of
  * primitives: cloning objects one by one cost more than the writes themselves (bench/README.md).
  */
-import type { Incarnation } from "../../order/order.ts";
+import type { Incarnation } from "../../order/events.ts";
 import type { ClusterIdentity, LeaderRow, Permits } from "../cluster-store.ts";
 import type { AdvanceWrite, CreateWrite, OrderFilter, OwnerSummary, Write, ClaimTimes } from "../store.ts";
 import { encodeEvent } from "../codec.ts";

@@ -7,7 +7,8 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import { extname } from "node:path";
 import { Worker } from "node:worker_threads";
-import type { Incarnation, OrderStatus } from "../../order/order.ts";
+import type { Incarnation } from "../../order/events.ts";
+import type { OrderStatus } from "../../order/status.ts";
 import type { ClusterSnapshot, ClusterStore, NodeDescription, NodeRow } from "../cluster-store.ts";
 import { decodeHistory, decodeStatus } from "../codec.ts";
 import {
