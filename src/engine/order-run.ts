@@ -17,12 +17,13 @@ import { type CallOutcome, decide, decideCrashed, decideStepCanceled, decideTooL
 import type { Incarnation, LaterEvent } from "../order/events.ts";
 import { evolve } from "../order/evolve.ts";
 import { currentCall, listedStatus, type Order, waitSinceMs } from "../order/order.ts";
-import { type ConcurrencyLimit, type Pipeline, pipelineLabel, type Step, type StepLog } from "../order/pipeline.ts";
+import { type Pipeline, pipelineLabel, type Step, type StepLog } from "../order/pipeline.ts";
 import { encodeResult, RESULTS_CHARS_MAX } from "../order/result.ts";
 import { failureTraits, isStepError, StepError } from "../order/step-error.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import type { AdvanceWrite, WriteOutcome } from "../store/store.ts";
 import { Attempt, type AttemptOf, describeError } from "./attempt.ts";
+import { CallSlots, type NamedLimit } from "./call-slots.ts";
 import type { ClockReading } from "./clock-reading.ts";
 import type { WriteListener } from "./group-commit.ts";
 import { type LifeLog, logCall, logTransition } from "./life-log.ts";
@@ -88,7 +89,7 @@ interface Asked {
 }
 
 /** An order that was under way when nodes died is at last tried alone: one such call at a time in the whole cluster. */
-const SUSPECTS: ConcurrencyLimit & { readonly key: string } = { key: "suspects", scope: "cluster", callsMax: 1 };
+const SUSPECTS: NamedLimit = { key: "suspects", scope: "cluster", callsMax: 1 };
 
 export class OrderRun implements WriteListener, AttemptOf {
   readonly user: string;
@@ -112,10 +113,8 @@ export class OrderRun implements WriteListener, AttemptOf {
   #callBegun = false;
   /** How a call ended, while a write was under way (invariant 2). */
   #ended: CallOutcome | null = null;
-  /** The slots that are held for the call. */
-  #slotsHeld: string[] = [];
-  /** The slot that is waited for. */
-  #queuedFor: string | null = null;
+  /** Null: none was ever needed. */
+  #slots: CallSlots | null = null;
   #asked: Asked[] | null = null;
   /** Who waits for the write that is under way. */
   #answered: Asked["answer"] | null = null;
@@ -157,7 +156,7 @@ export class OrderRun implements WriteListener, AttemptOf {
 
   /** Does what is to be done next, when its time has come; nothing where something is under way or waited for already. */
   proceed(): void {
-    if (!this.isIdle || this.#timer !== null || this.#queuedFor !== null) return;
+    if (!this.isIdle || this.#timer !== null || this.#slots?.isQueued === true) return;
     const { state, asked } = this.#order;
     switch (state.status) {
       case "running":
@@ -278,13 +277,6 @@ export class OrderRun implements WriteListener, AttemptOf {
     this.proceed();
   }
 
-  /** A slot for the call is free, and taken. */
-  granted(): void {
-    if (this.#queuedFor !== null) this.#slotsHeld.push(this.#queuedFor);
-    this.#queuedFor = null;
-    if (this.isIdle) this.#makeCall();
-  }
-
   /** Something was written during the call. */
   #goOnWithCall(): void {
     if (this.#order.asked === "cancel") this.#call?.abort(new StepError("the order is canceled", {}));
@@ -359,14 +351,12 @@ export class OrderRun implements WriteListener, AttemptOf {
   #waitNoLonger(): void {
     this.#timer?.cancel();
     this.#timer = null;
-    if (this.#queuedFor !== null) this.#host.slots.leave(this.#queuedFor, this);
-    this.#queuedFor = null;
-    if (this.#call === null) this.#giveSlotsBack();
+    if (this.#call === null) this.#slots?.giveBack();
   }
 
   #makeCall(): void {
     if (!this.#host.mayCall()) {
-      this.#giveSlotsBack();
+      this.#slots?.giveBack();
       return this.#host.held(this);
     }
     const call = currentCall(this.#order);
@@ -384,25 +374,17 @@ export class OrderRun implements WriteListener, AttemptOf {
   /** @returns whether all slots that the call needs are held; if not, one is waited for */
   #takeSlots(step: Step, crashes: number): boolean {
     if (step.concurrency === null && crashes === 0) return true; // like most
-    const isSuspect = crashes > 0 && crashes >= this.#host.crashesMax - 1;
+    const limits: NamedLimit[] = [];
+    if (crashes > 0 && crashes >= this.#host.crashesMax - 1) limits.push(SUSPECTS);
     // Each version counts for itself: it may have another limit, or another kind of one.
-    const ofStep = step.concurrency && { ...step.concurrency, key: `${pipelineLabel(this.pipeline)}\n${step.name}` };
-    for (const limit of [isSuspect ? SUSPECTS : null, ofStep]) {
-      if (limit === null || this.#slotsHeld.includes(limit.key)) continue;
-      if (!this.#host.slots.take(limit.key, limit, this)) {
-        this.#queuedFor = limit.key;
-        return false;
-      }
-      this.#slotsHeld.push(limit.key);
+    if (step.concurrency !== null) {
+      limits.push({ ...step.concurrency, key: `${pipelineLabel(this.pipeline)}\n${step.name}` });
     }
-    return true;
-  }
-
-  #giveSlotsBack(): void {
-    if (this.#slotsHeld.length === 0) return;
-    const keys = this.#slotsHeld;
-    this.#slotsHeld = [];
-    for (const key of keys) this.#host.slots.giveBack(key);
+    if (limits.length === 0) return true;
+    this.#slots ??= new CallSlots(this.#host.slots, () => {
+      if (this.isIdle) this.#makeCall();
+    });
+    return this.#slots.take(limits);
   }
 
   #begin(step: Step): void {
@@ -448,7 +430,7 @@ export class OrderRun implements WriteListener, AttemptOf {
     this.#call = null;
     call.timer?.cancel();
     this.#host.callsUnderWayChanged(-1);
-    this.#giveSlotsBack();
+    this.#slots?.giveBack();
   }
 
   #outcomeOf(call: Attempt, value: unknown, thrown: { error: unknown } | null): CallOutcome {

@@ -1,0 +1,55 @@
+/**
+ * The slots that one order's calls need: taken one after another before a call, and given back together after it, or when it is not made
+ * after all.
+ */
+import type { ConcurrencyLimit } from "../order/pipeline.ts";
+import type { Slots, SlotTaker } from "./slots.ts";
+
+/** A limit with its name. */
+export type NamedLimit = ConcurrencyLimit & { readonly key: string };
+
+export class CallSlots implements SlotTaker {
+  readonly #slots: Slots;
+  readonly #onGranted: () => void;
+  #held: string[] = [];
+  #queuedFor: string | null = null;
+
+  /** @param onGranted a slot that was waited for is held: `take` is to be called again */
+  constructor(slots: Slots, onGranted: () => void) {
+    this.#slots = slots;
+    this.#onGranted = onGranted;
+  }
+
+  /** Whether one is waited for. */
+  get isQueued(): boolean {
+    return this.#queuedFor !== null;
+  }
+
+  /** @returns whether all are held; if not, one is waited for */
+  take(limits: readonly NamedLimit[]): boolean {
+    for (const limit of limits) {
+      if (this.#held.includes(limit.key)) continue;
+      if (!this.#slots.take(limit.key, limit, this)) {
+        this.#queuedFor = limit.key;
+        return false;
+      }
+      this.#held.push(limit.key);
+    }
+    return true;
+  }
+
+  granted(): void {
+    if (this.#queuedFor !== null) this.#held.push(this.#queuedFor);
+    this.#queuedFor = null;
+    this.#onGranted();
+  }
+
+  /** Waits for none any more, and gives back those that are held. */
+  giveBack(): void {
+    if (this.#queuedFor !== null) this.#slots.leave(this.#queuedFor, this);
+    this.#queuedFor = null;
+    const keys = this.#held;
+    this.#held = [];
+    for (const key of keys) this.#slots.giveBack(key);
+  }
+}
