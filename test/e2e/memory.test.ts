@@ -24,7 +24,8 @@ async function fill(url: string, body: string): Promise<number> {
       const { status, text } = await submitOrder(url, body);
       assert.ok(status === 201 || status === 503, `${status} ${text}`);
       if (status === 201) accepted++;
-      refused = status === 201 ? 0 : refused + 1;
+      // A busy machine may keep a node from saying that it lives: that is no sign of a full one.
+      if (!text.includes("store_unavailable")) refused = status === 201 ? 0 : refused + 1;
     }
   };
   await Promise.all(Array.from({ length: CLIENTS }, client));
@@ -74,8 +75,10 @@ test("a node in a container finds the container's limit, and is not ended by the
   const url = await waitFor(() => /Listening at: (http:\S+?)["\s]/.exec(output)?.[1], {
     what: () => `it listens; it said: ${output}`,
   });
-  assert.ok((await fill(url, `{"a":[${"{},".repeat(87_000)}{}]}`)) > 10);
-  assert.ok(peakMib(child.pid ?? -1) <= 0.9 * LIMIT_MIB);
+  const accepted = await fill(url, `{"a":[${"{},".repeat(87_000)}{}]}`);
+  assert.ok(accepted > 10, `${accepted} accepted; it said: ${output}`);
+  const peak = peakMib(child.pid ?? -1);
+  assert.ok(peak <= 0.9 * LIMIT_MIB, `it had ${peak.toFixed(0)} MiB`);
   child.kill("SIGTERM");
   assert.equal(await exited, 0, "it was the same process all the time, and stops in good order");
 });
