@@ -423,12 +423,12 @@ export function storeContract(name: string, open: OpenStores): void {
 
   contract("the shape of a pipeline's version is the one that was recorded first", async (store, again) => {
     const { cluster } = await again();
-    const name = "a shop's \n 名";
-    assert.equal(await cluster.recordedShape(name, 1), null);
-    assert.equal(await store.cluster.pipelineShape(name, 1, "[1]"), "[1]");
-    assert.equal(await cluster.pipelineShape(name, 1, "[2]"), "[1]");
-    assert.equal(await cluster.recordedShape(name, 1), "[1]");
-    assert.equal(await cluster.recordedShape(name, 2), null);
+    const label = "a shop's \n 名";
+    assert.equal(await cluster.recordedShape(label, 1), null);
+    assert.equal(await store.cluster.pipelineShape(label, 1, "[1]"), "[1]");
+    assert.equal(await cluster.pipelineShape(label, 1, "[2]"), "[1]");
+    assert.equal(await cluster.recordedShape(label, 1), "[1]");
+    assert.equal(await cluster.recordedShape(label, 2), null);
   });
 
   contract("two claims of one owner's orders at once share them without overlap", async (store, again) => {
