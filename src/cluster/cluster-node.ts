@@ -95,6 +95,12 @@ const NOT_READY: ActOutcome = {
   mayBeDone: false,
 };
 
+const OWNER_GONE: ActOutcome = {
+  kind: "not_now",
+  reason: "the node that owned the order is gone, and another takes it over",
+  mayBeDone: false,
+};
+
 export class ClusterNode {
   readonly #options: ClusterNodeOptions;
   readonly #peers: Peers;
@@ -267,17 +273,13 @@ export class ClusterNode {
     if (life === null) return NOT_READY;
     if (owner === life.incarnation) return this.actHere(orderId, request);
     const row = life.membership.snapshot?.nodes.find(({ incarnation, alive }) => alive && incarnation === owner);
-    if (row === undefined) {
-      return {
-        kind: "not_now",
-        reason: "the node that owned the order is gone, and another takes it over",
-        mayBeDone: false,
-      };
-    }
+    if (row === undefined) return OWNER_GONE;
     try {
       return await this.#peers.act(row, orderId, request);
     } catch (error) {
       if (!(error instanceof PeerError)) throw error;
+      // It has stopped, or died: its orders will be another's in a moment.
+      if (error.isUnsent) return OWNER_GONE;
       this.#options.log.warn(
         `[${orderId}]${row.serviceId} (${row.url}) can't be asked for ${request.action}: ${error.message}`,
       );

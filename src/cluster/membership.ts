@@ -43,6 +43,9 @@ interface SeenClock {
 /** Own heartbeats this late, in heartbeats' times, make the others' silence mean nothing. */
 const HEARTBEATS_LATE_MAX = 1.5;
 
+/** Far more nodes than a cluster has, with those that have gone lately. */
+const CLOCKS_MAX = 1_000;
+
 /** The leader's row is watched like a node's. */
 const LEADER = "leader";
 
@@ -52,8 +55,11 @@ export class Membership {
   /** Heartbeats, as `id:beat`, after which the node's port refused connections. */
   #refused = new Set<string>();
   #snapshot: ClusterSnapshot | null = null;
-  /** What each node's clock showed at its last heartbeat, and when that was seen. */
-  #clocks = new Map<Incarnation, SeenClock>();
+  /**
+   * What each node's clock showed at its last heartbeat, and when that was seen; the longest silent first. Those that have left are in it,
+   * too: their orders are claimed after they have gone.
+   */
+  readonly #clocks = new Map<Incarnation, SeenClock>();
   #lastHeartbeatMs: number;
   #timers: { beat: Timer | null; read: Timer | null } = { beat: null, read: null };
   #stopped = false;
@@ -154,21 +160,23 @@ export class Membership {
       clock.monotonic(),
     );
     this.#snapshot = snapshot;
-    this.#clocks = this.#clocksOf(nodes);
+    this.#noteClocks(alive);
     this.#lookForEvidence(alive);
     await onSnapshot(snapshot);
   }
 
-  #clocksOf(nodes: readonly NodeRow[]): Map<Incarnation, SeenClock> {
+  /** Of the living only: the last heartbeat of one that is dead when it is first seen may be of any time. */
+  #noteClocks(alive: readonly NodeRow[]): void {
     const monotonicMs = this.#options.clock.monotonic();
-    return new Map(
-      nodes.flatMap(({ incarnation, alive, heartbeat, lastHeartbeatMs }): [Incarnation, SeenClock][] => {
-        const seen = this.#clocks.get(incarnation);
-        if (seen?.heartbeat === heartbeat) return [[incarnation, seen]];
-        // The last heartbeat of one that was dead when it was first seen may be of any time.
-        return alive ? [[incarnation, { heartbeat, wallMs: lastHeartbeatMs, monotonicMs }]] : [];
-      }),
-    );
+    for (const { incarnation, heartbeat, lastHeartbeatMs } of alive) {
+      if (this.#clocks.get(incarnation)?.heartbeat === heartbeat) continue;
+      this.#clocks.delete(incarnation);
+      this.#clocks.set(incarnation, { heartbeat, wallMs: lastHeartbeatMs, monotonicMs });
+    }
+    for (const incarnation of this.#clocks.keys()) {
+      if (this.#clocks.size <= CLOCKS_MAX) return;
+      this.#clocks.delete(incarnation);
+    }
   }
 
   /** Asks the ports of those who are late. A port that refused once is not asked again before the next heartbeat. */

@@ -4,6 +4,7 @@ import { createServer, type IncomingHttpHeaders, type ServerResponse } from "nod
 import type { AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import { test, type TestContext } from "node:test";
+import { freePort } from "../../test/support/ports.ts";
 import { systemClock } from "../runtime/clock.ts";
 import type { ActOutcome } from "./cluster.ts";
 import { type Peer, PeerError, Peers } from "./peers.ts";
@@ -159,5 +160,21 @@ test("what another says in the place of an answer is in no error", async (t) => 
   await assert.rejects(peers().give(peer, []), { message: "it answered 503 (shutting_down)" });
   for (const url of ["", "nonsense", "https://127.0.0.1:1", "ftp://127.0.0.1:1"]) {
     await assert.rejects(peers().give({ incarnation: TARGET, url }, []), PeerError, url);
+  }
+});
+
+test("of a node at whose address nothing listens it is certain that it was asked nothing, of one that breaks off it is not", async (t) => {
+  const cutOff = await startNode(t, (_, response) => void response.destroy());
+  const gone = { ...cutOff, url: `http://127.0.0.1:${await freePort()}` };
+  const request = { action: "pause", by: "ann" } as const;
+  for (const [peer, isUnsent] of [
+    [gone, true],
+    [cutOff, false],
+  ] as const) {
+    await assert.rejects(peers().act(peer, "an order", request), (error) => {
+      assert.ok(error instanceof PeerError);
+      assert.equal(error.isUnsent, isUnsent, error.message);
+      return true;
+    });
   }
 });

@@ -35,6 +35,13 @@ const GIVE_MS_MAX = 1_000;
  */
 export class PeerError extends Error {
   override readonly name = "PeerError";
+  /** Nothing listened at the node's address: it has certainly not done what it was to be asked. */
+  readonly isUnsent: boolean;
+
+  constructor(message: string, isUnsent = false) {
+    super(message);
+    this.isUnsent = isUnsent;
+  }
 }
 
 export class Peers {
@@ -113,7 +120,8 @@ export class Peers {
     const signature = signRequest(secret, request);
     const headers = { authorization: "cluster", [PROOF_HEADER]: showProof({ ...request, signature }) };
     const answer = await postText(address, body, { headers, timeoutMs, clock }).catch((error: unknown) => {
-      throw new PeerError(`it gave no answer (${error instanceof Error ? error.message : String(error)})`);
+      const isRefused = error instanceof Error && "code" in error && error.code === "ECONNREFUSED";
+      throw new PeerError(`it gave no answer (${error instanceof Error ? error.message : String(error)})`, isRefused);
     });
     const given = answer.headers[ANSWER_PROOF_HEADER];
     const due = signAnswer(secret, signature, { status: answer.status, body: answer.text });

@@ -289,16 +289,18 @@ export class Engine {
   }
 
   /** @throws StoreUnavailableError when the store can't be read; then nothing was done */
-  async #actOnStranded(
+  #actOnStranded(
     stored: OwnedOrder,
     request: ActionRequest,
   ): Promise<ActionOutcome | { readonly kind: "pipeline_missing" }> {
     const { store, clock } = this.#options;
-    const outcome = await steerStranded({ store, clock, groupCommit: this.#groupCommit }, stored, request);
-    // What it is after that is read again: it may be final, or still wait for a node that has its pipeline.
-    this.#parked.unpark(stored.orderId);
-    void this.#loader.adopt([stored.orderId]);
-    return outcome;
+    const steered = steerStranded({ store, clock, groupCommit: this.#groupCommit }, stored, request).then((outcome) => {
+      // What it is after that is read again: it may be final, or still wait for a node that has its pipeline.
+      this.#parked.unpark(stored.orderId);
+      void this.#loader.adopt([stored.orderId]);
+      return outcome;
+    });
+    return this.#withinTime(steered);
   }
 
   /**
@@ -331,13 +333,13 @@ export class Engine {
 
   /** Lets go of everything at once: this incarnation counts as dead, and its orders are others' (cluster rule 3). */
   abandon(): void {
-    this.#phase = "over";
-    for (const run of this.#runs.values()) run.stop("the node was taken for dead");
     this.#end("the node was taken for dead, and joins again");
   }
 
+  /** Nothing waits any more: neither calls nor timers are left. */
   #end(reason: string): void {
     this.#phase = "over";
+    for (const run of this.#runs.values()) run.stop(reason);
     this.#runs.clear();
     this.#held.clear();
     this.#parked.clear();
@@ -352,6 +354,7 @@ export class Engine {
       clock,
       random,
       mayCall: () => this.#phase === "running" && mayStart(),
+      isOver: () => this.#phase === "over",
       held: (run) => this.#held.add(run),
       lifeLog: log.isLevelEnabled("debug") ? (line) => log.debug(line) : null,
       advance: (write, listener) => this.#groupCommit.advance(write, listener),
@@ -403,6 +406,7 @@ export class Engine {
         const { lifeLog } = this.#host;
         if (lifeLog !== null) logCreation(lifeLog, orderId, event.stepName);
         resolve({ kind: "accepted", orderId, startTimeMs: event.atMs });
+        if (this.#phase === "over") return;
         this.#remember(run);
         run.proceed();
         return;
@@ -456,7 +460,7 @@ export class Engine {
   }
 
   /** The store may fail while it is being done: then nobody waits for long. */
-  #withinTime(outcome: Promise<ActionOutcome>): Promise<ActionOutcome> {
+  #withinTime<T>(outcome: Promise<T>): Promise<T | Extract<ActionOutcome, { kind: "unknown" }>> {
     return new Promise((resolve, reject) => {
       const timer = this.#options.clock.after(ACT_MS_MAX, () => resolve({ kind: "unknown" }));
       outcome.then(resolve, reject).finally(() => timer.cancel());

@@ -145,14 +145,17 @@ export class OrderLoader {
     const { clock, capacity, isStopping } = this.#options;
     let left = orderIds;
     capacity.givenChanged(left.length);
-    while (left.length > 0 && !isStopping()) {
-      const given: readonly string[] = left;
-      const { unread } = await this.#oneAfterTheOther(() => this.#adoptOwn(given));
-      capacity.givenChanged(unread.length - left.length);
-      left = unread;
-      if (left.length > 0) await pause(clock, LOOK_AGAIN_MS);
+    try {
+      while (left.length > 0 && !isStopping()) {
+        const given: readonly string[] = left;
+        const { unread } = await this.#oneAfterTheOther(() => this.#adoptOwn(given));
+        capacity.givenChanged(unread.length - left.length);
+        left = unread;
+        if (left.length > 0) await pause(clock, LOOK_AGAIN_MS);
+      }
+    } finally {
+      capacity.givenChanged(-left.length);
     }
-    capacity.givenChanged(-left.length);
   }
 
   /** Audits when there is reason to. */

@@ -37,6 +37,8 @@ export interface RunHost {
   random(): number;
   /** False while the node is stopping, or may have been taken for dead: no call begins. */
   mayCall(): boolean;
+  /** Nothing is gone on with any more: the order is whoever's takes it over. */
+  isOver(): boolean;
   /** A call was due while none may begin: `proceed` is to be called again, or the order given away. */
   held(run: OrderRun): void;
   /** Has a write made durable. */
@@ -156,7 +158,7 @@ export class OrderRun implements WriteListener, AttemptOf {
 
   /** Does what is to be done next, when its time has come; nothing where something is under way or waited for already. */
   proceed(): void {
-    if (!this.isIdle || this.#timer !== null || this.#slots?.isQueued === true) return;
+    if (this.#host.isOver() || !this.isIdle || this.#timer !== null || this.#slots?.isQueued === true) return;
     const { state, asked } = this.#order;
     switch (state.status) {
       case "running":

@@ -1,6 +1,6 @@
 /**
  * The store that the nodes of a test share: how they find it, and what it holds, read past the code that wrote it. The environment says
- * which: ORDER_PROCESS_TEST_STORE is sqlite (the default) or redis.
+ * which: ORDER_PROCESS_TEST_STORE is sqlite (the default), redis or redis-cluster.
  */
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
@@ -8,9 +8,9 @@ import type { TestContext } from "node:test";
 import { createClient } from "@redis/client";
 import type { Incarnation } from "../../src/order/events.ts";
 import { decodeOrder } from "../../src/store/redis/order-text.ts";
-import { countOpenOrders, readStoreContent, type StoreRow } from "../crash/store-content.ts";
+import { countOpenOrders, readStoreContent, readStoreCounts, type StoreRow } from "../crash/store-content.ts";
 import { atEnd } from "../support/at-end.ts";
-import { startRedis } from "../support/redis.ts";
+import { type RedisServer, startRedis, startRedisCluster } from "../support/redis.ts";
 import { temporaryFolder } from "../support/service.ts";
 
 export interface Backend {
@@ -24,6 +24,8 @@ export interface Backend {
   readonly refuseWrites: ((refuse: boolean) => Promise<void>) | null;
   /** Every order. */
   readContent(): Promise<StoreRow[]>;
+  /** How many orders have each status, by what the store keeps of it (ListedStatus); those that none has may be left out. */
+  readCounts(): Promise<ReadonlyMap<string, number>>;
   /** How many orders are not final: all, or an incarnation's. */
   countOpen(owner?: Incarnation): Promise<number>;
   /** How many nodes the cluster still knows: those alive, and those that died and were not replaced. */
@@ -39,9 +41,11 @@ export async function startBackend(t: TestContext): Promise<Backend> {
     case "sqlite":
       return sqliteBackend(join(temporaryFolder(t), "shared.sqlite"));
     case "redis":
-      return redisBackend(t);
+      return redisBackend(t, [await startRedis(t)]);
+    case "redis-cluster":
+      return redisBackend(t, await startRedisCluster(t));
     default:
-      throw new Error(`ORDER_PROCESS_TEST_STORE can't be "${kind}"; write sqlite or redis`);
+      throw new Error(`ORDER_PROCESS_TEST_STORE can't be "${kind}"; write sqlite, redis or redis-cluster`);
   }
 }
 
@@ -60,6 +64,7 @@ function sqliteBackend(path: string): Backend {
     serverPid: null,
     refuseWrites: null,
     readContent: () => Promise.resolve(readStoreContent(path)),
+    readCounts: () => Promise.resolve(readStoreCounts(path)),
     countOpen: (owner) => Promise.resolve(countOpenOrders(path, owner)),
     countNodes: () =>
       Promise.resolve(Number(readOne("SELECT count(*) AS nodes FROM incarnations WHERE state <> 'left'")["nodes"])),
@@ -67,23 +72,31 @@ function sqliteBackend(path: string): Backend {
   };
 }
 
-/** The keys are those that src/store/redis/keys.ts lists. */
-async function redisBackend(t: TestContext): Promise<Backend> {
-  const server = await startRedis(t);
-  const client = createClient({ socket: { host: "127.0.0.1", port: server.port }, RESP: 2 });
-  client.on("error", () => undefined); // comes as a rejection, too
-  await client.connect();
-  atEnd(t, () => client.destroy());
-  const ask = <T>(...command: string[]): Promise<T> => client.sendCommand(command) as Promise<T>;
-  const keys = (pattern: string): Promise<string[]> => ask("KEYS", pattern);
+/** One server, or all of a Redis Cluster. The keys are those that src/store/redis/keys.ts lists. */
+async function redisBackend(t: TestContext, servers: readonly RedisServer[]): Promise<Backend> {
+  const clients = servers.map(({ port }) => createClient({ socket: { host: "127.0.0.1", port }, RESP: 2 }));
+  for (const client of clients) {
+    client.on("error", () => undefined); // comes as a rejection, too
+    await client.connect();
+    atEnd(t, () => client.destroy());
+  }
+  const askAll = (...command: string[]): Promise<unknown> =>
+    Promise.all(clients.map((client) => client.sendCommand(command)));
+  /** Asks the server that has the key for it. */
+  const askOfEach = async <T>(pattern: string, command: (key: string) => string[]): Promise<Map<string, T>> => {
+    const answers = new Map<string, T>();
+    for (const client of clients) {
+      const keys = (await client.sendCommand(["KEYS", pattern])) as string[];
+      for (const key of keys) answers.set(key, await client.sendCommand<T>(command(key)));
+    }
+    return answers;
+  };
 
   /** Members of the open keys with their owners; owner 0 is a member that is no order. */
   const openOrders = async (): Promise<Map<string, Incarnation>> => {
     const open = new Map<string, Incarnation>();
-    const all = await Promise.all(
-      (await keys("{op:*}:open")).map((key) => ask<string[]>("ZRANGEBYSCORE", key, "(0", "+inf", "WITHSCORES")),
-    );
-    for (const found of all) {
+    const all = await askOfEach<string[]>("{op:*}:open", (key) => ["ZRANGEBYSCORE", key, "(0", "+inf", "WITHSCORES"]);
+    for (const found of all.values()) {
       for (let at = 0; at < found.length; at += 2) open.set(found[at] ?? "", Number(found[at + 1]));
     }
     return open;
@@ -91,9 +104,8 @@ async function redisBackend(t: TestContext): Promise<Backend> {
   const readContent = async (): Promise<StoreRow[]> => {
     const open = await openOrders();
     const rows: StoreRow[] = [];
-    for (const key of await keys("{op:*}:order:*")) {
+    for (const [key, text] of await askOfEach<string>("{op:*}:order:*", (each) => ["GET", each])) {
       const orderId = key.slice(-36);
-      const text = (await ask<string | null>("GET", key)) ?? "";
       const { revision, history, body, status, owner } = decodeOrder(text);
       const [, idempotencyKey] = JSON.parse(text.slice(0, text.indexOf("\n"))) as [string, string | null];
       // Kept beside the history are only who owns it, and whether it is final.
@@ -106,17 +118,36 @@ async function redisBackend(t: TestContext): Promise<Backend> {
     return rows;
   };
   return {
-    args: ["--store", `redis://127.0.0.1:${server.port}`],
+    args: ["--store", `redis://127.0.0.1:${servers[0]?.port ?? 0}`],
     path: null,
-    serverPid: server.pid(),
+    serverPid: servers[0]?.pid() ?? null,
     // One byte is less than there is: with its memory full, Redis takes nothing more.
-    refuseWrites: (refuse) => ask("CONFIG", "SET", "maxmemory", refuse ? "1" : "0"),
+    refuseWrites: async (refuse) => void (await askAll("CONFIG", "SET", "maxmemory", refuse ? "1" : "0")),
     readContent,
+    readCounts: async () => {
+      const counts = new Map<string, number>();
+      for (const fields of (await askOfEach<string[]>("{op:*}:counts", (key) => ["HGETALL", key])).values()) {
+        for (let at = 0; at + 1 < fields.length; at += 2) {
+          const status = fields[at] ?? "";
+          // Those of a user have the user's digest, too.
+          if (!status.includes(" ")) counts.set(status, (counts.get(status) ?? 0) + Number(fields[at + 1]));
+        }
+      }
+      return counts;
+    },
     countOpen: async (owner) => {
       const owners = [...(await openOrders()).values()];
       return owner === undefined ? owners.length : owners.filter((each) => each === owner).length;
     },
-    countNodes: () => ask("HLEN", "{op:cluster}:nodes"),
-    readSecret: async () => (await ask<string | null>("HGET", "{op:cluster}:identity", "secret")) ?? "",
+    countNodes: async () => {
+      const [nodes = 0] = (await askOfEach<number>("{op:cluster}:nodes", (key) => ["HLEN", key])).values();
+      return nodes;
+    },
+    readSecret: async () => {
+      const [secret = ""] = (
+        await askOfEach<string>("{op:cluster}:identity", (key) => ["HGET", key, "secret"])
+      ).values();
+      return secret;
+    },
   };
 }

@@ -11,6 +11,9 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Incarnation } from "../../src/order/events.ts";
+import { replay } from "../../src/order/evolve.ts";
+import { listedStatus } from "../../src/order/order.ts";
+import { LISTED_STATUSES } from "../../src/order/status.ts";
 import { type Acknowledgement, findViolations } from "../crash/checker.ts";
 import type { BrokenGuarantee, KillPoint } from "../crash/fault-stores.ts";
 import { type HeldCall, type ReceivedCall, type Receiver, startReceiver } from "../crash/receiver.ts";
@@ -67,6 +70,8 @@ export interface RigOptions {
   readonly answerMs?: number;
   /** The nodes run the pipeline that is steered, and so do people while there is load. */
   readonly steered?: boolean;
+  /** The nodes run the pipeline whose orders wait: nothing of it is judged. */
+  readonly waiting?: boolean;
 }
 
 /** One process. A restart of its service is another. */
@@ -122,14 +127,14 @@ export class ClusterRig {
   readonly #gone = new Set<RigNode>();
   readonly #frozen = new Set<RigNode>();
   readonly #refusals: Refusal[] = [];
-  readonly #isSteered: boolean;
+  readonly #pipeline: string;
   #storeBackMs = 0;
   #load: ClusterLoad | null = null;
   #steerers: Steerers | null = null;
 
-  private constructor(t: TestContext, backend: Backend, receiver: Receiver, ttlMs: number, isSteered: boolean) {
+  private constructor(t: TestContext, backend: Backend, receiver: Receiver, ttlMs: number, pipeline: string) {
     this.#t = t;
-    this.#isSteered = isSteered;
+    this.#pipeline = pipeline;
     this.backend = backend;
     this.receiver = receiver;
     this.ttlMs = ttlMs;
@@ -140,8 +145,9 @@ export class ClusterRig {
 
   /** Starts a cluster and resolves when all its nodes see each other and one leader. */
   static async start(t: TestContext, options: RigOptions = {}): Promise<ClusterRig> {
-    const { nodes = [{}, {}, {}], ttlMs = TTL_MS, answerMs = ANSWER_MS, steered = false } = options;
-    const rig = new ClusterRig(t, await startBackend(t), await startReceiver(t), ttlMs, steered);
+    const { nodes = [{}, {}, {}], ttlMs = TTL_MS, answerMs = ANSWER_MS, steered = false, waiting = false } = options;
+    const pipeline = waiting ? "waiting" : steered ? "steered" : "crash-test";
+    const rig = new ClusterRig(t, await startBackend(t), await startReceiver(t), ttlMs, pipeline);
     rig.receiver.answerMs = answerMs;
     const started = await Promise.all(nodes.map((node) => rig.addNode(node)));
     rig.nodes.splice(0, started.length, ...started); // in the order of the options, whichever was the first to listen
@@ -161,7 +167,7 @@ export class ClusterRig {
       env: {
         CRASH_RECEIVER: this.receiver.url,
         CRASH_RECORD: this.#recordFolder,
-        ...(this.#isSteered ? { CRASH_PIPELINE: "steered" } : {}),
+        CRASH_PIPELINE: this.#pipeline,
         ...(kill === undefined ? {} : { CRASH_KILL: killPoint.join(":") }),
         ...(broken === undefined ? {} : { CRASH_BREAK: broken }),
         ...(clockMs === undefined ? {} : { CRASH_CLOCK_MS: String(clockMs) }),
@@ -228,7 +234,7 @@ export class ClusterRig {
     const load = new ClusterLoad({ urls, seed: SEED, clients, stepNames: this.#stepNames });
     this.#load = load;
     atEnd(this.#t, () => load.abandon());
-    if (this.#isSteered) {
+    if (this.#pipeline === "steered") {
       const steerers = new Steerers({ urls, seed: SEED, orders: load.acknowledged });
       this.#steerers = steerers;
       atEnd(this.#t, () => steerers.abandon());
@@ -403,7 +409,7 @@ export class ClusterRig {
   }
 
   get #stepNames(): readonly string[] {
-    return this.#isSteered ? STEERED_STEP_NAMES : STEP_NAMES;
+    return this.#pipeline === "steered" ? STEERED_STEP_NAMES : STEP_NAMES;
   }
 
   async #judgeEvidence(): Promise<Judgement> {
@@ -425,12 +431,14 @@ export class ClusterRig {
       ...(this.#steerers === null ? {} : { actions: this.#steerers.acknowledged }),
     });
     const ofNodes = findClusterViolations(evidence);
+    const miscounted = findMiscounts(evidence.stored, await this.backend.readCounts());
     const moves = this.faults.flatMap((fault) => moveAgainMs(evidence, calls, fault) ?? []);
     const judgement = {
       evidence,
       moveAgainMs: moves.length === 0 ? null : Math.max(...moves),
       rules: new Set<string>([...ofOrders, ...ofNodes].map(({ rule }) => rule)),
       lines: [
+        ...miscounted,
         ...ofNodes.map(({ guarantee, rule, detail }) => `${guarantee} ${rule}: ${detail}`),
         ...ofOrders.map(({ guarantee, rule, orderId, detail }) => `${guarantee} ${rule}: order ${orderId}: ${detail}`),
       ],
@@ -461,6 +469,22 @@ export class ClusterRig {
     const said = this.nodes.map(({ serviceId, pid, output }) => `--- ${serviceId}, process ${pid}:\n${output()}`);
     return `seed ${SEED}; the nodes said:\n${said.join("\n")}`;
   }
+}
+
+/** Where the counts that the store keeps are not what there is. */
+function findMiscounts(stored: ClusterEvidence["stored"], kept: ReadonlyMap<string, number>): string[] {
+  const statusOf = ({ orderId, history }: ClusterEvidence["stored"][number]): string => {
+    try {
+      return listedStatus(replay(orderId, history));
+    } catch {
+      return "damaged"; // what broken nodes have written: others find that
+    }
+  };
+  const orders = Map.groupBy(stored, statusOf);
+  return LISTED_STATUSES.flatMap((status) => {
+    const [there, counted] = [orders.get(status)?.length ?? 0, kept.get(status) ?? 0];
+    return there === counted ? [] : [`miscounted: ${there} orders are ${status}, and ${counted} are counted`];
+  });
 }
 
 /** By each node, until it counts as working. */

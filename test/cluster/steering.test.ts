@@ -1,6 +1,8 @@
 /** Orders that people cancel, pause, resume and complete while nodes are killed, frozen and stopped: what they were told stays true. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { readOrder, send } from "../support/client.ts";
+import { waitFor } from "../support/wait.ts";
 import { ClusterRig, type Judgement } from "./cluster-rig.ts";
 
 test("what was asked of orders is done, once, though a worker and then the leader are killed", async (t) => {
@@ -51,6 +53,31 @@ test("a cluster that is killed whole goes on with what was asked of its orders",
   await rig.settled();
   await rig.goesOn();
   assertSteered(await rig.expectSound());
+});
+
+test("who asks something of an order whose node was killed a moment before hears that it was done, or was not, and no doubt", async (t) => {
+  const rig = await ClusterRig.start(t, { waiting: true, answerMs: 0 });
+  const [owner, other] = rig.nodes;
+  assert.ok(owner !== undefined && other !== undefined);
+  const orderIds = await Promise.all(Array.from({ length: 5 }, () => rig.submit(owner)));
+  for (const orderId of orderIds) {
+    await waitFor(async () => (await readOrder(other.url, orderId)).status === "waiting", { what: "it waits" });
+  }
+  await rig.kill(owner);
+  const done = orderIds.map((orderId) =>
+    waitFor(
+      async () => {
+        const answer = await send(`${other.url}/orders/${orderId}/cancel`, {
+          method: "POST",
+          headers: { authorization: "user" },
+        });
+        assert.doesNotMatch(answer.text, /is not known/);
+        return answer.status === 200;
+      },
+      { what: "it is canceled" },
+    ),
+  );
+  await Promise.all(done);
 });
 
 /** Orders that were steered have ended in every way: nothing is proved otherwise. */

@@ -7,6 +7,7 @@ import { after, test } from "node:test";
 import { SqliteDatabase } from "../../src/store/sqlite/database.ts";
 import { type FlatBatch, flattenBatch } from "../../src/store/sqlite/protocol.ts";
 import { APPLICATION_ID, MIGRATIONS } from "../../src/store/sqlite/schema.ts";
+import { SQL } from "../../src/store/sqlite/statements.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
 import type { Store } from "../../src/store/store.ts";
@@ -67,6 +68,27 @@ test("claims and open orders are found through the index, not by reading the tab
     .all();
   assert.match(JSON.stringify(plan), /open_orders_by_owner \(owner=\?\)/);
   assert.doesNotMatch(JSON.stringify(plan), /TEMP B-TREE/);
+  db.close();
+});
+
+/** Tables of one row, tables that are read from an end up to a limit, and what a statement is given or has found itself. */
+const MAY_BE_SCANNED = /^SCAN (cluster|leader|changes|json_each VIRTUAL TABLE INDEX 1:|o|\(subquery-\d\))$/;
+
+/** The open orders are counted, once a TTL. */
+const COUNTED = "SCAN orders USING COVERING INDEX open_orders_by_owner";
+
+test("no statement sorts what it finds, or goes through a table", (t) => {
+  const path = join(temporaryFolder(t), "orders.sqlite");
+  new SqliteDatabase(path).close();
+  const db = new DatabaseSync(path);
+  for (const [name, sql] of Object.entries(SQL)) {
+    const plan = db.prepare(`EXPLAIN QUERY PLAN ${sql}`).all();
+    for (const detail of plan.map((row) => String(row["detail"]))) {
+      assert.doesNotMatch(detail, /TEMP B-TREE|AUTOMATIC/, name);
+      const isScan = detail.startsWith("SCAN") && !MAY_BE_SCANNED.test(detail);
+      assert.ok(!isScan || (name === "listOwners" && detail === COUNTED), `${name}: ${detail}`);
+    }
+  }
   db.close();
 });
 

@@ -378,6 +378,59 @@ export function storeContract(name: string, open: OpenStores): void {
     );
   });
 
+  contract("a claim says whether the former owner has stopped in good order, or died", async (store, again) => {
+    const ends: Record<"drained" | "died", ((owner: Incarnation, serviceId: string) => Promise<unknown>)[]> = {
+      drained: [
+        (owner) => store.cluster.leave(owner),
+        async (owner) => {
+          await store.cluster.leave(owner);
+          await store.cluster.leave(owner);
+        },
+        async (owner, serviceId) => {
+          await store.cluster.leave(owner);
+          await register(store, serviceId);
+        },
+      ],
+      died: [
+        (owner) => kill(store, owner),
+        (_, serviceId) => register(store, serviceId),
+        async (owner, serviceId) => {
+          await kill(store, owner);
+          await register(store, serviceId);
+          await store.cluster.leave(owner); // too late: it is its service's former start
+        },
+      ],
+    };
+    const other = await again();
+    const heir = await register(other, OTHER_SERVICE_ID);
+    for (const [former, cases] of Object.entries(ends)) {
+      for (const [index, end] of cases.entries()) {
+        const serviceId = `${former}-${index}`;
+        const owner = await register(store, serviceId);
+        await created(store, owner);
+        await end(owner, serviceId);
+        const [order] = await claim(other, owner, heir, 10);
+        assert.deepEqual(order?.history.at(-1), {
+          kind: "owner_changed",
+          atMs: AT_MS + 5,
+          owner: heir,
+          callBegun: true,
+          former,
+        });
+      }
+    }
+  });
+
+  contract("the shape of a pipeline's version is the one that was recorded first", async (store, again) => {
+    const { cluster } = await again();
+    const label = "a shop's \n 名";
+    assert.equal(await cluster.recordedShape(label, 1), null);
+    assert.equal(await store.cluster.pipelineShape(label, 1, "[1]"), "[1]");
+    assert.equal(await cluster.pipelineShape(label, 1, "[2]"), "[1]");
+    assert.equal(await cluster.recordedShape(label, 1), "[1]");
+    assert.equal(await cluster.recordedShape(label, 2), null);
+  });
+
   contract("two claims of one owner's orders at once share them without overlap", async (store, again) => {
     const former = await register(store);
     await store.commit(Array.from({ length: 40 }, () => creation(former)));
@@ -726,6 +779,93 @@ export function storeContract(name: string, open: OpenStores): void {
   });
 
   contract(
+    "orders that a person should look at are found page by page, each once, whatever is wrong",
+    async (store) => {
+      const owner = await register(store);
+      const kindsOfOrders = Object.entries(FOR_PEOPLE);
+      const orders = Array.from({ length: 120 }, (_, number) => {
+        const [kind, events] = kindsOfOrders[number % kindsOfOrders.length] ?? ["", []];
+        const write = creation(owner, { user: `user-${number % 3}` });
+        return { kind, write, events };
+      });
+      await store.commit([...orders.map(({ write }) => write), ...Array.from({ length: 50 }, () => creation(owner))]);
+      for (const { write, events } of orders) {
+        const { orderId, user } = write;
+        await store.commit(events.map((event, at) => advance(orderId, owner, at + 1, { ...event, user })));
+      }
+      const found = async (change: Partial<OrderFilter>): Promise<string[]> => {
+        const ids: string[] = [];
+        for (let next: string | null = null, first = true; first || next !== null; first = false) {
+          const page: OrderPage = await store.listOrders({ ...ALL, ...change }, next, 7);
+          ids.push(...idsOf(page));
+          next = page.next;
+        }
+        return ids;
+      };
+      const due = (which: (order: (typeof orders)[number]) => boolean): string[] =>
+        orders
+          .filter(which)
+          .map(({ write }) => write.orderId)
+          .toSorted()
+          .toReversed();
+      assert.deepEqual(
+        await found({ needsPerson: true }),
+        due(() => true),
+      );
+      assert.deepEqual(
+        await found({ needsPerson: true, user: "user-1" }),
+        due(({ write }) => write.user === "user-1"),
+      );
+      const shown = { retrying: "running", retrying_rollback: "rolling_back" } as const;
+      for (const kind of ["retrying", "retrying_rollback", "set_aside", "rollback_incomplete"] as const) {
+        const status = kind in shown ? shown[kind as keyof typeof shown] : (kind as "set_aside");
+        const expected = due((order) => order.kind === kind);
+        assert.deepEqual(await found({ needsPerson: true, status }), expected, `${kind} for a person`);
+        if (status !== "running") assert.deepEqual(await found({ status }), expected, kind);
+      }
+      const running = await found({ status: "running" });
+      assert.equal(running.length, 30 + 50, "those that are tried again without end run, too");
+      assert.equal(new Set(running).size, running.length);
+      assert.deepEqual(await store.countOrders(null), {
+        running: 80,
+        rolling_back: 30,
+        set_aside: 30,
+        rollback_incomplete: 30,
+      });
+      assert.deepEqual(await store.countOrders("user-0"), {
+        running: 10,
+        rolling_back: 10,
+        set_aside: 10,
+        rollback_incomplete: 10,
+      });
+
+      for (const { kind, write, events } of orders.slice(0, 4)) {
+        const back = { retrying: "running", retrying_rollback: "rolling_back", set_aside: "running" }[kind];
+        const event =
+          kind === "set_aside"
+            ? ({ kind: "retried", atMs: AT_MS, by: "ann" } as const)
+            : kind === "rollback_incomplete"
+              ? ({ kind: "rollback_retried", atMs: AT_MS, by: "ann" } as const)
+              : completion.event;
+        const formerStatus = events.at(-1)?.newStatus ?? "running";
+        const { orderId, user } = write;
+        const newStatus = back === "running" && kind === "retrying" ? "completed" : (back ?? "rolling_back");
+        const change =
+          kind === "retrying_rollback" ? { ...ending, formerStatus } : ({ event, newStatus, formerStatus } as const);
+        const outcomes = await store.commit([
+          advance(orderId, owner, events.length + 1, { ...change, user } as Partial<AdvanceWrite>),
+        ]);
+        assert.deepEqual(kinds(outcomes), ["applied"], kind);
+      }
+      const gone = new Set(orders.slice(0, 4).map(({ write }) => write.orderId));
+      assert.deepEqual(
+        await found({ needsPerson: true }),
+        due(({ write }) => !gone.has(write.orderId)),
+      );
+    },
+  );
+
+  contract(
     "changes are read in the order of the commits, without gaps or repeats, from wherever one was",
     async (store, again) => {
       const owner = await register(store);
@@ -861,6 +1001,30 @@ const ending = {
   event: { kind: "step_rolled_back", atMs: AT_MS, rollbackIndex: null },
   newStatus: "failed",
 } as const satisfies Partial<AdvanceWrite>;
+
+const endless = {
+  kind: "attempt_failed",
+  atMs: AT_MS,
+  error: "no",
+  delayMs: 1,
+  elapsedMs: 1,
+  endless: true,
+} as const;
+
+/** What leads from a new order to each kind of those that a person should look at. */
+const FOR_PEOPLE: Readonly<Record<string, readonly Partial<AdvanceWrite>[]>> = {
+  retrying: [{ event: endless, newStatus: "retrying" }],
+  retrying_rollback: [failure, { event: endless, newStatus: "retrying_rollback", formerStatus: "rolling_back" }],
+  set_aside: [{ event: { kind: "set_aside", atMs: AT_MS, reason: "crashes" }, newStatus: "set_aside" }],
+  rollback_incomplete: [
+    failure,
+    {
+      event: { kind: "rollback_abandoned", atMs: AT_MS, error: "no" },
+      newStatus: "rollback_incomplete",
+      formerStatus: "rolling_back",
+    },
+  ],
+};
 
 function idsOf({ orders }: OrderPage): string[] {
   return orders.map(({ orderId }) => orderId);

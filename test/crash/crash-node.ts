@@ -3,7 +3,7 @@
  * the receiver, and by the environment it can be told to die at a write or to break a guarantee:
  *
  *     CRASH_RECEIVER  address of the receiver
- *     CRASH_PIPELINE  steered: the other one of pipelines/
+ *     CRASH_PIPELINE  which of pipelines/; default: crash-test
  *     CRASH_KILL      before:3 or after:3, the write to die at; after:1:claimOrders, the write of a kind
  *     CRASH_BREAK     one of BROKEN_GUARANTEES
  *     CRASH_CLOCK_MS  how far the wall clock is off

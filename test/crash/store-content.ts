@@ -39,6 +39,14 @@ export function readStoreContent(path: string): StoreRow[] {
   );
 }
 
+/** How many orders of each status the file's counts say that there are. */
+export function readStoreCounts(path: string): ReadonlyMap<string, number> {
+  return withDatabase(path, (db) => {
+    const rows = db.prepare("SELECT status, count FROM order_counts WHERE user = ''").all();
+    return new Map(rows.map((row) => [String(row["status"]), Number(row["count"])]));
+  });
+}
+
 /** How many orders in the file are not final: all, or one owner's. */
 export function countOpenOrders(path: string, owner: number | null = null): number {
   return withDatabase(path, (db) => {

@@ -6,11 +6,11 @@ import { fileURLToPath } from "node:url";
 import type { Incarnation } from "../../src/order/events.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
 import { userDigest } from "../../src/store/redis/commit-calls.ts";
-import { PARTITIONS } from "../../src/store/redis/keys.ts";
+import { ALL_PARTITIONS, changesKey, CLUSTER_KEYS, openKey, PARTITIONS } from "../../src/store/redis/keys.ts";
 import { openRedisStore } from "../../src/store/redis/redis-store.ts";
 import * as exported from "../../src/store/redis/scripts.ts";
 import type { AdvanceWrite, CreateWrite, OrderFilter, Store } from "../../src/store/store.ts";
-import { redisIsMissing, type RedisServer, startRedis } from "../support/redis.ts";
+import { type Ending, redisIsMissing, type RedisServer, startRedis, startRedisCluster } from "../support/redis.ts";
 import { claimTimes } from "../support/claim-times.ts";
 import { assertFlat, LARGE_ROWS, type RoundCosts, SMALL_ROWS } from "./compare.ts";
 
@@ -59,24 +59,34 @@ const ANY: OrderFilter = {
   toMs: null,
 };
 
-test(
-  "no script and no command of the store in Redis takes longer the more is stored",
-  { skip: redisIsMissing },
-  async (t) => {
-    const [small, large] = await Promise.all([
-      MeasuredServer.filled(t, SMALL_ROWS),
-      MeasuredServer.filled(t, LARGE_ROWS),
-    ]);
-    await assertFlat({
-      small: () => small.round(),
-      large: () => large.round(),
-      expected: [...SCRIPTS.values(), ...commandsInCode()],
-      exceptions: EXCEPTIONS,
-      leftOut: LEFT_OUT,
-      slackUs: 20,
-    });
-  },
-);
+/** Those on which the store is: one, or those of a Redis Cluster. */
+const KINDS: Readonly<Record<string, (ending: Ending) => Promise<readonly RedisServer[]>>> = {
+  "in Redis": async (ending) => [await startRedis(ending, SLOWLOG)],
+  "in a Redis Cluster": (ending) => startRedisCluster(ending, SLOWLOG),
+};
+
+const SLOWLOG = ["--slowlog-log-slower-than", "0", "--slowlog-max-len", "10000"];
+
+for (const [where, start] of Object.entries(KINDS)) {
+  test(
+    `no script and no command of the store ${where} takes longer the more is stored`,
+    { skip: redisIsMissing },
+    async (t) => {
+      const [small, large] = await Promise.all([
+        MeasuredServers.filled(t, await start(t), SMALL_ROWS),
+        MeasuredServers.filled(t, await start(t), LARGE_ROWS),
+      ]);
+      await assertFlat({
+        small: () => small.round(),
+        large: () => large.round(),
+        expected: [...SCRIPTS.values(), ...commandsInCode()],
+        exceptions: EXCEPTIONS,
+        leftOut: LEFT_OUT,
+        slackUs: 20,
+      });
+    },
+  );
+}
 
 /** All that the adapter sends: each command stands in its code as the beginning of a list. */
 function commandsInCode(): string[] {
@@ -87,41 +97,52 @@ function commandsInCode(): string[] {
   );
 }
 
-/** A server with a store in it, which tells how long each call took it. */
-class MeasuredServer {
-  readonly #server: RedisServer;
+/** Servers with a store on them, which tell how long each call took them. */
+class MeasuredServers {
+  readonly #servers: readonly RedisServer[];
   readonly #rows: number;
   readonly #store: Store;
   readonly #owner: Incarnation;
   readonly #dead: Incarnation;
   #number = 0;
 
-  private constructor(server: RedisServer, rows: number, store: Store, owner: Incarnation, dead: Incarnation) {
-    this.#server = server;
+  private constructor(
+    servers: readonly RedisServer[],
+    rows: number,
+    store: Store,
+    owner: Incarnation,
+    dead: Incarnation,
+  ) {
+    this.#servers = servers;
     this.#rows = rows;
     this.#store = store;
     this.#owner = owner;
     this.#dead = dead;
   }
 
-  static async filled(t: TestContext, rows: number): Promise<MeasuredServer> {
-    const server = await startRedis(t, ["--slowlog-log-slower-than", "0", "--slowlog-max-len", "10000"]);
-    const store = await open(server, rows);
+  static async filled(t: TestContext, servers: readonly RedisServer[], rows: number): Promise<MeasuredServers> {
+    const store = await open(servers, rows);
     t.after(() => store.close());
     const dead = await register(store, "service-dead");
-    await server.command("EVAL", FILL, "0", String(rows), userDigest(BUSY_USER), String(dead));
+    // One after the other: a server that runs a script for long answers nobody else.
+    for (const partition of ALL_PARTITIONS) {
+      const changes = changesKey(servers.length > 1 ? partition : 0);
+      const args = [rows, userDigest(BUSY_USER), dead, partition].map(String);
+      await askOwner(servers, ["EVAL", FILL_PARTITION, "2", openKey(partition), changes, ...args]);
+    }
+    await askOwner(servers, ["EVAL", FILL_CLUSTER, "1", CLUSTER_KEYS.identity, String(rows)]);
     await register(store, "service-dead");
     const owner = await register(store, "service-staying");
     await store.commit(Array.from({ length: STAYING_ORDERS }, () => creation(owner, "user-staying", null)));
-    const measured = new MeasuredServer(server, rows, store, owner, dead);
+    const measured = new MeasuredServers(servers, rows, store, owner, dead);
     await measured.round(); // sends the scripts
     return measured;
   }
 
   /** Calls everything, and tells what each script and each command took the server: the median. */
   async round(): Promise<RoundCosts> {
-    await this.#server.command("SLOWLOG", "RESET");
-    const opened = await open(this.#server, this.#rows);
+    await Promise.all(this.#servers.map((server) => server.command("SLOWLOG", "RESET")));
+    const opened = await open(this.#servers, this.#rows);
     await opened.close();
     await Promise.all(Array.from({ length: CALLS }, () => this.#steerNodes()));
     await Promise.all(Array.from({ length: CALLS }, async () => this.#read(await this.#write())));
@@ -133,7 +154,8 @@ class MeasuredServer {
   }
 
   async #costs(): Promise<RoundCosts> {
-    const entries = (await this.#server.command("SLOWLOG", "GET", "10000")) as [number, number, number, string[]][];
+    const logs = await Promise.all(this.#servers.map((server) => server.command("SLOWLOG", "GET", "10000")));
+    const entries = logs.flat() as [number, number, number, string[]][];
     const durations = new Map<string, number[]>();
     for (const [, , us, [command = "", sha1 = ""]] of entries) {
       const name = command === "EVALSHA" ? (SCRIPTS.get(sha1) ?? sha1) : command;
@@ -167,11 +189,14 @@ class MeasuredServer {
     for (const user of [null, BUSY_USER]) {
       await store.listOrders({ ...ANY, user }, null, PAGE);
       await store.listOrders({ ...ANY, user, status: "failed" }, null, PAGE);
+      await store.listOrders({ ...ANY, user, needsPerson: true }, null, PAGE);
     }
     await store.countOrders(BUSY_USER);
     const page = await store.readChanges(null, PAGE);
     if (page.kind === "changes") await store.readChanges(page.next, PAGE);
-    await store.readChanges("0-0.0", PAGE); // looks whether the beginning is forgotten
+    // Looks whether the beginning is forgotten, of one stream or of one for each partition.
+    const streams = this.#servers.length > 1 ? PARTITIONS : 1;
+    await store.readChanges(Array.from({ length: streams }, () => "0-0.0").join(","), PAGE);
     await store.report();
     await store.probe();
   }
@@ -183,6 +208,7 @@ class MeasuredServer {
     const incarnation = await register(this.#store, BUSY_SERVICE);
     await cluster.beat(incarnation, 1, AT_MS);
     await cluster.pipelineShape(name, 1, "[]");
+    await cluster.recordedShape(name, 1);
     await cluster.changePermits(name, null, "[1]");
     await cluster.permits(name);
     await cluster.hasService(BUSY_SERVICE);
@@ -196,13 +222,13 @@ class MeasuredServer {
 
 /**
  * So many of everything that there can be many of (keys.ts): orders, of which a tenth are completed, a tenth failed and the others open, and
- * half of them one user's; changes of one order each, starts, dead owners, pipelines and limits.
+ * half of them one user's; changes of one order each, starts, dead owners, pipelines and limits. This much of it is in a partition.
  */
-const FILL = `
-local rows, busy, owner, call = tonumber(ARGV[1]), ARGV[2], ARGV[3], redis.call
-for i = 1, rows do
-  local partition, turn = i % ${PARTITIONS}, math.floor(i / ${PARTITIONS})
-  local tag = '{op:' .. partition .. '}:'
+const FILL_PARTITION = `
+local rows, busy, owner, partition, call = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4]), redis.call
+local tag = '{op:' .. partition .. '}:'
+for i = partition == 0 and ${PARTITIONS} or partition, rows, ${PARTITIONS} do
+  local turn = math.floor(i / ${PARTITIONS})
   local id = string.format('%08x-0000-7000-8000-%08x%04x', i, i, partition)
   local user = turn % 2 == 0 and busy or string.format('%022d', math.floor(i / 20))
   local status = turn % 10 == 0 and 'completed' or turn % 10 == 1 and 'failed' or 'running'
@@ -214,19 +240,40 @@ for i = 1, rows do
   call('HINCRBY', tag .. 'counts', status .. ' ' .. user, 1)
   if status == 'running' then call('ZADD', tag .. 'open', owner, id) end
   if status == 'failed' then call('ZADD', tag .. 'rare', 0, status .. ' ' .. id, 0, status .. '/' .. user .. ' ' .. id) end
-  call('XADD', '{op:0}:changes', '*', 'c', '"' .. id .. '",1,"${BUSY_USER}"')
+  call('XADD', KEYS[2], '*', 'c', '"' .. id .. '",1,"${BUSY_USER}"')
+  call('HSET', tag .. 'partition', 'fenced:' .. 1000000 + i, 1)
+end`;
+
+/** And this much among the rows of nodes. */
+const FILL_CLUSTER = `
+local rows, call = tonumber(ARGV[1]), redis.call
+for i = 1, rows do
   call('HSET', '{op:cluster}:incarnations', 1000000 + i, 'service-' .. i)
   call('HSET', '{op:cluster}:services', 'service-' .. i, 1000000 + i)
   call('HSET', '{op:cluster}:pipelines', '1 pipeline-' .. i, '[]')
   call('HSET', '{op:cluster}:permits', 'limit-' .. i, '[1,[]]')
-  call('HSET', tag .. 'partition', 'fenced:' .. 1000000 + i, 1)
+  call('SADD', '{op:cluster}:drained', 1000000 + i)
 end`;
+
+/** Has the server that has the keys run a command. */
+async function askOwner(servers: readonly RedisServer[], command: string[]): Promise<void> {
+  for (const server of servers) {
+    try {
+      await server.command(...command);
+      return;
+    } catch (error) {
+      if (!(error instanceof Error && error.message.startsWith("MOVED"))) throw error;
+    }
+  }
+  throw new Error("no server has the keys");
+}
 
 function median(values: readonly number[]): number {
   return values.toSorted((one, other) => one - other)[Math.floor(values.length / 2)] ?? Number.NaN;
 }
 
-function open(server: RedisServer, changesKept: number): Promise<Store> {
+function open([server]: readonly RedisServer[], changesKept: number): Promise<Store> {
+  if (server === undefined) throw new Error("no server was started");
   return openRedisStore({
     location: server.location,
     now: () => AT_MS,

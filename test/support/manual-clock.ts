@@ -15,6 +15,11 @@ export class ManualClock implements Clock {
     this.#wallMs = wallMs;
   }
 
+  /** How many waits have not ended. */
+  get waits(): number {
+    return this.#waiting.size;
+  }
+
   readonly now = (): number => this.#wallMs;
   readonly monotonic = (): number => this.#monotonicMs;
   readonly nextTurn = (action: () => void): void => void setImmediate(action);

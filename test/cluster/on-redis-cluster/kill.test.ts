@@ -1,0 +1,4 @@
+/** What ../kill.test.ts tests, with the orders in a Redis Cluster. */
+import { onRedis } from "../on-redis/on-redis.ts";
+
+await onRedis("../kill.test.ts", "redis-cluster");
