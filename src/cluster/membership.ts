@@ -40,6 +40,9 @@ interface SeenClock {
   readonly monotonicMs: number;
 }
 
+/** Nodes whose clocks are remembered at the most: those that are alive, and many that are gone. */
+const CLOCKS_MAX = 1_000;
+
 /** Own heartbeats this late, in heartbeats' times, make the others' silence mean nothing. */
 const HEARTBEATS_LATE_MAX = 1.5;
 
@@ -53,7 +56,7 @@ export class Membership {
   #refused = new Set<string>();
   #snapshot: ClusterSnapshot | null = null;
   /** What each node's clock showed at its last heartbeat, and when that was seen. */
-  #clocks = new Map<Incarnation, SeenClock>();
+  readonly #clocks = new Map<Incarnation, SeenClock>();
   #lastHeartbeatMs: number;
   #timers: { beat: Timer | null; read: Timer | null } = { beat: null, read: null };
   #stopped = false;
@@ -154,21 +157,24 @@ export class Membership {
       clock.monotonic(),
     );
     this.#snapshot = snapshot;
-    this.#clocks = this.#clocksOf(nodes);
+    this.#seeClocks(nodes);
     this.#lookForEvidence(alive);
     await onSnapshot(snapshot);
   }
 
-  #clocksOf(nodes: readonly NodeRow[]): Map<Incarnation, SeenClock> {
+  #seeClocks(nodes: readonly NodeRow[]): void {
     const monotonicMs = this.#options.clock.monotonic();
-    return new Map(
-      nodes.flatMap(({ incarnation, alive, heartbeat, lastHeartbeatMs }): [Incarnation, SeenClock][] => {
-        const seen = this.#clocks.get(incarnation);
-        if (seen?.heartbeat === heartbeat) return [[incarnation, seen]];
-        // The last heartbeat of one that was dead when it was first seen may be of any time.
-        return alive ? [[incarnation, { heartbeat, wallMs: lastHeartbeatMs, monotonicMs }]] : [];
-      }),
-    );
+    for (const { incarnation, alive, heartbeat, lastHeartbeatMs } of nodes) {
+      // The last heartbeat of one that was dead when it was first seen may be of any time.
+      if (!alive || this.#clocks.get(incarnation)?.heartbeat === heartbeat) continue;
+      this.#clocks.delete(incarnation); // so that those who were silent for longest come first
+      this.#clocks.set(incarnation, { heartbeat, wallMs: lastHeartbeatMs, monotonicMs });
+    }
+    // One that has left is listed no more, and its orders may still be there to be taken.
+    for (const incarnation of this.#clocks.keys()) {
+      if (this.#clocks.size <= CLOCKS_MAX) break;
+      this.#clocks.delete(incarnation);
+    }
   }
 
   /** Asks the ports of those who are late. A port that refused once is not asked again before the next heartbeat. */

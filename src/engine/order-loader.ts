@@ -8,7 +8,7 @@
  * 3. One damaged order does not keep the others from going on: it is left alone, and said.
  */
 import type { Logger } from "../log.ts";
-import { type Incarnation, isFinal, listedStatus, type Order, replay } from "../order/order.ts";
+import { type Incarnation, isFinal, listedStatus, type Order, replay, waitSinceMs } from "../order/order.ts";
 import { type Pipeline, pipelineLabel } from "../order/pipeline.ts";
 import type { PipelineSet } from "../order/pipeline-set.ts";
 import { type Clock, pause } from "../runtime/clock.ts";
@@ -21,7 +21,7 @@ import {
   StoreUnavailableError,
 } from "../store/store.ts";
 import type { Capacity } from "./capacity.ts";
-import type { ClockReading } from "./clock-reading.ts";
+import { type ClockReading, readingOf } from "./clock-reading.ts";
 import type { OrderRun } from "./order-run.ts";
 import type { ParkedOrders } from "./parked-orders.ts";
 
@@ -274,7 +274,7 @@ export class OrderLoader {
 
   /** A new run of an order that is this incarnation's; null: nothing can be done with it, and it is parked. */
   #newRun(stored: OwnedOrder): OrderRun | null {
-    const { pipelines, log, parked, startRun } = this.#options;
+    const { pipelines, log, clock, parked, startRun } = this.#options;
     const since = parked.sinceOf(stored.orderId);
     parked.unpark(stored.orderId);
     const order = this.#replayed(stored);
@@ -287,7 +287,8 @@ export class OrderLoader {
     }
     this.#missingPipelines.add(label);
     const { revision, user } = stored;
-    parked.strand(order.orderId, { label, revision, status: listedStatus(order), user }, since);
+    const stranded = { label, revision, status: listedStatus(order), user };
+    parked.strand(order.orderId, stranded, readingOf(clock, waitSinceMs(order), since));
     return null;
   }
 

@@ -29,7 +29,7 @@ import { failureTraits, isStepError, StepError } from "../order/step-error.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import type { AdvanceWrite, WriteOutcome } from "../store/store.ts";
 import { Attempt, type AttemptOf, describeError } from "./attempt.ts";
-import type { ClockReading } from "./clock-reading.ts";
+import { type ClockReading, handOverTimes, readingOf } from "./clock-reading.ts";
 import type { WriteListener } from "./group-commit.ts";
 import { type LifeLog, logCall, logTransition } from "./life-log.ts";
 import type { Due } from "./parked-orders.ts";
@@ -134,7 +134,7 @@ export class OrderRun implements WriteListener, AttemptOf {
     this.#order = order;
     this.user = user;
     this.bodyText = bodyText;
-    this.#since = this.#readingOf(order, since);
+    this.#since = readingOf(host.clock, waitSinceMs(order), since);
     for (const { result } of order.steps) if (result !== null) this.#resultChars += result.length;
   }
 
@@ -218,10 +218,8 @@ export class OrderRun implements WriteListener, AttemptOf {
   /** Gives the order to another incarnation; only while the run is idle. The host hears `finished` or `refused`. */
   giveTo(owner: Incarnation): void {
     this.stop("the order is given to another node");
-    const nowMs = this.#host.clock.now();
-    const atMs = this.#host.nowOf(owner) ?? nowMs;
-    const formerAtMs = atMs === nowMs ? {} : { formerAtMs: nowMs };
-    this.#write({ kind: "owner_changed", atMs, owner, callBegun: this.#callBegun, ...formerAtMs });
+    const times = handOverTimes(this.#host.clock, this.#since, this.#host.nowOf(owner));
+    this.#write({ kind: "owner_changed", owner, callBegun: this.#callBegun, ...times });
   }
 
   /** The node stops and nobody takes the order: that its call has not begun is recorded, so that nobody takes it for one that was cut. */
@@ -265,8 +263,9 @@ export class OrderRun implements WriteListener, AttemptOf {
   reread(order: Order): void {
     const { owner } = this.#order;
     this.#isOutOfDate = false;
-    const isNext = this.#nextSince?.wallMs === waitSinceMs(order); // the write that was refused had been applied before
-    this.#since = this.#readingOf(order, isNext ? this.#nextSince : this.#since);
+    const sinceMs = waitSinceMs(order);
+    const isNext = this.#nextSince?.wallMs === sinceMs; // the write that was refused had been applied before
+    this.#since = readingOf(this.#host.clock, sinceMs, isNext ? this.#nextSince : this.#since);
     this.#order = order;
     if (order.owner !== owner) {
       this.stop("the order is another node's");
@@ -343,14 +342,6 @@ export class OrderRun implements WriteListener, AttemptOf {
   /** How long it has waited for what it waits for. */
   get #waitedMs(): number {
     return this.#since === null ? 0 : this.#host.clock.monotonic() - this.#since.monotonicMs;
-  }
-
-  /** When what an order waits for began: the known reading, if it is that of the order's own time, or what this node's clocks say of that. */
-  #readingOf(order: Order, known: ClockReading | null): ClockReading | null {
-    const wallMs = waitSinceMs(order);
-    if (wallMs === null || known?.wallMs === wallMs) return wallMs === null ? null : known;
-    const { clock } = this.#host;
-    return { wallMs, monotonicMs: clock.monotonic() - Math.max(0, clock.now() - wallMs) };
   }
 
   #callAfter(waitMs: number): void {
@@ -470,7 +461,8 @@ export class OrderRun implements WriteListener, AttemptOf {
       atMs,
       error: describeError(failure.error),
       permanent: isPermanent,
-      unknown,
+      // What is not known of a verification is not known of the attempts before it, and that is on record.
+      unknown: unknown && !call.isVerifying,
       formerNotDone: call.formerNotDone,
       shortage,
       retryAfterMs,
