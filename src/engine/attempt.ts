@@ -35,6 +35,8 @@ export class Attempt implements RollbackContext {
   timedOut: Error | null = null;
   /** It was verified that the attempts before it have done nothing. */
   formerNotDone = false;
+  /** It has not called the step yet: it finds out what the attempts before it have done. */
+  isVerifying = false;
   readonly #of: AttemptOf;
   /** As it was when the call was made. */
   readonly #order: Order;
@@ -122,6 +124,7 @@ export class Attempt implements RollbackContext {
   }
 
   async #verifyAndRun(): Promise<unknown> {
+    this.isVerifying = true;
     const found: unknown = await this.step.verify?.(this);
     if (typeof found !== "object" || found === null || !("done" in found) || typeof found.done !== "boolean") {
       throw permanent("verify must return { done: true, result } or { done: false }");
@@ -129,6 +132,7 @@ export class Attempt implements RollbackContext {
     if (found.done) return "result" in found ? found.result : undefined;
     this.formerNotDone = true;
     if (this.#abortReason !== null) throw this.#abortReason;
+    this.isVerifying = false;
     return this.step.run(this);
   }
 }

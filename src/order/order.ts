@@ -417,7 +417,8 @@ function evolved(order: Order, event: LaterEvent): Order {
     case "attempt_started": {
       const hasBegun = event.kind === "attempt_started";
       if ((state.status !== "running" && state.status !== "rolling_back") || state.call.hasBegun === hasBegun) break;
-      const call = { ...state.call, hasBegun };
+      // What has begun waits for nothing any more, whatever a clock says later.
+      const call = { ...state.call, hasBegun, waitMs: hasBegun ? 0 : state.call.waitMs };
       const steps = withStep(order.steps, call.stepIndex, { attempts: attemptsOf(state, call) });
       return { ...during(order, atMs, { ...state, call }, order.asked), steps };
     }
@@ -694,6 +695,9 @@ function onNewClock<State extends OrderState>(
 function callAfterTakeover(call: CurrentCall, event: Extract<OrderEvent, { kind: "owner_changed" }>): CurrentCall {
   if (event.callBegun === false) return { ...call, hasBegun: false };
   if (!call.hasBegun) return call;
+  // Stores of before don't say when an attempt that is made again begins. One that still has to wait counts as not made; but clocks
+  // may be wrong, and prove nothing.
+  if (event.callBegun === true && call.waitMs > 0) return { ...call, hasBegun: false, isUnknown: true };
   return {
     ...call,
     attempt: call.attempt + 1,

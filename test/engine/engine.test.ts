@@ -10,7 +10,7 @@ import { createLogger } from "../../src/log.ts";
 import { type Incarnation, replay } from "../../src/order/order.ts";
 import type { StepContext } from "../../src/order/pipeline.ts";
 import { PipelineSet } from "../../src/order/pipeline-set.ts";
-import { permanent } from "../../src/order/step-error.ts";
+import { permanent, StepError, uncertain } from "../../src/order/step-error.ts";
 import { buildPipeline, type PlainStepOptions } from "../../src/pipelines/define-pipeline.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
@@ -751,6 +751,29 @@ test("an attempt of which nobody knows what it did is verified before it is made
   assert.deepEqual(
     replay("x", history).steps.map(({ result }) => result),
     ['{"id":7}', '{"id":7}'],
+  );
+});
+
+test("a verification of a commit that can't find out whether it was done sets the order aside", async (t) => {
+  let calls = 0;
+  const { accepted, reaches } = await harness(t, [
+    {
+      name: "Pay",
+      commit: true,
+      retry: { ...NO_RETRY, attempts: 3 },
+      run: () => {
+        calls++;
+        throw uncertain("it broke off");
+      },
+      // As an answer that is no JSON, which may mean anything.
+      onUnknown: { verify: () => Promise.reject(new StepError("what?", { permanent: true, unknown: true })) },
+    },
+  ]);
+  const { history } = await reaches(await accepted(), "set_aside");
+  assert.equal(calls, 1);
+  assert.deepEqual(
+    history.map(({ kind }) => kind),
+    ["created", "attempt_failed", "attempt_started", "set_aside"],
   );
 });
 
