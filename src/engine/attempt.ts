@@ -17,6 +17,8 @@ export interface AttemptOf {
   readonly order: Order;
   readonly user: string;
   readonly bodyText: string;
+  /** The step has failed for good, unless it is found out that it was done. */
+  readonly isOverIfNotDone: boolean;
   /** Where a step's own lines go. */
   readonly stepLog: (orderId: string, step: string) => StepLog;
 }
@@ -132,6 +134,7 @@ export class Attempt implements RollbackContext {
     if (found.done) return "result" in found ? found.result : undefined;
     this.formerNotDone = true;
     if (this.#abortReason !== null) throw this.#abortReason;
+    if (this.#of.isOverIfNotDone) throw permanent(this.#order.steps.at(-1)?.error ?? "it has failed for good");
     this.isVerifying = false;
     return this.step.run(this);
   }

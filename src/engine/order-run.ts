@@ -13,7 +13,14 @@
  *    goes on meanwhile, and afterwards if the order is still at it.
  */
 import { type ActionRequest, decideAction } from "../order/actions.ts";
-import { type CallOutcome, decide, decideCrashed, decideStepCanceled, decideTooLate } from "../order/decide.ts";
+import {
+  type CallOutcome,
+  decide,
+  decideCrashed,
+  decideStepCanceled,
+  decideTooLate,
+  isOverIfNotDone,
+} from "../order/decide.ts";
 import {
   currentCall,
   evolve,
@@ -144,6 +151,10 @@ export class OrderRun implements WriteListener, AttemptOf {
 
   get order(): Order {
     return this.#order;
+  }
+
+  get isOverIfNotDone(): boolean {
+    return isOverIfNotDone(this.#order, this.pipeline);
   }
 
   /** Whether no call and no write is under way. */

@@ -125,6 +125,16 @@ export function decide(order: Order, pipeline: Pipeline, outcome: CallOutcome): 
     : { ...again, ...unknown };
 }
 
+/**
+ * Whether the step that the order is at has failed for good, and is only asked about further as nobody knows whether it was done: if it
+ * was not, that is its end.
+ */
+export function isOverIfNotDone(order: Order, pipeline: Pipeline): boolean {
+  const call = currentCall(order);
+  if (call === null || order.state.status !== "running" || isCommitted(pipeline, call.stepIndex, false)) return false;
+  return call.isEndless && call.shortages === 0;
+}
+
 /** Calls that ended their nodes so often end no more of them: then the order is set aside. */
 export function decideCrashed(order: Order, crashesMax: number, atMs: number): LaterEvent | null {
   const call = currentCall(order);

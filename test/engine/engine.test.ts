@@ -777,6 +777,48 @@ test("a verification of a commit that can't find out whether it was done sets th
   );
 });
 
+for (const [what, failure] of [
+  ["once and for all", new StepError("what?", { permanent: true, unknown: true })],
+  ["as often as it may", uncertain("what?")],
+] as const) {
+  test(`a commit that has failed ${what} is called no more when its verification finds that it was not done`, async (t) => {
+    let calls = 0;
+    const { accepted, reaches } = await harness(t, [
+      {
+        name: "Pay",
+        commit: true,
+        retry: { ...NO_RETRY, attempts: 2 },
+        run: () => {
+          calls++;
+          throw failure;
+        },
+        onUnknown: { verify: () => ({ done: false }) },
+      },
+    ]);
+    const { history } = await reaches(await accepted(), "failed");
+    assert.equal(calls, failure.permanent ? 1 : 2);
+    const [step] = replay("x", history).steps;
+    assert.deepEqual([step?.error, step?.outcome], ["what?", "not_done"]);
+  });
+}
+
+test("past the point of no return a step is called again when its verification finds that it was not done", async (t) => {
+  let calls = 0;
+  const { accepted, reaches } = await harness(t, [
+    { name: "Pay", run: noop, commit: true },
+    {
+      name: "Send",
+      retry: { ...NO_RETRY, attempts: 2 },
+      run: () => {
+        if (++calls < 5) throw uncertain("what?");
+      },
+      onUnknown: { verify: () => ({ done: false }) },
+    },
+  ]);
+  await reaches(await accepted(), "completed");
+  assert.equal(calls, 5);
+});
+
 test("behind the point of no return a step is tried again for as long as it takes, whatever it throws", async (t) => {
   let calls = 0;
   const { accepted, reaches } = await harness(t, [
