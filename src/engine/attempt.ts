@@ -17,6 +17,8 @@ export interface AttemptOf {
   readonly order: Order;
   readonly user: string;
   readonly bodyText: string;
+  /** The step has failed for good, unless it is found out that it was done. */
+  readonly isOverIfNotDone: boolean;
   /** Where a step's own lines go. */
   readonly stepLog: (orderId: string, step: string) => StepLog;
 }
@@ -35,6 +37,8 @@ export class Attempt implements RollbackContext {
   timedOut: Error | null = null;
   /** It was verified that the attempts before it have done nothing. */
   formerNotDone = false;
+  /** It has not called the step yet: it finds out what the attempts before it have done. */
+  isVerifying = false;
   readonly #of: AttemptOf;
   /** As it was when the call was made. */
   readonly #order: Order;
@@ -122,6 +126,7 @@ export class Attempt implements RollbackContext {
   }
 
   async #verifyAndRun(): Promise<unknown> {
+    this.isVerifying = true;
     const found: unknown = await this.step.verify?.(this);
     if (typeof found !== "object" || found === null || !("done" in found) || typeof found.done !== "boolean") {
       throw permanent("verify must return { done: true, result } or { done: false }");
@@ -129,6 +134,8 @@ export class Attempt implements RollbackContext {
     if (found.done) return "result" in found ? found.result : undefined;
     this.formerNotDone = true;
     if (this.#abortReason !== null) throw this.#abortReason;
+    if (this.#of.isOverIfNotDone) throw permanent(this.#order.steps.at(-1)?.error ?? "it has failed for good");
+    this.isVerifying = false;
     return this.step.run(this);
   }
 }

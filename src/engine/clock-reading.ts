@@ -1,7 +1,36 @@
-/** One moment on two clocks: what an event says of it, and what this node's monotonic clock showed. */
+/** One moment on several clocks. */
+import type { Clock } from "../runtime/clock.ts";
 
+/** What an event says of a moment, and what this node's monotonic clock showed. */
 export interface ClockReading {
   /** As in the event: a reading of its owner's wall clock. */
   readonly wallMs: number;
   readonly monotonicMs: number;
+}
+
+/**
+ * When what an order waits for began: the known reading, if it is that of the order's own time, or what this node's clocks say of that.
+ * @param wallMs the order's own time; null: it waits for nothing that is counted
+ */
+export function readingOf(clock: Clock, wallMs: number | null, known: ClockReading | null): ClockReading | null {
+  if (wallMs === null || known?.wallMs === wallMs) return wallMs === null ? null : known;
+  return { wallMs, monotonicMs: clock.monotonic() - Math.max(0, clock.now() - wallMs) };
+}
+
+/**
+ * The moment at which an order is given away, for the event that says so: on the clock of its new owner, and on the one that its waits
+ * were counted on.
+ * @param since when what the order waits for began. From there this node's monotonic clock counts, as its wall clock may have jumped
+ *     meanwhile; null: nothing is counted
+ * @param ownerNowMs what the new owner's clock shows; null: not known
+ */
+export function handOverTimes(
+  clock: Clock,
+  since: ClockReading | null,
+  ownerNowMs: number | null,
+): { readonly atMs: number; readonly formerAtMs?: number } {
+  const nowMs = clock.now();
+  const atMs = ownerNowMs ?? nowMs;
+  const formerAtMs = since === null ? nowMs : since.wallMs + Math.round(clock.monotonic() - since.monotonicMs);
+  return formerAtMs === atMs ? { atMs } : { atMs, formerAtMs };
 }

@@ -166,6 +166,7 @@ export class Engine {
       groupCommit: this.#groupCommit,
       runs: () => this.#runs.values(),
       parked: this.#parked,
+      nowOf: options.nowOf,
       onDoubt: () => this.#loader.doubt(),
       onFenced: () => this.#host.fenced(),
     });

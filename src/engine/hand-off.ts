@@ -6,6 +6,7 @@ import type { Logger } from "../log.ts";
 import type { Incarnation } from "../order/events.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { AdvanceWrite } from "../store/store.ts";
+import { handOverTimes } from "./clock-reading.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import type { OrderRun } from "./order-run.ts";
 import type { ParkedOrders, Stranded } from "./parked-orders.ts";
@@ -40,6 +41,8 @@ export interface HandOffOptions {
   readonly groupCommit: GroupCommit;
   readonly runs: () => Iterable<OrderRun>;
   readonly parked: ParkedOrders;
+  /** What the clock of another incarnation shows now, as far as is known; null: nothing is known. */
+  readonly nowOf: (incarnation: Incarnation) => number | null;
   /** What is known of the orders of this incarnation may be out of date. */
   readonly onDoubt: () => void;
   /** The store takes nothing from this incarnation any more. */
@@ -135,14 +138,15 @@ export class HandOff {
   }
 
   #giveStranded(orderId: string, { revision, status, user }: Stranded, owner: Incarnation): Promise<boolean> {
-    const { incarnation, clock, groupCommit, parked, onDoubt, onFenced } = this.#options;
+    const { incarnation, clock, groupCommit, parked, nowOf, onDoubt, onFenced } = this.#options;
+    const times = handOverTimes(clock, parked.sinceOf(orderId), nowOf(owner));
     return new Promise((resolve) => {
       const write: AdvanceWrite = {
         kind: "advance",
         orderId,
         owner: incarnation,
         expectedRevision: revision,
-        event: { kind: "owner_changed", atMs: clock.now(), owner, callBegun: false },
+        event: { kind: "owner_changed", owner, callBegun: false, ...times },
         newStatus: null,
         formerStatus: status,
         user,

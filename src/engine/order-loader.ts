@@ -10,7 +10,7 @@
 import type { Logger } from "../log.ts";
 import type { Incarnation } from "../order/events.ts";
 import { replay } from "../order/evolve.ts";
-import { listedStatus, type Order } from "../order/order.ts";
+import { listedStatus, type Order, waitSinceMs } from "../order/order.ts";
 import { isFinal } from "../order/status.ts";
 import { type Pipeline, pipelineLabel } from "../order/pipeline.ts";
 import type { PipelineSet } from "../order/pipeline-set.ts";
@@ -24,7 +24,7 @@ import {
   StoreUnavailableError,
 } from "../store/store.ts";
 import type { Capacity } from "./capacity.ts";
-import type { ClockReading } from "./clock-reading.ts";
+import { type ClockReading, readingOf } from "./clock-reading.ts";
 import type { OrderRun } from "./order-run.ts";
 import type { ParkedOrders } from "./parked-orders.ts";
 
@@ -280,7 +280,7 @@ export class OrderLoader {
 
   /** A new run of an order that is this incarnation's; null: nothing can be done with it, and it is parked. */
   #newRun(stored: OwnedOrder): OrderRun | null {
-    const { pipelines, log, parked, startRun } = this.#options;
+    const { pipelines, log, clock, parked, startRun } = this.#options;
     const since = parked.sinceOf(stored.orderId);
     parked.unpark(stored.orderId);
     const order = this.#replayed(stored);
@@ -293,7 +293,8 @@ export class OrderLoader {
     }
     this.#missingPipelines.add(label);
     const { revision, user } = stored;
-    parked.strand(order.orderId, { label, revision, status: listedStatus(order), user }, since);
+    const stranded = { label, revision, status: listedStatus(order), user };
+    parked.strand(order.orderId, stranded, readingOf(clock, waitSinceMs(order), since));
     return null;
   }
 

@@ -13,7 +13,14 @@
  *    goes on meanwhile, and afterwards if the order is still at it.
  */
 import { type ActionRequest, decideAction } from "../order/actions.ts";
-import { type CallOutcome, decide, decideCrashed, decideStepCanceled, decideTooLate } from "../order/decide.ts";
+import {
+  type CallOutcome,
+  decide,
+  decideCrashed,
+  decideStepCanceled,
+  decideTooLate,
+  isOverIfNotDone,
+} from "../order/decide.ts";
 import type { Incarnation, LaterEvent } from "../order/events.ts";
 import { evolve } from "../order/evolve.ts";
 import { currentCall, listedStatus, type Order, waitSinceMs } from "../order/order.ts";
@@ -24,7 +31,7 @@ import type { Clock, Timer } from "../runtime/clock.ts";
 import type { AdvanceWrite, WriteOutcome } from "../store/store.ts";
 import { Attempt, type AttemptOf, describeError } from "./attempt.ts";
 import { CallSlots, type NamedLimit } from "./call-slots.ts";
-import type { ClockReading } from "./clock-reading.ts";
+import { type ClockReading, handOverTimes, readingOf } from "./clock-reading.ts";
 import type { WriteListener } from "./group-commit.ts";
 import { type LifeLog, logCall, logTransition } from "./life-log.ts";
 import type { Due } from "./parked-orders.ts";
@@ -129,7 +136,7 @@ export class OrderRun implements WriteListener, AttemptOf {
     this.#order = order;
     this.user = user;
     this.bodyText = bodyText;
-    this.#since = this.#readingOf(order, since);
+    this.#since = readingOf(host.clock, waitSinceMs(order), since);
     for (const { result } of order.steps) if (result !== null) this.#resultChars += result.length;
   }
 
@@ -139,6 +146,10 @@ export class OrderRun implements WriteListener, AttemptOf {
 
   get order(): Order {
     return this.#order;
+  }
+
+  get isOverIfNotDone(): boolean {
+    return isOverIfNotDone(this.#order, this.pipeline);
   }
 
   /** Whether no call and no write is under way. */
@@ -215,10 +226,8 @@ export class OrderRun implements WriteListener, AttemptOf {
   /** Gives the order to another incarnation; only while the run is idle. The host hears `finished` or `refused`. */
   giveTo(owner: Incarnation): void {
     this.stop("the order is given to another node");
-    const nowMs = this.#host.clock.now();
-    const atMs = this.#host.nowOf(owner) ?? nowMs;
-    const formerAtMs = atMs === nowMs ? {} : { formerAtMs: nowMs };
-    this.#write({ kind: "owner_changed", atMs, owner, callBegun: this.#callBegun, ...formerAtMs });
+    const times = handOverTimes(this.#host.clock, this.#since, this.#host.nowOf(owner));
+    this.#write({ kind: "owner_changed", owner, callBegun: this.#callBegun, ...times });
   }
 
   /** The node stops and nobody takes the order: that its call has not begun is recorded, so that nobody takes it for one that was cut. */
@@ -262,8 +271,9 @@ export class OrderRun implements WriteListener, AttemptOf {
   reread(order: Order): void {
     const { owner } = this.#order;
     this.#isOutOfDate = false;
-    const isNext = this.#nextSince?.wallMs === waitSinceMs(order); // the write that was refused had been applied before
-    this.#since = this.#readingOf(order, isNext ? this.#nextSince : this.#since);
+    const sinceMs = waitSinceMs(order);
+    const isNext = this.#nextSince?.wallMs === sinceMs; // the write that was refused had been applied before
+    this.#since = readingOf(this.#host.clock, sinceMs, isNext ? this.#nextSince : this.#since);
     this.#order = order;
     if (order.owner !== owner) {
       this.stop("the order is another node's");
@@ -333,14 +343,6 @@ export class OrderRun implements WriteListener, AttemptOf {
   /** How long it has waited for what it waits for. */
   get #waitedMs(): number {
     return this.#since === null ? 0 : this.#host.clock.monotonic() - this.#since.monotonicMs;
-  }
-
-  /** When what an order waits for began: the known reading, if it is that of the order's own time, or what this node's clocks say of that. */
-  #readingOf(order: Order, known: ClockReading | null): ClockReading | null {
-    const wallMs = waitSinceMs(order);
-    if (wallMs === null || known?.wallMs === wallMs) return wallMs === null ? null : known;
-    const { clock } = this.#host;
-    return { wallMs, monotonicMs: clock.monotonic() - Math.max(0, clock.now() - wallMs) };
   }
 
   #callAfter(waitMs: number): void {
@@ -451,7 +453,8 @@ export class OrderRun implements WriteListener, AttemptOf {
       atMs,
       error: describeError(failure.error),
       permanent: isPermanent,
-      unknown,
+      // What is not known of a verification is not known of the attempts before it, and that is on record.
+      unknown: unknown && !call.isVerifying,
       formerNotDone: call.formerNotDone,
       shortage,
       retryAfterMs,

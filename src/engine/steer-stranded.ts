@@ -3,6 +3,7 @@
  * commit, is on record in the store (pipelineShape), and that is enough to decide these two; nothing is called.
  */
 import { type ActionRequest, decideAction } from "../order/actions.ts";
+import { decideStepCanceled } from "../order/decide.ts";
 import { evolve, replay } from "../order/evolve.ts";
 import { listedStatus } from "../order/order.ts";
 import { pipelineOfShape } from "../order/pipeline.ts";
@@ -31,7 +32,11 @@ export async function steerStranded(
   if (shape === null) return { kind: "pipeline_missing" };
   const order = replay(orderId, history);
   const pipeline = pipelineOfShape(name, version, shape);
-  const decision = decideAction(order, pipeline, request, { atMs: clock.now(), callUnderWay: false });
+  // Its former owner was asked, and is gone, and with it the call that the cancellation waited for.
+  const isAsked = request.action === "cancel" && order.asked === "cancel";
+  const decision = isAsked
+    ? ({ kind: "event", event: decideStepCanceled(order, pipeline, null) } as const)
+    : decideAction(order, pipeline, request, { atMs: clock.now(), callUnderWay: false });
   if (decision.kind !== "event") return decision.kind === "refused" ? decision : { kind: "done" };
   const { event } = decision;
   const [formerStatus, status] = [listedStatus(order), listedStatus(evolve(order, event))];

@@ -49,6 +49,9 @@ export function callAfterTakeover(
 ): CurrentCall {
   if (event.callBegun === false) return { ...call, hasBegun: false };
   if (!call.hasBegun) return call;
+  // Stores of before don't say when an attempt that is made again begins. One that still has to wait counts as not made; but clocks
+  // may be wrong, and prove nothing.
+  if (event.callBegun === true && call.waitMs > 0) return { ...call, hasBegun: false, isUnknown: true };
   return {
     ...call,
     attempt: call.attempt + 1,

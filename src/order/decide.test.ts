@@ -365,6 +365,38 @@ test("what is past a point of no return and has used up its retries goes on, fou
   assert.equal(listedStatus(done), "completed");
 });
 
+test("a second commit that fails for good is tried again without end: what is past the first one is never a question", () => {
+  const [step] = RETRYING.steps;
+  assert.ok(step !== undefined);
+  const commit = { ...step, isCommit: true };
+  const pipeline = { ...RETRYING, steps: [commit, { ...commit, name: "S1" }] };
+  const order = createdOrder(ORDER_ID, decideCreation(pipeline, 1, 0));
+  const atSecond = evolve(order, decide(order, pipeline, { kind: "succeeded", atMs: 1, result: null }));
+  for (const unknown of [false, true]) {
+    const event = decide(atSecond, pipeline, { ...FAILURE, atMs: 2, permanent: true, unknown });
+    assert.equal(event.kind, "attempt_failed");
+    assert.equal(listedStatus(evolve(atSecond, event)), "retrying");
+  }
+});
+
+test("an attempt that a store of before has waiting at a takeover counts as not made, though nothing proves it", () => {
+  const order = createdOrder(ORDER_ID, decideCreation(RETRYING, 1, 0));
+  // Without what has elapsed: stores of before have no event when the attempt begins.
+  const waiting = evolve(order, { kind: "attempt_failed", atMs: 5, error: "no", delayMs: 10 });
+  const died = { kind: "owner_changed", owner: 2, callBegun: true, former: "died" } as const;
+  const [before, after] = [evolve(waiting, { ...died, atMs: 8 }), evolve(waiting, { ...died, atMs: 15 })];
+  const call = { failures: 1, hasBegun: false, isUnknown: true };
+  assert.deepEqual(callOf(before), { ...call, attempt: 2, crashes: 0, waitMs: 7 });
+  assert.equal(evolve(before, { kind: "attempt_started", atMs: 15 }).steps[0]?.attempts, 2);
+  assert.deepEqual(callOf(after), { ...call, attempt: 3, crashes: 1, waitMs: 0 });
+});
+
+test("an attempt that has begun has, and waits for nothing, when the clock was set back before a takeover", () => {
+  const begun = evolve(waitingForRetry(5), { kind: "attempt_started", atMs: 15 });
+  const taken = evolve(begun, { kind: "owner_changed", atMs: -20, owner: 2, callBegun: true, former: "died" });
+  assert.deepEqual(callOf(taken), { attempt: 3, failures: 1, crashes: 1, waitMs: 0, hasBegun: false, isUnknown: true });
+});
+
 function callOf(order: Order): object {
   const call = currentCall(order);
   assert.ok(call !== null, "the order is at a call");

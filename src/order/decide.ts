@@ -107,7 +107,7 @@ export function decide(order: Order, pipeline: Pipeline, outcome: CallOutcome): 
   const { retry } = stepAt(pipeline, call.stepIndex);
   const isUnknown = isUnknownAfter(call, outcome);
   const mayGiveUp = !isCommitted(pipeline, call.stepIndex, isUnknown);
-  if (!mayGiveUp && isUndecidable(pipeline, call, outcome)) {
+  if (isUnknown && isUndecidable(pipeline, call, outcome)) {
     return { kind: "set_aside", atMs, reason: "unknown_commit", error };
   }
   const again = nextAttempt(call, retry, outcome, { mayGiveUp });
@@ -117,6 +117,16 @@ export function decide(order: Order, pipeline: Pipeline, outcome: CallOutcome): 
     : { ...again, ...unknown };
 }
 
+/**
+ * Whether the step that the order is at has failed for good, and is only asked about further as nobody knows whether it was done: if it
+ * was not, that is its end.
+ */
+export function isOverIfNotDone(order: Order, pipeline: Pipeline): boolean {
+  const call = currentCall(order);
+  if (call === null || order.state.status !== "running" || isCommitted(pipeline, call.stepIndex, false)) return false;
+  return call.isEndless && call.shortages === 0;
+}
+
 /** Calls that ended their nodes so often end no more of them: then the order is set aside. */
 export function decideCrashed(order: Order, crashesMax: number, atMs: number): LaterEvent | null {
   const call = currentCall(order);
@@ -124,13 +134,13 @@ export function decideCrashed(order: Order, crashesMax: number, atMs: number): L
 }
 
 /**
- * Whether a step that is a point of no return has failed for good while nobody knows whether an attempt of it was done, and nothing can
- * find that out: `verify` was asked, or there is none.
+ * Whether a step that is the point of no return has failed for good while nobody knows whether an attempt of it was done, and nothing can
+ * find that out: `verify` was asked, or there is none. A step past that point is no question: it must be done in either case.
  */
 function isUndecidable(pipeline: Pipeline, call: CurrentCall, { permanent, unknown }: FailedCall): boolean {
   const step = stepAt(pipeline, call.stepIndex);
   const canBeVerified = step.verify !== undefined && (!call.isUnknown || unknown);
-  return permanent && step.isCommit && !canBeVerified;
+  return permanent && step.isCommit && !isCommitted(pipeline, call.stepIndex, false) && !canBeVerified;
 }
 
 function isUnknownAfter(call: CurrentCall, { unknown, formerNotDone }: FailedCall): boolean {

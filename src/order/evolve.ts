@@ -97,7 +97,8 @@ function evolved(order: Order, event: LaterEvent): Order {
     case "attempt_started": {
       const hasBegun = event.kind === "attempt_started";
       if ((state.status !== "running" && state.status !== "rolling_back") || state.call.hasBegun === hasBegun) break;
-      const call = { ...state.call, hasBegun };
+      // What has begun waits for nothing any more, whatever a clock says later.
+      const call = { ...state.call, hasBegun, waitMs: hasBegun ? 0 : state.call.waitMs };
       const steps = withStep(order.steps, call.stepIndex, { attempts: attemptsOf(state, call) });
       return { ...during(order, atMs, { ...state, call }, order.asked), steps };
     }

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { assertProblem, assertRefused } from "../support/checks.ts";
 import { acceptedOrderId, type Answer, finalOrder, readOrder, send } from "../support/client.ts";
+import { gatedPipeline } from "../support/gated-pipeline.ts";
 import { runCommand, startService, temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
 
@@ -94,6 +95,27 @@ test("orders keep the version that they began with, wait for a node that has it,
     newer.steps.map(({ step_name: name }) => name),
     ["Book", "Insure", "Wait", "Post", "Completed"],
   );
+});
+
+test("a cancel that waited for a call is carried out where the pipeline is lacking, when the call went with its node", async (t) => {
+  const ttl = ["--node-ttl", "2s"];
+  const first = await startService(t, { args: [...gatedPipeline(t).args, ...ttl] });
+  const second = await startService(t, { args: [...ttl, "--join", first.url.replace("http://", "")] });
+  const orderId = await acceptedOrderId(first.url);
+  await waitFor(async () => (await readOrder(first.url, orderId)).steps.length === 2, {
+    what: "its call is under way",
+  });
+  assert.equal((await act(first.url, orderId, "cancel")).status, 200);
+  await first.end("SIGKILL");
+  const canceled = await waitFor(
+    async () => {
+      await act(second.url, orderId, "cancel");
+      const order = await readOrder(second.url, orderId);
+      return order.status === "canceled" && order;
+    },
+    { what: "the order is canceled" },
+  );
+  assert.equal(canceled.steps[1]?.outcome, "unknown");
 });
 
 test("an order that is made again with a newer version needs a body that this one takes", async (t) => {

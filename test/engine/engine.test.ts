@@ -11,7 +11,7 @@ import type { Incarnation } from "../../src/order/events.ts";
 import { replay } from "../../src/order/evolve.ts";
 import type { StepContext } from "../../src/order/pipeline.ts";
 import { PipelineSet } from "../../src/order/pipeline-set.ts";
-import { permanent } from "../../src/order/step-error.ts";
+import { permanent, StepError, uncertain } from "../../src/order/step-error.ts";
 import { buildPipeline, type PlainStepOptions } from "../../src/pipelines/define-pipeline.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
@@ -775,6 +775,71 @@ test("an attempt of which nobody knows what it did is verified before it is made
     replay("x", history).steps.map(({ result }) => result),
     ['{"id":7}', '{"id":7}'],
   );
+});
+
+test("a verification of a commit that can't find out whether it was done sets the order aside", async (t) => {
+  let calls = 0;
+  const { accepted, reaches } = await harness(t, [
+    {
+      name: "Pay",
+      commit: true,
+      retry: { ...NO_RETRY, attempts: 3 },
+      run: () => {
+        calls++;
+        throw uncertain("it broke off");
+      },
+      // As an answer that is no JSON, which may mean anything.
+      onUnknown: { verify: () => Promise.reject(new StepError("what?", { permanent: true, unknown: true })) },
+    },
+  ]);
+  const { history } = await reaches(await accepted(), "set_aside");
+  assert.equal(calls, 1);
+  assert.deepEqual(
+    history.map(({ kind }) => kind),
+    ["created", "attempt_failed", "attempt_started", "set_aside"],
+  );
+});
+
+for (const [what, failure] of [
+  ["once and for all", new StepError("what?", { permanent: true, unknown: true })],
+  ["as often as it may", uncertain("what?")],
+] as const) {
+  test(`a commit that has failed ${what} is called no more when its verification finds that it was not done`, async (t) => {
+    let calls = 0;
+    const { accepted, reaches } = await harness(t, [
+      {
+        name: "Pay",
+        commit: true,
+        retry: { ...NO_RETRY, attempts: 2 },
+        run: () => {
+          calls++;
+          throw failure;
+        },
+        onUnknown: { verify: () => ({ done: false }) },
+      },
+    ]);
+    const { history } = await reaches(await accepted(), "failed");
+    assert.equal(calls, failure.permanent ? 1 : 2);
+    const [step] = replay("x", history).steps;
+    assert.deepEqual([step?.error, step?.outcome], ["what?", "not_done"]);
+  });
+}
+
+test("past the point of no return a step is called again when its verification finds that it was not done", async (t) => {
+  let calls = 0;
+  const { accepted, reaches } = await harness(t, [
+    { name: "Pay", run: noop, commit: true },
+    {
+      name: "Send",
+      retry: { ...NO_RETRY, attempts: 2 },
+      run: () => {
+        if (++calls < 5) throw uncertain("what?");
+      },
+      onUnknown: { verify: () => ({ done: false }) },
+    },
+  ]);
+  await reaches(await accepted(), "completed");
+  assert.equal(calls, 5);
 });
 
 test("behind the point of no return a step is tried again for as long as it takes, whatever it throws", async (t) => {
