@@ -30,7 +30,7 @@ import {
 } from "../store/store.ts";
 import { bytesInMemory, Capacity, type EngineLimits } from "./capacity.ts";
 import { GroupCommit } from "./group-commit.ts";
-import { HandOff, type Receivers, type Successors } from "./hand-off.ts";
+import { HandOff, LAST_WRITES_MS, type Receivers, type Successors } from "./hand-off.ts";
 import { OrderLoader, type TakenOver } from "./order-loader.ts";
 import { logCreation } from "./life-log.ts";
 import { type ActionOutcome, OrderRun, type RunHost } from "./order-run.ts";
@@ -95,9 +95,6 @@ const GIVE_AWAY_MS = 50;
 
 /** Who asks something of an order is answered within it. */
 const ACT_MS_MAX = 5_000;
-
-/** What must still be written when the grace time is over gets so long. */
-const LAST_WRITES_MS = 5_000;
 
 export class Engine {
   readonly #options: EngineOptions;

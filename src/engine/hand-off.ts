@@ -52,6 +52,9 @@ export interface HandOffOptions {
 /** Orders given away in one go, by a node that stops. */
 const GIVE_AWAY_ORDERS = 500;
 
+/** What must still be written when the grace time is over gets so long. */
+export const LAST_WRITES_MS = 5_000;
+
 /** Orders given at once to nodes that have their pipeline. */
 const PASS_ON_ORDERS = 500;
 
@@ -99,7 +102,9 @@ export class HandOff {
       const { incarnation, room } = successor;
       const batch = this.#someIdle(Math.min(GIVE_AWAY_ORDERS, room));
       for (const run of batch) run.giveTo(incarnation);
-      await this.settledWithin(endMs - clock.monotonic(), () => batch.every((run) => run.isIdle));
+      // Also beyond that time: what is on its way to the store will be another's, who is to hear of it.
+      const waitMs = Math.max(endMs - clock.monotonic(), LAST_WRITES_MS);
+      await this.settledWithin(waitMs, () => batch.every((run) => run.isIdle));
       const orderIds = batch.filter((run) => run.order.owner === incarnation).map((run) => run.order.orderId);
       // What was refused is read again, and tried again: the successor may be dead by now.
       if (orderIds.length === 0) break;

@@ -619,6 +619,39 @@ for (const [what, reason, outcome] of [
   });
 }
 
+test("who is given an order is told of it, also when that becomes durable only after the grace time", async (t) => {
+  const path = join(temporaryFolder(t), "orders.sqlite");
+  const retry = { ...NO_RETRY, attempts: 2, delay: 3_600_000, delayMax: 3_600_000 };
+  const fails = (): never => {
+    throw new Error("not yet");
+  };
+  const old = await harness(t, [{ name: "A", run: fails, retry }], { path });
+  const next = await harness(t, [{ name: "A", run: noop, retry }], { path, serviceId: OTHER_SERVICE_ID });
+  const orderId = await old.accepted();
+  await waitFor(async () => (await old.order(orderId)).revision === 2, { what: "the first attempt has failed" });
+  const commit = old.store.commit.bind(old.store);
+  let release = noop;
+  const gate = new Promise<void>((resolve) => (release = resolve));
+  let isAsked = false;
+  old.store.commit = async (writes) => {
+    isAsked = true;
+    await gate;
+    return commit(writes);
+  };
+  const told: string[] = [];
+  const GRACE_MS = 20;
+  const drained = old.engine.drain(GRACE_MS, {
+    choose: () => Promise.resolve({ incarnation: next.incarnation, room: next.engine.room }),
+    tell: (_, orderIds) => Promise.resolve(void told.push(...orderIds)),
+  });
+  await waitFor(() => isAsked, { what: "the order is on its way to the store" });
+  const overMs = performance.now() + 2 * GRACE_MS;
+  await waitFor(() => performance.now() > overMs, { what: "the grace time is over" });
+  release();
+  assert.deepEqual(await drained, { cut: 0, givenAway: 1, left: 0 });
+  assert.deepEqual(told, [orderId]);
+});
+
 test("draining lets running steps end, starts none, and takes no order", async (t) => {
   let release = noop;
   const gate = new Promise<void>((resolve) => (release = resolve));
