@@ -97,7 +97,8 @@ export class Connections {
       });
     });
     server.prependListener("request", (request, response) => this.#begin(request, response));
-    // An expectation that isn't known is not met, and may be ignored (RFC 9110, 10.1.1). Node would answer it past us.
+    // An expectation that isn't known may be ignored (RFC 9110, 10.1.1). Node would answer it itself, without a request.
+    // One listener in all: each makes a request of its own.
     server.on("checkExpectation", (request, response) => server.emit("request", request, response));
     const sweep = setInterval(() => this.#sweep(), SWEEP_MS);
     sweep.unref();

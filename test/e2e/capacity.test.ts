@@ -248,6 +248,26 @@ test("a connection has one request under way, in what order and in how many part
   assert.equal(most, 1);
 });
 
+test("a request with an expectation that is not known makes one order, and is answered once", async (t) => {
+  let submitted = 0;
+  const { url } = await startBareServer(t, {
+    submit: () => {
+      submitted++;
+      return Promise.resolve({ kind: "accepted", orderId: ORDER_ID, startTimeMs: 0 });
+    },
+  });
+  const socket = await connectionWith(t, url, "");
+  let received = "";
+  socket.setEncoding("utf8").on("data", (text: string) => (received += text));
+  for (const expectation of ["nonsense", "100-continue, nonsense", "100-continue"]) {
+    socket.write(`${posted("/orders", 2, { expect: expectation })}{}`);
+  }
+  socket.end();
+  await once(socket, "close");
+  assert.equal(submitted, 3);
+  assert.equal(received.split("HTTP/1.1 201").length - 1, 3, received);
+});
+
 test("what is sent ahead and not read costs little, and others are served meanwhile", async (t) => {
   const { url, app } = await startBareServer(t, { limits: { ...DEFAULT_HTTP_LIMITS, receivedBytesMax: 1024 * 1024 } });
   const paths = ["/openapi.json", "/docs/static/swagger-ui-bundle.js", "/nothing", "/diagnostic/heartbeat"];
