@@ -277,6 +277,21 @@ test("what is sent ahead and not read costs little, and others are served meanwh
   assert.ok(app.capacity.received.used <= 1024 * 1024);
 });
 
+test("what is sent while a request is worked at counts, although it is not looked at", async (t) => {
+  const unanswered: (() => void)[] = [];
+  const { url, app } = await startBareServer(t, {
+    limits: { ...DEFAULT_HTTP_LIMITS, receivedBytesMax: 1024 * 1024 },
+    readOrder: () => new Promise((resolve) => unanswered.push(() => resolve(null))),
+  });
+  const head = requestHead("GET", `/orders/${ORDER_ID}`);
+  const sockets = await connections(t, url, 60, () => head.repeat(2));
+  await waitFor(() => app.capacity.received.used === 60 * head.length, { what: "each has sent one ahead" });
+  for (const socket of sockets) socket.write("E".repeat(60_000));
+  await waitFor(() => app.capacity.connections.used <= 30, { what: "who has sent more than there is room for is cut" });
+  assert.ok(app.capacity.received.used <= 1024 * 1024);
+  for (const answer of unanswered) answer();
+});
+
 test("a client that does not take its answer is cut, and so is one that does not go when it was told to", async (t) => {
   const { url, app } = await startBareServer(t, { limits: { ...DEFAULT_HTTP_LIMITS, answerTimeoutMs: 100 } });
   const file = requestHead("GET", "/docs/static/swagger-ui-bundle.js");
