@@ -7,7 +7,7 @@
  * when the former request's answer has been taken. (docs/decisions/0009)
  *
  * 1. A connection has one request under way at most.
- * 2. While it has one, or nothing can be given to the parser, it is not read, but for what was under way already: one more read.
+ * 2. While it has one, or nothing can be given to the parser, it is not read, but for what Node reads ahead. That counts, too.
  * 3. A client that does not take an answer is cut in the end, and so is one that stays after it was told that the connection ends.
  */
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
@@ -39,6 +39,9 @@ const ACCEPTING_SERVED_MAX = 4;
 
 /** A chunked body may be nothing but tiny chunks: others get their turn after so much of it. */
 const CHUNKS_BYTES_MAX = 2_048;
+
+/** Less is not worth a copy: a connection costs more. */
+const SLACK_BYTES_MAX = 1_024;
 
 const SWEEP_MS = 1_000;
 
@@ -97,7 +100,8 @@ export class Connections {
       });
     });
     server.prependListener("request", (request, response) => this.#begin(request, response));
-    // An expectation that isn't known is not met, and may be ignored (RFC 9110, 10.1.1). Node would answer it past us.
+    // An expectation that isn't known may be ignored (RFC 9110, 10.1.1). Node would answer it itself, without a request.
+    // One listener in all: each makes a request of its own.
     server.on("checkExpectation", (request, response) => server.emit("request", request, response));
     const sweep = setInterval(() => this.#sweep(), SWEEP_MS);
     sweep.unref();
@@ -132,6 +136,7 @@ export class Connections {
       stuckSinceMs: null,
     };
     this.#all.set(socket, connection);
+    this.#countWhilePaused(connection);
     socket.on("data", (bytes: Buffer) => this.#take(connection, bytes));
     socket.on("end", () => {
       connection.ended = true;
@@ -148,6 +153,17 @@ export class Connections {
       for (const queue of Object.values(this.#queues)) queue.delete(connection);
       this.#all.delete(socket);
     });
+  }
+
+  /** A stream that is paused is filled all the same, up to its limit (64 KiB) and one read more. So it is seen that a client is gone. */
+  #countWhilePaused(connection: Connection): void {
+    const { socket } = connection;
+    const push = socket.push.bind(socket);
+    socket.push = (bytes, encoding) => {
+      const mayReadOn = push(bytes, encoding);
+      if (bytes !== null && connection.paused) this.#settle(connection);
+      return mayReadOn;
+    };
   }
 
   /** Only a connection on which the service owes nothing gives way: none whose request has come whole, and is being worked at. */
@@ -237,8 +253,9 @@ export class Connections {
     const { socket, headBytes, received, ended } = connection;
     if (socket.destroyed) return;
     if (socket.writableEnded) connection.waiting = null; // it was told that the connection ends
+    if (connection.waiting !== null) connection.waiting = withoutSlack(connection.waiting);
     const { waiting } = connection;
-    if (!received.set(waiting === null ? headBytes : waiting.length + headBytes)) {
+    if (!received.set(headBytes + (waiting?.length ?? 0) + socket.readableLength)) {
       socket.destroy();
       return;
     }
@@ -370,6 +387,14 @@ function takeListener(socket: Socket, event: "data" | "end", had: ReadonlySet<un
   return (...bytes) => {
     Reflect.apply(listener, socket, bytes);
   };
+}
+
+/** What of a read is left keeps all of it in memory; where that is more than twice as much, it is copied. */
+function withoutSlack(bytes: Buffer): Buffer {
+  if (bytes.buffer.byteLength <= 2 * bytes.length + SLACK_BYTES_MAX) return bytes;
+  const copy = Buffer.allocUnsafeSlow(bytes.length);
+  copy.set(bytes);
+  return copy;
 }
 
 function destroyed(socket: Socket): true {

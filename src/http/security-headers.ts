@@ -27,6 +27,4 @@ export function addSecurityHeaders(app: FastifyInstance): void {
     reply.headers(request.url.startsWith(PAGE_PATH) ? PAGE_HEADERS : SECURITY_HEADERS);
     done();
   });
-  // Node itself would answer an expectation that it doesn't know with 417, without them; it may be passed over (RFC 9110, 10.1.1).
-  app.server.on("checkExpectation", (request, response) => app.server.emit("request", request, response));
 }

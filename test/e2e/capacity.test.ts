@@ -248,6 +248,26 @@ test("a connection has one request under way, in what order and in how many part
   assert.equal(most, 1);
 });
 
+test("a request with an expectation that is not known makes one order, and is answered once", async (t) => {
+  let submitted = 0;
+  const { url } = await startBareServer(t, {
+    submit: () => {
+      submitted++;
+      return Promise.resolve({ kind: "accepted", orderId: ORDER_ID, startTimeMs: 0 });
+    },
+  });
+  const socket = await connectionWith(t, url, "");
+  let received = "";
+  socket.setEncoding("utf8").on("data", (text: string) => (received += text));
+  for (const expectation of ["nonsense", "100-continue, nonsense", "100-continue"]) {
+    socket.write(`${posted("/orders", 2, { expect: expectation })}{}`);
+  }
+  socket.end();
+  await once(socket, "close");
+  assert.equal(submitted, 3);
+  assert.equal(received.split("HTTP/1.1 201").length - 1, 3, received);
+});
+
 test("what is sent ahead and not read costs little, and others are served meanwhile", async (t) => {
   const { url, app } = await startBareServer(t, { limits: { ...DEFAULT_HTTP_LIMITS, receivedBytesMax: 1024 * 1024 } });
   const paths = ["/openapi.json", "/docs/static/swagger-ui-bundle.js", "/nothing", "/diagnostic/heartbeat"];
@@ -255,6 +275,21 @@ test("what is sent ahead and not read costs little, and others are served meanwh
   for (const socket of sockets) socket.pause();
   for (let round = 0; round < 5; round++) assert.equal((await send(`${url}/diagnostic/heartbeat`)).status, 200);
   assert.ok(app.capacity.received.used <= 1024 * 1024);
+});
+
+test("what is sent while a request is worked at counts, although it is not looked at", async (t) => {
+  const unanswered: (() => void)[] = [];
+  const { url, app } = await startBareServer(t, {
+    limits: { ...DEFAULT_HTTP_LIMITS, receivedBytesMax: 1024 * 1024 },
+    readOrder: () => new Promise((resolve) => unanswered.push(() => resolve(null))),
+  });
+  const head = requestHead("GET", `/orders/${ORDER_ID}`);
+  const sockets = await connections(t, url, 60, () => head.repeat(2));
+  await waitFor(() => app.capacity.received.used === 60 * head.length, { what: "each has sent one ahead" });
+  for (const socket of sockets) socket.write("E".repeat(60_000));
+  await waitFor(() => app.capacity.connections.used <= 30, { what: "who has sent more than there is room for is cut" });
+  assert.ok(app.capacity.received.used <= 1024 * 1024);
+  for (const answer of unanswered) answer();
 });
 
 test("a client that does not take its answer is cut, and so is one that does not go when it was told to", async (t) => {
