@@ -19,7 +19,7 @@ const SEMI_SPACES = 3;
 
 /**
  * How the C library (glibc; others pass it over) gives back what has been freed, buffers above all: by itself it keeps some for each
- * thread, and with time all that is smaller than 32 MiB. Measured under half-sent bodies and load in 256 MiB: 199 MiB resident instead of 236.
+ * thread, and with time all that is smaller than 32 MiB.
  */
 const SPARING_MALLOC = {
   MALLOC_ARENA_MAX: "1",
