@@ -173,7 +173,7 @@ export async function runOrdersCommand(
   );
   command<Shared & { from?: "failed_step" | "start" }>(
     "retry <order_id>",
-    "make a failed or canceled order again, as a new one; or try a rollback again that failed",
+    "make a failed or canceled order again, as a new one; or try one again that waits for an operator",
     async (client, options, [id = ""]) =>
       show(await client.retry(id, options.from === undefined ? {} : { from: options.from }), options),
   ).addOption(new Option("--from <where>", "where the new order begins").choices(["start", "failed_step"]));

@@ -200,9 +200,13 @@ export class OrderLoader {
     return this.#oneAfterTheOther(async () => {
       const running = runOf(orderId);
       if (running !== null || isStopping()) return running;
-      const { orders } = await store.readOwned(incarnation, [orderId]);
+      const { orders, damaged } = await store.readOwned(incarnation, [orderId]);
       const [order] = orders;
-      if (order === undefined || isStopping()) return null;
+      if (isStopping()) return null;
+      if (order === undefined) {
+        if (damaged.length === 0) parked.unpark(orderId); // it is another's by now, or final
+        return null;
+      }
       return this.#newRun(order) ?? (parked.stranded.has(orderId) ? order : null);
     });
   }

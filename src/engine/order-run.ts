@@ -109,7 +109,7 @@ export class OrderRun implements WriteListener, AttemptOf {
   #order: Order;
   /** As it will be when the write under way is durable. */
   #next: Order | null = null;
-  /** The order is to be read again (invariant 5). */
+  /** The order is to be read again (invariant 7). */
   #isOutOfDate = false;
   /** When what it waits for began. */
   #since: ClockReading | null;

@@ -16,7 +16,7 @@ import { buildPipeline, type PlainStepOptions } from "../../src/pipelines/define
 import { systemClock } from "../../src/runtime/clock.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
-import { type Store, type StoredOrder, StoreUnavailableError } from "../../src/store/store.ts";
+import { type AdvanceWrite, type Store, type StoredOrder, StoreUnavailableError } from "../../src/store/store.ts";
 import { temporaryFolder } from "../support/service.ts";
 import { claimTimes } from "../support/claim-times.ts";
 import { waitFor } from "../support/wait.ts";
@@ -618,6 +618,28 @@ for (const [what, reason, outcome] of [
     assert.equal(replay(orderId, history).steps[0]?.outcome, outcome);
   });
 }
+
+test("a parked order that is another's by now is no longer this engine's, and is not called damaged", async (t) => {
+  const { engine, store, incarnation, accepted, reaches } = await harness(t, [{ name: "A", run: noop, wait: {} }]);
+  const orderId = await accepted();
+  await reaches(orderId, "waiting");
+  const other = await store.cluster.register(
+    { serviceId: OTHER_SERVICE_ID, url: "", version: "0.0.0", ttlMs: 5_000, process: null },
+    Date.now(),
+  );
+  const gift: AdvanceWrite = {
+    kind: "advance",
+    orderId,
+    owner: incarnation,
+    expectedRevision: 2,
+    event: { kind: "owner_changed", atMs: Date.now(), owner: other, callBegun: false },
+    newStatus: null,
+    formerStatus: "waiting",
+    user: "user",
+  };
+  assert.deepEqual(await store.commit([gift]), [{ kind: "applied" }]);
+  assert.equal(await engine.act(orderId, { action: "pause", by: "user" }), null);
+});
 
 test("who is given an order is told of it, also when that becomes durable only after the grace time", async (t) => {
   const path = join(temporaryFolder(t), "orders.sqlite");
