@@ -135,16 +135,16 @@ else await measureAll(process.argv.slice(2).filter((word) => word !== "strangers
 async function measureAll(chosen: readonly string[]): Promise<void> {
   const names = chosen.length > 0 ? chosen : Object.keys(SHAPES);
   console.log(
-    "| shape | resident memory grows by | heartbeat takes at most | and in the median | orders refused beside it |\n|---|---|---|---|---|",
+    "| shape | resident memory grows by | heartbeat takes at most | and in the median | not answered | orders refused beside it |\n|---|---|---|---|---|---|",
   );
   let failed = 0;
   let quietMs = 0;
   for (const name of names) {
-    const { growthMiB, slowestMs, medianMs, refused, asked } = await measure(name);
+    const { growthMiB, slowestMs, medianMs, unanswered, refused, asked } = await measure(name);
     if (name === "nobody at all") quietMs = slowestMs;
-    if (growthMiB > GOAL_MIB || slowestMs > quietMs + GOAL_MS) failed++;
+    if (growthMiB > GOAL_MIB || slowestMs > quietMs + GOAL_MS || unanswered > 0) failed++;
     console.log(
-      `| ${name} | ${growthMiB} MiB | ${Math.round(slowestMs)} ms | ${Math.round(medianMs)} ms | ${refused} of ${asked} |`,
+      `| ${name} | ${growthMiB} MiB | ${Math.round(slowestMs)} ms | ${Math.round(medianMs)} ms | ${unanswered} | ${refused} of ${asked} |`,
     );
   }
   console.log(failed === 0 ? "All within the goals" : `Beyond the goals (${GOAL_MIB} MiB, ${GOAL_MS} ms): ${failed}`);
@@ -155,6 +155,8 @@ interface Measured {
   readonly growthMiB: number;
   readonly slowestMs: number;
   readonly medianMs: number;
+  /** Heartbeats. */
+  readonly unanswered: number;
   readonly asked: number;
   readonly refused: number;
 }
@@ -174,12 +176,11 @@ async function measure(name: string): Promise<Measured> {
     const agent = new Agent({ keepAlive: false });
     const times: number[] = [];
     let mostMiB = beforeMiB;
-    let [asked, refused] = [0, 0];
+    let [asked, refused, unanswered] = [0, 0, 0];
     const endMs = performance.now() + SHAPE_MS;
     while (performance.now() < endMs) {
       const startMs = performance.now();
-      const heartbeat = await ask(agent, port, "GET", "/diagnostic/heartbeat");
-      if (heartbeat !== 200) throw new Error(`the heartbeat was answered ${heartbeat}`);
+      if ((await ask(agent, port, "GET", "/diagnostic/heartbeat")) !== 200) unanswered++;
       times.push(performance.now() - startMs);
       mostMiB = Math.max(mostMiB, residentMiB(node));
       asked++;
@@ -192,6 +193,7 @@ async function measure(name: string): Promise<Measured> {
       growthMiB: mostMiB - beforeMiB,
       slowestMs: sorted.at(-1) ?? Number.NaN,
       medianMs: sorted[Math.floor(sorted.length / 2)] ?? Number.NaN,
+      unanswered,
       asked,
       refused,
     };

@@ -29,8 +29,6 @@ const ERROR_CHARS_MAX = 1_000;
 /** What a call is given is made only when it asks for it: most calls don't. */
 export class Attempt implements RollbackContext {
   readonly step: Step;
-  readonly direction: "run" | "rollback";
-  readonly attempt: number;
   /** Its limit. */
   timer: Timer | null = null;
   /** What it is given up with, where it has timed out. */
@@ -47,12 +45,18 @@ export class Attempt implements RollbackContext {
   #controller: AbortController | null = null;
   #abortReason: Error | null = null;
 
-  constructor(of: AttemptOf, step: Step, direction: "run" | "rollback") {
+  constructor(of: AttemptOf, step: Step) {
     this.#of = of;
     this.#order = of.order;
     this.step = step;
-    this.direction = direction;
-    this.attempt = currentCall(of.order)?.attempt ?? 1;
+  }
+
+  get direction(): "run" | "rollback" {
+    return this.#order.state.status === "running" ? "run" : "rollback";
+  }
+
+  get attempt(): number {
+    return currentCall(this.#order)?.attempt ?? 1;
   }
 
   /** Calls the step's function. */

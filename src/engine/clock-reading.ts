@@ -1,4 +1,5 @@
 /** One moment on several clocks. */
+import { type Order, waitSinceMs } from "../order/order.ts";
 import type { Clock } from "../runtime/clock.ts";
 
 /** What an event says of a moment, and what this node's monotonic clock showed. */
@@ -15,6 +16,17 @@ export interface ClockReading {
 export function readingOf(clock: Clock, wallMs: number | null, known: ClockReading | null): ClockReading | null {
   if (wallMs === null || known?.wallMs === wallMs) return wallMs === null ? null : known;
   return { wallMs, monotonicMs: clock.monotonic() - Math.max(0, clock.now() - wallMs) };
+}
+
+/** When what an order waits for began, where the monotonic clock is known to have shown that; null: it waits for nothing that is counted. */
+export function readingFrom(order: Order, monotonicMs: number): ClockReading | null {
+  const wallMs = waitSinceMs(order);
+  return wallMs === null ? null : { wallMs, monotonicMs };
+}
+
+/** What the monotonic clock showed when what an order waits for began, in whole milliseconds; where it waits for nothing that is counted, 0. */
+export function monotonicStart(clock: Clock, order: Order, known: ClockReading | null): number {
+  return Math.round(readingOf(clock, waitSinceMs(order), known)?.monotonicMs ?? 0);
 }
 
 /**

@@ -31,7 +31,7 @@ import type { Clock, Timer } from "../runtime/clock.ts";
 import type { AdvanceWrite, WriteOutcome } from "../store/store.ts";
 import { Attempt, type AttemptOf, describeError } from "./attempt.ts";
 import { CallSlots, type NamedLimit } from "./call-slots.ts";
-import { type ClockReading, handOverTimes, readingOf } from "./clock-reading.ts";
+import { type ClockReading, handOverTimes, monotonicStart, readingFrom } from "./clock-reading.ts";
 import type { WriteListener } from "./group-commit.ts";
 import { type LifeLog, logCall, logTransition } from "./life-log.ts";
 import type { Due } from "./parked-orders.ts";
@@ -109,12 +109,12 @@ export class OrderRun implements WriteListener, AttemptOf {
   #order: Order;
   /** As it will be when the write under way is durable. */
   #next: Order | null = null;
-  /** The order is to be read again (invariant 7). */
-  #isOutOfDate = false;
-  /** When what it waits for began. */
-  #since: ClockReading | null;
-  /** The same, when the write under way is durable. */
-  #nextSince: ClockReading | null = null;
+  /** As it would be if the store had not refused the last write: the order is to be read again (invariant 7). */
+  #refused: Order | null = null;
+  /** When what it waits for began, on the monotonic clock. In whole milliseconds, which take no memory of their own. */
+  #waitsFromMs: number;
+  /** The same for `#next` or `#refused`. */
+  #nextWaitsFromMs = 0;
   /** The wait before a call. */
   #timer: Timer | null = null;
   #call: Attempt | null = null;
@@ -136,7 +136,7 @@ export class OrderRun implements WriteListener, AttemptOf {
     this.#order = order;
     this.user = user;
     this.bodyText = bodyText;
-    this.#since = readingOf(host.clock, waitSinceMs(order), since);
+    this.#waitsFromMs = monotonicStart(host.clock, order, since);
     for (const { result } of order.steps) if (result !== null) this.#resultChars += result.length;
   }
 
@@ -159,7 +159,7 @@ export class OrderRun implements WriteListener, AttemptOf {
 
   /** Whether nothing can be written now. */
   get #mustWait(): boolean {
-    return this.#next !== null || this.#isOutOfDate;
+    return this.#next !== null || this.#refused !== null;
   }
 
   /** Of the results that its steps have returned. */
@@ -189,8 +189,7 @@ export class OrderRun implements WriteListener, AttemptOf {
       }
       case "waiting": {
         const { limitMs } = state;
-        const due =
-          limitMs === null ? null : ({ clock: "monotonic", atMs: (this.#since?.monotonicMs ?? 0) + limitMs } as const);
+        const due = limitMs === null ? null : ({ clock: "monotonic", atMs: this.#waitsFromMs + limitMs } as const);
         return this.#whenDue(due, (atMs) => decideTooLate(this.#order, this.pipeline, atMs));
       }
       case "paused":
@@ -239,19 +238,18 @@ export class OrderRun implements WriteListener, AttemptOf {
 
   settled(outcome: WriteOutcome): void {
     const next = this.#next;
-    const nextSince = this.#nextSince;
     this.#next = null;
     const answer = this.#answered;
     this.#answered = null;
     if (outcome.kind !== "applied" || next === null) {
       answer?.({ kind: "unknown" });
       this.#letGo();
-      this.#isOutOfDate = true;
+      this.#refused = next ?? this.#order;
       return outcome.kind === "fenced" ? this.#host.fenced() : this.#host.refused(this);
     }
     const before = this.#order;
     this.#order = next;
-    this.#since = nextSince;
+    this.#waitsFromMs = this.#nextWaitsFromMs;
     answer?.({ kind: "done" });
     if (next.owner !== before.owner) {
       this.#letGo();
@@ -270,10 +268,10 @@ export class OrderRun implements WriteListener, AttemptOf {
   /** Goes on from what the store says of the order, after a write was refused. */
   reread(order: Order): void {
     const { owner } = this.#order;
-    this.#isOutOfDate = false;
-    const sinceMs = waitSinceMs(order);
-    const isNext = this.#nextSince?.wallMs === sinceMs; // the write that was refused had been applied before
-    this.#since = readingOf(this.#host.clock, sinceMs, isNext ? this.#nextSince : this.#since);
+    const isNext = this.#refused !== null && waitSinceMs(this.#refused) === waitSinceMs(order); // it had been applied before
+    const since = isNext ? readingFrom(order, this.#nextWaitsFromMs) : this.#since;
+    this.#waitsFromMs = monotonicStart(this.#host.clock, order, since);
+    this.#refused = null;
     this.#order = order;
     if (order.owner !== owner) {
       this.stop("the order is another node's");
@@ -340,9 +338,14 @@ export class OrderRun implements WriteListener, AttemptOf {
     this.#write(event(clock.now()));
   }
 
+  /** When what it waits for began; null: nothing is counted. */
+  get #since(): ClockReading | null {
+    return readingFrom(this.#order, this.#waitsFromMs);
+  }
+
   /** How long it has waited for what it waits for. */
   get #waitedMs(): number {
-    return this.#since === null ? 0 : this.#host.clock.monotonic() - this.#since.monotonicMs;
+    return this.#host.clock.monotonic() - this.#waitsFromMs;
   }
 
   #callAfter(waitMs: number): void {
@@ -392,14 +395,12 @@ export class OrderRun implements WriteListener, AttemptOf {
   }
 
   #begin(step: Step): void {
-    const { status } = this.#order.state;
-    const direction = status === "running" ? "run" : "rollback";
-    const call = new Attempt(this, step, direction);
+    const call = new Attempt(this, step);
     this.#call = call;
     this.#callBegun = true;
     this.#host.callsUnderWayChanged(1);
     this.#host.onCall?.(this.#order.orderId, step.name);
-    if (this.#host.lifeLog !== null) logCall(this.#host.lifeLog, this.#order.orderId, step.name, direction);
+    if (this.#host.lifeLog !== null) logCall(this.#host.lifeLog, this.#order.orderId, step.name, call.direction);
     try {
       const result = call.make();
       if (!isThenable(result)) return this.#callEnded(call, result, null);
@@ -467,11 +468,8 @@ export class OrderRun implements WriteListener, AttemptOf {
     const order = this.#order;
     const next = evolve(order, event);
     this.#next = next;
-    const sinceMs = waitSinceMs(next);
-    this.#nextSince =
-      sinceMs === null || sinceMs === this.#since?.wallMs
-        ? this.#since
-        : { wallMs: sinceMs, monotonicMs: this.#host.clock.monotonic() };
+    const goesOnWaiting = waitSinceMs(next) === waitSinceMs(order);
+    this.#nextWaitsFromMs = goesOnWaiting ? this.#waitsFromMs : Math.round(this.#host.clock.monotonic());
     const [formerStatus, status] = [listedStatus(order), listedStatus(next)];
     if ("result" in event && event.result !== undefined) {
       this.#resultChars += event.result.length;

@@ -1,6 +1,7 @@
 /**
  * What clients share: bytes, places, connections. Anybody may have all of it while nobody else asks. When it is used up, who has most
- * gives way: what of his has stood still for longest is taken back. So nobody can keep others out by asking first, or for much.
+ * gives way: what of his has stood still for longest is taken back, and not what is small beside the rest. So nobody can keep others out
+ * by asking first, or for much; not even where all seem to be one, behind a proxy.
  *
  * 1. `used` is the sum of what the holdings hold, and never more than `max`.
  * 2. A holding is closed once, however it ends; from then on it holds nothing.
@@ -94,16 +95,19 @@ export class Budget {
     const { max, keepMs, keepOwnMs, clock } = this.#options;
     const due = (this.#holders.get(asking.holder)?.amount ?? 0) + more;
     const [name, holder] = this.#largest() ?? [];
-    if (holder === undefined) return more <= max;
+    if (asking.amount + more > max) return false;
+    if (holder === undefined) return true;
     const giving = holder.amount < due ? this.#holders.get(asking.holder) : holder;
     const isOwn = giving !== holder || name === asking.holder;
     const keep = isOwn ? keepOwnMs : holder.amount > 2 * due ? 0 : keepMs;
     const movedBeforeMs = clock() - keep;
     const target = max - Math.max(more, max * FREED_SHARE);
+    const least = giving === undefined ? 0 : Math.min(more, giving.amount / giving.holdings.size);
     let left = ASKED_MAX;
     for (const holding of giving?.holdings ?? []) {
-      if (this.#used <= target || left-- === 0 || holding.movedMs > movedBeforeMs) break;
-      if (holding === asking) continue;
+      if (this.#used <= target || left === 0 || holding.movedMs > movedBeforeMs) break;
+      if (holding === asking || holding.amount < least) continue;
+      left--;
       if (holding.giveUp()) holding.close();
       else if (giving !== undefined) this.#moveBack(giving, holding);
     }

@@ -29,13 +29,14 @@ const HEAD_END = Buffer.from("\r\n\r\n");
 /** What is received is worked at for so long in one turn of the event loop; the rest waits for the next, behind timers and answers. */
 const TURN_MS = 20;
 
-/** So many of the connections that wait are served in a turn: what they cause is done after it, so that time can't tell. */
-const SERVED_MAX = 32;
+/**
+ * Node accepts one connection a turn, and some five hundred may wait for that. So while they come, turns are short: each connection brings
+ * so much time for what was received. The last of them is accepted soon, and those that are there go on.
+ */
+const ACCEPTING_MS = 0.25;
 
-/** Node accepts one connection a turn. So turns are short while some come, and for so long after the last one. */
-const ACCEPTING_MS = 50;
-const ACCEPTING_TURN_MS = 2;
-const ACCEPTING_SERVED_MAX = 4;
+/** How requests begin that are taken first where many wait: health checks, and what nodes say to each other. They are small, or bounded. */
+const FIRST = ["GET /health/", "GET /diagnostic/", "POST /cluster/"].map((start) => Buffer.from(start));
 
 /** A chunked body may be nothing but tiny chunks: others get their turn after so much of it. */
 const CHUNKS_BYTES_MAX = 2_048;
@@ -81,10 +82,20 @@ export class Connections {
   readonly received: Budget;
   readonly #answerTimeoutMs: number;
   readonly #all = new Map<Socket, Connection>();
-  /** Those that wait for a turn: who had nothing under way, who has sent requests ahead, who sends a body. */
-  readonly #queues = { fresh: new Set<Connection>(), ahead: new Set<Connection>(), bodies: new Set<Connection>() };
+  /** Those that wait for a turn, by kind: who comes first, who had nothing under way, who has sent requests ahead, who sends a body. */
+  readonly #queues: Readonly<Record<"first" | "fresh" | "ahead" | "bodies", Set<Connection>>> = {
+    first: new Set(),
+    fresh: new Set(),
+    ahead: new Set(),
+    bodies: new Set(),
+  };
+  /** The same, each kind once, the one that was served last at the end. */
+  readonly #kinds = Object.values(this.#queues);
   #turnEndsMs: number | null = null;
-  #acceptedMs = Number.NEGATIVE_INFINITY;
+  /** Turns since a connection was accepted. */
+  #turnsSinceAccepted = Number.POSITIVE_INFINITY;
+  /** Of the time that the connections have brought which came last, one upon the other: what is left. */
+  #acceptingMs = 0;
 
   /** Takes over from Node how the connections of a server are read. To be made before it listens. */
   constructor(server: Server, { connectionsMax, receivedBytesMax, answerTimeoutMs }: ConnectionLimits) {
@@ -109,7 +120,9 @@ export class Connections {
   }
 
   #add(socket: Socket, accept: () => void): void {
-    this.#acceptedMs = performance.now();
+    this.#acceptingMs = Math.min(ACCEPTING_MS + (this.#isAccepting ? this.#acceptingMs : 0), TURN_MS);
+    this.#turnsSinceAccepted = 0;
+    this.#beginTurn();
     const place = this.places.open(addressOf(socket), () => this.#giveUp(socket));
     if (!place.set(1)) {
       socket.destroy();
@@ -150,7 +163,7 @@ export class Connections {
       place.close();
       received.close();
       connection.waiting = null;
-      for (const queue of Object.values(this.#queues)) queue.delete(connection);
+      for (const queue of this.#kinds) queue.delete(connection);
       this.#all.delete(socket);
     });
   }
@@ -177,49 +190,63 @@ export class Connections {
   #take(connection: Connection, bytes: Buffer): void {
     if (connection.socket.writableEnded) return;
     connection.waiting = connection.waiting === null ? bytes : Buffer.concat([connection.waiting, bytes]);
-    if (!this.#hasTurn() || connection.queued) this.#enqueue(connection, this.#queues.fresh);
-    else this.#serve(connection);
+    if (connection.queued || !this.#hasTurn()) {
+      this.#enqueue(connection, startsWithAny(connection.waiting, FIRST) ? this.#queues.first : this.#queues.fresh);
+    } else {
+      this.#serve(connection);
+    }
   }
 
   /** Whether something may be done at once. The first that asks in a turn begins its time. */
   #hasTurn(): boolean {
-    if (this.#queues.fresh.size > 0) return false;
-    if (this.#turnEndsMs === null) {
-      this.#beginTurn();
-      return true;
-    }
-    return performance.now() < this.#turnEndsMs;
+    if (this.#isAccepting || this.#queues.first.size > 0 || this.#queues.fresh.size > 0) return false;
+    this.#beginTurn();
+    return performance.now() < (this.#turnEndsMs ?? 0);
   }
 
-  #isAccepting(nowMs: number): boolean {
-    return nowMs - this.#acceptedMs < ACCEPTING_MS;
+  /** Whether connections may be waiting to be accepted: one was, in this turn or the one before. */
+  get #isAccepting(): boolean {
+    return this.#turnsSinceAccepted < 2;
   }
 
   #beginTurn(): void {
     if (this.#turnEndsMs !== null) return;
-    const nowMs = performance.now();
-    this.#turnEndsMs = nowMs + (this.#isAccepting(nowMs) ? ACCEPTING_TURN_MS : TURN_MS);
+    this.#turnEndsMs = performance.now() + TURN_MS;
     setImmediate(() => this.#endTurn());
   }
 
-  /** Serves those that wait, one of each kind at least: who asks for little is not to wait for who asks for much. */
   #endTurn(): void {
-    const nowMs = performance.now();
-    const isAccepting = this.#isAccepting(nowMs);
-    const endMs = nowMs + (isAccepting ? ACCEPTING_TURN_MS : TURN_MS);
+    const allowedMs = this.#isAccepting ? this.#acceptingMs : TURN_MS;
     this.#turnEndsMs = null;
-    let left = isAccepting ? ACCEPTING_SERVED_MAX : SERVED_MAX;
-    const queues = Object.values(this.#queues);
-    for (const queue of queues) {
-      for (const connection of first(queue, Math.max(1, left))) {
-        queue.delete(connection);
-        connection.queued = false;
-        this.#serve(connection);
-        left--;
-        if (performance.now() > endMs) break;
-      }
+    this.#turnsSinceAccepted++;
+    this.#serveNext(performance.now(), allowedMs);
+  }
+
+  /** Serves one after another of those that wait, while there is time. */
+  #serveNext(startMs: number, allowedMs: number): void {
+    const usedMs = performance.now() - startMs;
+    const connection = usedMs < allowedMs ? this.#nextWaiting() : null;
+    if (connection === null) {
+      this.#acceptingMs -= usedMs;
+      if (this.#kinds.some((queue) => queue.size > 0)) this.#beginTurn();
+      return;
     }
-    if (queues.some((queue) => queue.size > 0)) this.#beginTurn();
+    this.#serve(connection);
+    // What it has caused is done before the clock is read again.
+    queueMicrotask(() => process.nextTick(() => this.#serveNext(startMs, allowedMs)));
+  }
+
+  /** The kinds take turns: who asks for little is not to wait for who asks for much. */
+  #nextWaiting(): Connection | null {
+    const kind = this.#kinds.findIndex((queue) => queue.size > 0);
+    const [queue] = kind < 0 ? [] : this.#kinds.splice(kind, 1);
+    if (queue === undefined) return null;
+    this.#kinds.push(queue);
+    const [connection] = queue;
+    if (connection === undefined) return null;
+    queue.delete(connection);
+    connection.queued = false;
+    return connection;
   }
 
   #enqueue(connection: Connection, queue: Set<Connection>): void {
@@ -301,11 +328,6 @@ export class Connections {
   }
 }
 
-/** The first ones of a queue, of those that are in it now. */
-function first(queue: ReadonlySet<Connection>, count: number): Connection[] {
-  return queue.values().take(count).toArray();
-}
-
 /** Whether the body of a request comes in chunks, and more of it is to come. */
 function isInChunks({ request, bodyBytesLeft }: Connection): boolean {
   return request?.complete === false && bodyBytesLeft === null;
@@ -366,6 +388,10 @@ function noteBeyondHead(connection: Connection, bytes: number): void {
 }
 
 const NOTHING = Buffer.alloc(0);
+
+function startsWithAny(bytes: Buffer, starts: readonly Buffer[]): boolean {
+  return starts.some((start) => bytes.length >= start.length && bytes.subarray(0, start.length).equals(start));
+}
 
 function tailOf(former: Buffer, piece: Buffer): Buffer {
   const last = piece.at(-1);
