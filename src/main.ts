@@ -9,7 +9,7 @@ import type { Config } from "./config.ts";
 import { type DataFolder, openDataFolder } from "./data-folder.ts";
 import { Engine } from "./engine/engine.ts";
 import { accessOf, foreignKind, keepPrivate } from "./file-access.ts";
-import { memoryPlanOf, oldGenerationBytes } from "./start/heap.ts";
+import { bufferCollector, memoryPlanOf, oldGenerationBytes } from "./start/heap.ts";
 import { hostOf, hostRule } from "./http/host-check.ts";
 import type { HeartbeatStatus } from "./http/schemas.ts";
 import { closeServer, createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "./http/server.ts";
@@ -101,6 +101,7 @@ export async function startNode(
     onStoreConnected = () => settings.doubt();
 
     await requireSameShapes(store, pipelines);
+    const plan = memoryPlanOf(config);
     const intake = planIntake(oldGenerationBytes(), config);
     log.info(`Orders in flight at most: ${intake.ordersMax}`);
     let node: ClusterNode | null = null;
@@ -116,13 +117,14 @@ export async function startNode(
       limits: {
         ...DEFAULT_HTTP_LIMITS,
         bodyBytesMax: config.bodyBytesMax,
-        ...planConnections(memoryPlanOf(config).bufferBytes, DEFAULT_HTTP_LIMITS),
+        ...planConnections(plan.bufferBytes, DEFAULT_HTTP_LIMITS),
         incomingBytesMax: Math.max(
           config.bodyBytesMax,
           Math.min(DEFAULT_HTTP_LIMITS.incomingBytesMax, intake.incomingBytesMax),
         ),
       },
       isAllowedHost: hostRule(ownHosts(config), config.allowedHosts),
+      onReceived: bufferCollector(plan),
       serviceId,
       version,
       now,

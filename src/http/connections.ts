@@ -9,6 +9,8 @@
  * 1. A connection has one request under way at most.
  * 2. While it has one, or nothing can be given to the parser, it is not read, but for what Node reads ahead. That counts, too.
  * 3. A client that does not take an answer is cut in the end, and so is one that stays after it was told that the connection ends.
+ * 4. Clients are cut for what they keep open, and not for what the node has not come to yet: where that is much, turns are longer, and a body
+ *    goes to its request, where it is counted, but for the last byte.
  */
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
@@ -21,6 +23,8 @@ export interface ConnectionLimits {
   readonly receivedBytesMax: number;
   /** How long a client may take for an answer. */
   readonly answerTimeoutMs: number;
+  /** Told of all bytes that have come, whatever becomes of them. */
+  readonly onReceived: (bytes: number) => void;
 }
 
 /** The end of a request's head, of a chunked body, and here and there of something else: that makes a piece shorter, no more. */
@@ -29,11 +33,14 @@ const HEAD_END = Buffer.from("\r\n\r\n");
 /** What is received is worked at for so long in one turn of the event loop; the rest waits for the next, behind timers and answers. */
 const TURN_MS = 20;
 
+/** The same, where what waits takes half of the room for what was received. */
+const FULL_TURN_MS = 100;
+
 /**
  * Node accepts one connection a turn, and some five hundred may wait for that. So while they come, turns are short: each connection brings
  * so much time for what was received. The last of them is accepted soon, and those that are there go on.
  */
-const ACCEPTING_MS = 0.25;
+const ACCEPTING_MS = 0.1;
 
 /** How requests begin that are taken first where many wait: health checks, and what nodes say to each other. They are small, or bounded. */
 const FIRST = ["GET /health/", "GET /diagnostic/", "POST /cluster/"].map((start) => Buffer.from(start));
@@ -72,6 +79,10 @@ interface Connection {
   ended: boolean;
   paused: boolean;
   queued: boolean;
+  /** What it holds while it is queued. */
+  queuedBytes: number;
+  /** What Node wanted to do while the connection waited for a turn. */
+  readLater: (() => void) | null;
   /** When it was first seen that the client does not take what is sent, or does not close. */
   stuckSinceMs: number | null;
 }
@@ -81,6 +92,7 @@ export class Connections {
   readonly places: Budget;
   readonly received: Budget;
   readonly #answerTimeoutMs: number;
+  readonly #onReceived: (bytes: number) => void;
   readonly #all = new Map<Socket, Connection>();
   /** Those that wait for a turn, by kind: who comes first, who had nothing under way, who has sent requests ahead, who sends a body. */
   readonly #queues: Readonly<Record<"first" | "fresh" | "ahead" | "bodies", Set<Connection>>> = {
@@ -91,6 +103,7 @@ export class Connections {
   };
   /** The same, each kind once, the one that was served last at the end. */
   readonly #kinds = Object.values(this.#queues);
+  #queuedBytes = 0;
   #turnEndsMs: number | null = null;
   /** Turns since a connection was accepted. */
   #turnsSinceAccepted = Number.POSITIVE_INFINITY;
@@ -98,10 +111,11 @@ export class Connections {
   #acceptingMs = 0;
 
   /** Takes over from Node how the connections of a server are read. To be made before it listens. */
-  constructor(server: Server, { connectionsMax, receivedBytesMax, answerTimeoutMs }: ConnectionLimits) {
+  constructor(server: Server, { connectionsMax, receivedBytesMax, answerTimeoutMs, onReceived }: ConnectionLimits) {
     this.places = new Budget({ max: connectionsMax, keepMs: 0, keepOwnMs: 0 });
     this.received = new Budget({ max: receivedBytesMax, keepMs: 0, keepOwnMs: 0 });
     this.#answerTimeoutMs = answerTimeoutMs;
+    this.#onReceived = onReceived;
     const [accept, ...others] = server.listeners("connection");
     if (accept === undefined || others.length > 0) throw new Error("the server does not take connections as expected");
     server.removeAllListeners("connection");
@@ -146,10 +160,12 @@ export class Connections {
       ended: false,
       paused: false,
       queued: false,
+      queuedBytes: 0,
+      readLater: null,
       stuckSinceMs: null,
     };
     this.#all.set(socket, connection);
-    this.#countWhilePaused(connection);
+    this.#boundReadAhead(connection);
     socket.on("data", (bytes: Buffer) => this.#take(connection, bytes));
     socket.on("end", () => {
       connection.ended = true;
@@ -163,19 +179,27 @@ export class Connections {
       place.close();
       received.close();
       connection.waiting = null;
-      for (const queue of this.#kinds) queue.delete(connection);
+      for (const queue of this.#kinds) this.#dequeue(connection, queue);
       this.#all.delete(socket);
     });
   }
 
-  /** A stream that is paused is filled all the same, up to its limit (64 KiB) and one read more. So it is seen that a client is gone. */
-  #countWhilePaused(connection: Connection): void {
+  /**
+   * A stream that is paused is filled all the same, up to its limit (64 KiB) and one read more. So it is seen that a client is gone. While a
+   * connection waits for a turn, that can wait, too: nothing more is read.
+   */
+  #boundReadAhead(connection: Connection): void {
     const { socket } = connection;
     const push = socket.push.bind(socket);
+    const read = socket._read.bind(socket);
     socket.push = (bytes, encoding) => {
       const mayReadOn = push(bytes, encoding);
       if (bytes !== null && connection.paused) this.#settle(connection);
-      return mayReadOn;
+      return mayReadOn && !connection.queued;
+    };
+    socket._read = (size) => {
+      if (connection.queued) connection.readLater = () => read(size);
+      else read(size);
     };
   }
 
@@ -188,20 +212,33 @@ export class Connections {
   }
 
   #take(connection: Connection, bytes: Buffer): void {
+    this.#onReceived(bytes.length);
     if (connection.socket.writableEnded) return;
     connection.waiting = connection.waiting === null ? bytes : Buffer.concat([connection.waiting, bytes]);
-    if (connection.queued || !this.#hasTurn()) {
-      this.#enqueue(connection, startsWithAny(connection.waiting, FIRST) ? this.#queues.first : this.#queues.fresh);
-    } else {
-      this.#serve(connection);
-    }
+    if (!connection.queued && this.#hasTurn()) return this.#serve(connection);
+    this.#giveBody(connection);
+    const { waiting } = connection;
+    if (waiting === null) return this.#settle(connection);
+    this.#enqueue(connection, startsWithAny(waiting, FIRST) ? this.#queues.first : this.#queues.fresh);
+  }
+
+  /** Gives a request what has come of its body, but for the last byte: with that the work begins, and it waits for a turn. */
+  #giveBody(connection: Connection): void {
+    const { request, bodyBytesLeft, waiting } = connection;
+    if (request?.complete !== false || bodyBytesLeft === null || waiting === null || bodyBytesLeft < 2) return;
+    const body = waiting.subarray(0, bodyBytesLeft - 1);
+    connection.waiting = body.length === waiting.length ? null : waiting.subarray(body.length);
+    note(connection, body);
+    connection.parse(body);
   }
 
   /** Whether something may be done at once. The first that asks in a turn begins its time. */
   #hasTurn(): boolean {
-    if (this.#isAccepting || this.#queues.first.size > 0 || this.#queues.fresh.size > 0) return false;
+    const { first, fresh } = this.#queues;
     this.#beginTurn();
-    return performance.now() < (this.#turnEndsMs ?? 0);
+    const isFull = this.#queuedBytes > this.received.max / 2;
+    if (!isFull && (this.#isAccepting || first.size > 0 || fresh.size > 0)) return false;
+    return performance.now() < (this.#turnEndsMs ?? 0) + (isFull ? FULL_TURN_MS - TURN_MS : 0);
   }
 
   /** Whether connections may be waiting to be accepted: one was, in this turn or the one before. */
@@ -244,9 +281,15 @@ export class Connections {
     this.#kinds.push(queue);
     const [connection] = queue;
     if (connection === undefined) return null;
-    queue.delete(connection);
-    connection.queued = false;
+    this.#dequeue(connection, queue);
     return connection;
+  }
+
+  #dequeue(connection: Connection, queue: Set<Connection>): void {
+    if (!queue.delete(connection)) return;
+    connection.queued = false;
+    this.#queuedBytes -= connection.queuedBytes;
+    connection.queuedBytes = 0;
   }
 
   #enqueue(connection: Connection, queue: Set<Connection>): void {
@@ -282,9 +325,14 @@ export class Connections {
     if (socket.writableEnded) connection.waiting = null; // it was told that the connection ends
     if (connection.waiting !== null) connection.waiting = withoutSlack(connection.waiting);
     const { waiting } = connection;
-    if (!received.set(headBytes + (waiting?.length ?? 0) + socket.readableLength)) {
+    const bytes = headBytes + (waiting?.length ?? 0) + socket.readableLength;
+    if (!received.set(bytes)) {
       socket.destroy();
       return;
+    }
+    if (connection.queued) {
+      this.#queuedBytes += bytes - connection.queuedBytes;
+      connection.queuedBytes = bytes;
     }
     if (waiting !== null && !connection.paused) {
       connection.paused = true;
@@ -293,6 +341,7 @@ export class Connections {
       connection.paused = false;
       socket.resume();
     }
+    if (!connection.queued) readNow(connection);
     if (!ended || waiting !== null || isOwed(connection)) return;
     connection.ended = false; // it is passed on once
     connection.finish();
@@ -326,6 +375,13 @@ export class Connections {
       if (nowMs - connection.stuckSinceMs > limitMs) socket.destroy();
     }
   }
+}
+
+/** Does what Node wanted to do while the connection was not to be read. */
+function readNow(connection: Connection): void {
+  const { readLater } = connection;
+  connection.readLater = null;
+  readLater?.();
 }
 
 /** Whether the body of a request comes in chunks, and more of it is to come. */

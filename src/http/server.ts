@@ -77,6 +77,8 @@ export type HttpServerOptions = {
   readonly limits: HttpLimits;
   /** Left out: loopback names and IP addresses. */
   readonly isAllowedHost?: HostRule;
+  /** Told of all bytes that clients have sent, whatever becomes of them. */
+  readonly onReceived?: (bytes: number) => void;
 } & OrdersResource &
   OrderListResource &
   ActionsResource &
@@ -101,7 +103,7 @@ const SHOWN_PATH_CHARS_MAX = 200;
 
 /** Builds the server with its routes; `listen` starts it. */
 export async function createHttpServer(options: HttpServerOptions): Promise<FastifyInstance> {
-  const { log, limits, isAllowedHost = hostRule([], []) } = options;
+  const { log, limits, isAllowedHost = hostRule([], []), onReceived = () => undefined } = options;
   const app = Fastify({
     logger: false,
     bodyLimit: limits.bodyBytesMax,
@@ -124,7 +126,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
     frameworkErrors: (_error, _request, reply) =>
       void sendProblem(reply, "request_invalid", "The path is not a valid one; check its percent signs."),
   });
-  const capacity = createCapacity(new Connections(app.server, limits), limits);
+  const capacity = createCapacity(new Connections(app.server, { ...limits, onReceived }), limits);
   app.decorate("capacity", capacity);
 
   app.decorateRequest("user", "");

@@ -74,6 +74,27 @@ export function fitHeap(plan: MemoryPlan, script: string): void {
   });
 }
 
+/** More buffers than this are of no use to anybody, on a machine of any size. */
+const BUFFERS_KEPT_MAX = 32 * MIB;
+
+/**
+ * Buffers that nobody has any more stay until a collection, and V8 makes none for their sake before they are some 50 MiB: a node in a small
+ * container does not have that. So one is made when there are more than the half of the plan's that is not for connections themselves.
+ * @returns what to call with the size of everything that is received
+ */
+export function bufferCollector({ bufferBytes }: MemoryPlan): (receivedBytes: number) => void {
+  const keptMax = Math.min(bufferBytes / 2, BUFFERS_KEPT_MAX);
+  const checkEvery = keptMax / 4;
+  let uncheckedBytes = 0;
+  return (receivedBytes) => {
+    uncheckedBytes += receivedBytes;
+    if (uncheckedBytes < checkEvery) return;
+    uncheckedBytes = 0;
+    // The launcher lends the function.
+    if (process.memoryUsage().arrayBuffers > keptMax) globalThis.gc?.({ type: "minor" });
+  };
+}
+
 function semiSpaceBytes(): number {
   return sizeFlag("max-semi-space-size") ?? LAUNCHED_SEMI_SPACE_BYTES;
 }

@@ -32,12 +32,13 @@ test("whatever the limit and the largest body, all parts together stay within 90
 });
 
 test("clients may hold no more than the buffers that are planned for them, nor more than is of use", () => {
-  const most = { connectionsMax: 12_288, outgoingBytesMax: 16 * MIB };
+  const most = { connectionsMax: 12_288, receivedBytesMax: 8 * MIB, outgoingBytesMax: 16 * MIB };
   fc.assert(
     fc.property(fc.integer({ min: MIB, max: 1024 * MIB }), (bufferBytes) => {
-      const { connectionsMax, outgoingBytesMax } = planConnections(bufferBytes, most);
-      assert.ok(connectionsMax * 8 * 1024 + outgoingBytesMax <= bufferBytes);
+      const { connectionsMax, receivedBytesMax, outgoingBytesMax } = planConnections(bufferBytes, most);
+      assert.ok(connectionsMax * 8 * 1024 + receivedBytesMax + outgoingBytesMax <= bufferBytes);
       assert.ok(connectionsMax >= 64 && connectionsMax <= most.connectionsMax);
+      assert.ok(receivedBytesMax > 0 && receivedBytesMax <= most.receivedBytesMax);
       assert.ok(outgoingBytesMax > 0 && outgoingBytesMax <= most.outgoingBytesMax);
     }),
   );

@@ -87,7 +87,7 @@ export function planMemory(limitBytes: number, largestOrderBytes: number): Memor
   while (semiSpaceBytes > MIB && THREADS * SEMI_SPACES * semiSpaceBytes > spare / 6) semiSpaceBytes /= 2;
   const storeCacheBytes = Math.min(STORE_CACHE_BYTES_MAX, wholeMib(spare / 8));
   const storeThreadBytes = Math.min(STORE_THREAD_BYTES_MAX, wholeMib(spare / 8));
-  const bufferBytes = Math.min(BUFFER_BYTES_MAX, wholeMib(spare / 8));
+  const bufferBytes = Math.min(BUFFER_BYTES_MAX, wholeMib(spare / 6));
   const outside = THREADS * SEMI_SPACES * semiSpaceBytes + storeCacheBytes + storeThreadBytes + bufferBytes;
   const heapBytes = Math.min(HEAP_BYTES_MAX, wholeMib(spare - outside));
   if (heapBytes < HEAP_BYTES_MIN || heapBytes / 4 < 2 * largestOrderBytes) return null;
@@ -125,13 +125,20 @@ export function planIntake(
 /** A connection, with what it has received of a request. */
 const CONNECTION_BYTES = 8 * 1024;
 
-/** What clients may hold of the buffers: half of them connections, a quarter answers that they don't read; never more than is of use. */
-export function planConnections<Limits extends { readonly connectionsMax: number; readonly outgoingBytesMax: number }>(
-  bufferBytes: number,
-  most: Limits,
-): Pick<Limits, "connectionsMax" | "outgoingBytesMax"> {
+/** What clients may hold of the buffers. */
+interface ConnectionPlan {
+  readonly connectionsMax: number;
+  /** What they have sent, and is part of no request yet. */
+  readonly receivedBytesMax: number;
+  /** Answers that they don't read. */
+  readonly outgoingBytesMax: number;
+}
+
+/** Half of the buffers are for connections, a quarter for what comes in, a quarter for what goes out; never more than is of use. */
+export function planConnections(bufferBytes: number, most: ConnectionPlan): ConnectionPlan {
   return {
     connectionsMax: Math.min(most.connectionsMax, Math.floor(bufferBytes / 2 / CONNECTION_BYTES)),
+    receivedBytesMax: Math.min(most.receivedBytesMax, Math.floor(bufferBytes / 4)),
     outgoingBytesMax: Math.min(most.outgoingBytesMax, Math.floor(bufferBytes / 4)),
   };
 }

@@ -292,6 +292,42 @@ test("what is sent while a request is worked at counts, although it is not looke
   for (const answer of unanswered) answer();
 });
 
+/** Keeps the whole process busy. */
+function workFor(lengthMs: number): void {
+  const endMs = performance.now() + lengthMs;
+  let now = performance.now();
+  while (now < endMs) now = performance.now();
+}
+
+test("many bodies at once are answered, each of them: nobody is cut for what the node has not come to yet", async (t) => {
+  const { url } = await startService(t);
+  const body = `{"a":"${"x".repeat(200_000)}"}`;
+  const statuses = await Promise.all(Array.from({ length: 400 }, async () => (await submitOrder(url, body)).status));
+  assert.deepEqual(
+    statuses.filter((status) => status !== 201 && status !== 503),
+    [],
+  );
+  assert.ok(statuses.filter((status) => status === 201).length > 100);
+});
+
+test("a health check is answered before the requests that came before it, where many wait", async (t) => {
+  let served = 0;
+  const { url } = await startBareServer(t, {
+    readOrder: () => {
+      served++;
+      workFor(5);
+      return Promise.resolve(null);
+    },
+  });
+  const sockets = await connections(t, url, 301, () => "");
+  const heartbeat = sockets.pop();
+  assert.ok(heartbeat !== undefined);
+  for (const socket of sockets) socket.write(requestHead("GET", `/orders/${ORDER_ID}`));
+  heartbeat.write(requestHead("GET", "/diagnostic/heartbeat"));
+  await once(heartbeat, "data");
+  assert.ok(served < 150, `${served} of 300 were answered before it`);
+});
+
 test("a client that does not take its answer is cut, and so is one that does not go when it was told to", async (t) => {
   const { url, app } = await startBareServer(t, { limits: { ...DEFAULT_HTTP_LIMITS, answerTimeoutMs: 100 } });
   const file = requestHead("GET", "/docs/static/swagger-ui-bundle.js");
