@@ -34,7 +34,7 @@ const HEAD_END = Buffer.from("\r\n\r\n");
 const TURN_MS = 20;
 
 /** The same, where what waits takes half of the room for what was received. */
-const FULL_TURN_MS = 100;
+const FULL_TURN_MS = 250;
 
 /**
  * Node accepts one connection a turn, and some five hundred may wait for that. So while they come, turns are short: each connection brings
