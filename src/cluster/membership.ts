@@ -102,7 +102,7 @@ export class Membership {
   /** Ends both loops; the row stays. */
   stop(): void {
     this.#stopped = true;
-    for (const timer of Object.values(this.#timers)) timer?.cancel();
+    for (const timer of Object.values(this.#timers)) timer?.[Symbol.dispose]();
   }
 
   /** Whether a node that is alive by its row is dead by its silence (cluster rule 2). */

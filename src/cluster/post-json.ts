@@ -87,7 +87,7 @@ export function postText(url: URL, body: string, { headers = {}, timeoutMs, cloc
     };
     let timer = clock.after(timeoutMs / TICKS, tick);
     sending.once("close", () => {
-      timer.cancel();
+      timer[Symbol.dispose]();
       // Where there was neither an answer nor an error, as when another protocol is switched to.
       if (!isAnswering) reject(new Error("the connection ended without an answer"));
     });

@@ -461,7 +461,7 @@ export class Engine {
   #withinTime<T>(outcome: Promise<T>): Promise<T | Extract<ActionOutcome, { kind: "unknown" }>> {
     return new Promise((resolve, reject) => {
       const timer = this.#options.clock.after(ACT_MS_MAX, () => resolve({ kind: "unknown" }));
-      outcome.then(resolve, reject).finally(() => timer.cancel());
+      outcome.then(resolve, reject).finally(() => timer[Symbol.dispose]());
     });
   }
 }

@@ -96,7 +96,7 @@ export class GroupCommit {
     this.#closed = true;
     this.#dropCreations(this.#queue, new Error(reason));
     this.#queue = [];
-    this.#retryTimer?.cancel();
+    this.#retryTimer?.[Symbol.dispose]();
     this.#retryTimer = null;
   }
 

@@ -77,7 +77,7 @@ export class HandOff {
   settledWithin(timeMs: number, isSettled: () => boolean): Promise<void> {
     return new Promise((resolve) => {
       const done = (): void => {
-        timer.cancel();
+        timer[Symbol.dispose]();
         this.#look = null;
         resolve();
       };

@@ -356,7 +356,7 @@ export class OrderRun implements WriteListener, AttemptOf {
   }
 
   #waitNoLonger(): void {
-    this.#timer?.cancel();
+    this.#timer?.[Symbol.dispose]();
     this.#timer = null;
     if (this.#call === null) this.#slots?.giveBack();
   }
@@ -404,7 +404,7 @@ export class OrderRun implements WriteListener, AttemptOf {
     try {
       const result = call.make();
       if (!isThenable(result)) return this.#callEnded(call, result, null);
-      call.timer = this.#host.clock.after(step.timeoutMs, () => this.#timeOut(call, step.timeoutMs));
+      call.timer = this.#host.clock.after(step.timeoutMs, () => this.#timeOut(call));
       result.then(
         (value) => this.#callEnded(call, value, null),
         (error: unknown) => this.#callEnded(call, undefined, { error }),
@@ -414,8 +414,8 @@ export class OrderRun implements WriteListener, AttemptOf {
     }
   }
 
-  #timeOut(call: Attempt, timeoutMs: number): void {
-    const error = new StepError(`timed out after ${timeoutMs} ms`, { unknown: true });
+  #timeOut(call: Attempt): void {
+    const error = new StepError(`timed out after ${call.step.timeoutMs} ms`, { unknown: true });
     call.timedOut = error;
     call.abort(error);
     // One that can say at once that it has sent nothing yet is heard.
@@ -433,7 +433,7 @@ export class OrderRun implements WriteListener, AttemptOf {
 
   #endCall(call: Attempt): void {
     this.#call = null;
-    call.timer?.cancel();
+    call.timer?.[Symbol.dispose]();
     this.#host.callsUnderWayChanged(-1);
     this.#slots?.giveBack();
   }

@@ -124,7 +124,7 @@ export class ParkedOrders {
   }
 
   clear(): void {
-    this.#timer?.cancel();
+    this.#timer?.[Symbol.dispose]();
     this.#timer = null;
     this.#timerMs = Number.POSITIVE_INFINITY;
     for (const agenda of Object.values(this.#agendas)) agenda.clear();
@@ -142,7 +142,7 @@ export class ParkedOrders {
     if (inMs === Number.POSITIVE_INFINITY) return;
     const waitMs = Math.min(inMs, LOOK_MS);
     if (nowMs + waitMs >= this.#timerMs) return;
-    this.#timer?.cancel();
+    this.#timer?.[Symbol.dispose]();
     this.#timerMs = nowMs + waitMs;
     this.#timer = this.#clock.after(waitMs, () => this.#look());
   }

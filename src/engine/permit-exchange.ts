@@ -62,11 +62,11 @@ export class PermitExchange {
 
   stop(): void {
     this.#stopped = true;
-    this.#timer?.cancel();
+    this.#timer?.[Symbol.dispose]();
   }
 
   #schedule(waitMs: number): void {
-    this.#timer?.cancel();
+    this.#timer?.[Symbol.dispose]();
     if (this.#stopped) return;
     const pauseMs = this.#lastEndMs + PAUSE_MS - this.#clock.monotonic();
     this.#timer = this.#clock.after(Math.max(waitMs, pauseMs), () => void this.#exchangeAll());

@@ -6,11 +6,8 @@
  *    tells.
  */
 
-/** A wait that can be ended early. */
-export interface Timer {
-  /** Its action does not happen any more. */
-  cancel(): void;
-}
+/** A wait. Disposed of, it is over, and its action does not happen any more. */
+export type Timer = Disposable;
 
 export interface Clock {
   /** Wall time, in milliseconds since the epoch. */
@@ -26,23 +23,6 @@ export interface Clock {
 /** setTimeout can't wait longer. */
 const PART_MS_MAX = 2 ** 31 - 1;
 
-class SystemTimer implements Timer {
-  #timeout: NodeJS.Timeout;
-
-  constructor(waitMs: number, action: () => void) {
-    this.#timeout = this.#wait(waitMs, action);
-  }
-
-  cancel(): void {
-    clearTimeout(this.#timeout);
-  }
-
-  #wait(waitMs: number, action: () => void): NodeJS.Timeout {
-    if (waitMs <= PART_MS_MAX) return setTimeout(action, waitMs);
-    return setTimeout(() => (this.#timeout = this.#wait(waitMs - PART_MS_MAX, action)), PART_MS_MAX);
-  }
-}
-
 /**
  * The machine's clock.
  * @param now the wall time, where it is not the machine's
@@ -51,7 +31,16 @@ export function systemClock(now: () => number = Date.now): Clock {
   return {
     now,
     monotonic: () => performance.now(),
-    after: (waitMs, action) => new SystemTimer(Math.max(0, waitMs), action),
+    after: (waitMs, action) => {
+      if (waitMs <= PART_MS_MAX) return setTimeout(action, Math.max(0, waitMs));
+      let parts = Math.ceil(waitMs / PART_MS_MAX);
+      const timer = setInterval(() => {
+        if (--parts > 0) return;
+        clearInterval(timer);
+        action();
+      }, waitMs / parts);
+      return timer;
+    },
     nextTurn: (action) => void setImmediate(action),
   };
 }

@@ -27,7 +27,7 @@ export class ManualClock implements Clock {
   readonly after = (waitMs: number, action: () => void): Timer => {
     const waiting = { atMs: this.#monotonicMs + Math.max(0, waitMs), action };
     this.#waiting.add(waiting);
-    return { cancel: () => void this.#waiting.delete(waiting) };
+    return { [Symbol.dispose]: () => void this.#waiting.delete(waiting) };
   };
 
   /** Lets time pass on both clocks; what is due meanwhile is done in its time. */
