@@ -23,13 +23,15 @@ declare module "fastify" {
 /** Smaller bodies cost no more than their connection does. */
 const COUNTED_BYTES_MIN = 1024;
 
+const NOTHING: Buffer = Buffer.alloc(0);
+
 /** One body on its way in. */
 class BodyIntake {
   readonly #limitBytes: number;
   readonly #open: (giveUp: () => boolean) => Holding;
   #holding: Holding | null = null;
   #announced = 0;
-  #room: Buffer = Buffer.alloc(0);
+  #room = NOTHING;
   #length = 0;
   #stop: ((error: Error) => void) | null = null;
 
@@ -52,7 +54,7 @@ class BodyIntake {
       body.off("data", take).off("end", finish).off("error", fail);
       body.resume(); // what still comes is let go
       const bytes = this.#room.subarray(0, this.#length);
-      this.#room = Buffer.alloc(0);
+      this.#room = NOTHING;
       if (error === null) done(null, bytes);
       else done(error);
     };
@@ -128,7 +130,7 @@ export function takeInBodies(app: FastifyInstance, { incoming, nodes }: Pick<Cap
   });
   app.addContentTypeParser("*", (request, body, done) => {
     const { intake } = request;
-    if (intake === null) return done(null, Buffer.alloc(0));
+    if (intake === null) return done(null, NOTHING);
     return intake.read(body, Number(request.headers["content-length"] ?? 0), done);
   });
 }
