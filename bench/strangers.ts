@@ -80,6 +80,16 @@ const SHAPES: Readonly<Record<string, Shape>> = {
     send: () => head("POST", "/nothing", "Content-Length: 200000\r\n"),
   },
   "half-sent bodies": { connections: 3_000, send: () => `${posting(200_000)}{` },
+  "bodies to nowhere without end": {
+    connections: 500,
+    send: () => posting(1e12, "/nothing"),
+    drip: "x".repeat(65_536),
+  },
+  "bodies that nobody asked for": {
+    connections: 3_000,
+    send: ({ orderId }) =>
+      head("GET", `/orders/${orderId}/events`, "Authorization: user\r\nContent-Length: 200000\r\n") + BODY,
+  },
   "bodies all but the last byte": { connections: 2_000, send: () => posting(BODY.length) + BODY.slice(0, -1) },
   "the same of many users": {
     connections: 2_000,

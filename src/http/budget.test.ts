@@ -55,6 +55,17 @@ test("many small ones give way where there is nothing else", () => {
   assert.ok(small.gone.size >= 100 && budget.used <= 1_000);
 });
 
+test("what is small gives way to who has more, where nothing else can", () => {
+  const budget = budgetOf(1_000);
+  const { gone, holdings } = open(budget, "shared", [...Array.from({ length: 80 }, () => 10), 200]);
+  assert.ok(holdings.at(-1)?.set(250));
+  assert.ok(gone.size >= 5 && !gone.has(80));
+  const mixed = budgetOf(100);
+  const { gone: ended } = open(mixed, "shared", [50, ...Array.from({ length: 100 }, () => 0.5)]);
+  assert.ok(mixed.open("shared", () => true).set(100));
+  assert.equal(ended.size, 101);
+});
+
 test("more than there is at all is refused, and takes nothing from anybody", () => {
   const budget = budgetOf(100);
   const { gone } = open(budget, "one", [100]);

@@ -102,16 +102,19 @@ export class Budget {
     const keep = isOwn ? keepOwnMs : holder.amount > 2 * due ? 0 : keepMs;
     const movedBeforeMs = clock() - keep;
     const target = max - Math.max(more, max * FREED_SHARE);
-    const least = giving === undefined ? 0 : Math.min(more, giving.amount / giving.holdings.size);
+    if (giving === undefined) return this.#used + more <= max;
     let left = ASKED_MAX;
-    for (const holding of giving?.holdings ?? []) {
-      if (this.#used <= target || left === 0 || holding.movedMs > movedBeforeMs) break;
-      if (holding === asking || holding.amount < least) continue;
-      left--;
-      if (holding.giveUp()) holding.close();
-      else if (giving !== undefined) this.#moveBack(giving, holding);
+    for (const least of [Math.min(more, giving.amount / giving.holdings.size), 0]) {
+      for (const holding of giving.holdings) {
+        if (this.#used <= target || left === 0 || holding.movedMs > movedBeforeMs) break;
+        if (holding === asking || holding.amount < least) continue;
+        left--;
+        if (holding.giveUp()) holding.close();
+        else this.#moveBack(giving, holding);
+      }
+      if (this.#used + more <= max) return true;
     }
-    return this.#used + more <= max;
+    return false;
   }
 
   #largest(): [string, Holder] | null {

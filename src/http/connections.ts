@@ -42,6 +42,9 @@ const FULL_TURN_MS = 250;
  */
 const ACCEPTING_MS = 0.1;
 
+/** The same, of all time that went into something else: turns may be long for other reasons. */
+const OTHERS_SHARE = 1 / 4;
+
 /** How requests begin that are taken first where many wait: health checks, and what nodes say to each other. They are small, or bounded. */
 const FIRST = ["GET /health/", "GET /diagnostic/", "POST /cluster/"].map((start) => Buffer.from(start));
 
@@ -107,8 +110,10 @@ export class Connections {
   #turnEndsMs: number | null = null;
   /** Turns since a connection was accepted. */
   #turnsSinceAccepted = Number.POSITIVE_INFINITY;
-  /** Of the time that the connections have brought which came last, one upon the other: what is left. */
+  /** While connections come: what is left of the time for those that wait. */
   #acceptingMs = 0;
+  /** When those that wait were served last. */
+  #servedMs = 0;
 
   /** Takes over from Node how the connections of a server are read. To be made before it listens. */
   constructor(server: Server, { connectionsMax, receivedBytesMax, answerTimeoutMs, onReceived }: ConnectionLimits) {
@@ -194,7 +199,7 @@ export class Connections {
     const read = socket._read.bind(socket);
     socket.push = (bytes, encoding) => {
       const mayReadOn = push(bytes, encoding);
-      if (bytes !== null && connection.paused) this.#settle(connection);
+      if (bytes !== null && socket.isPaused()) this.#settle(connection);
       return mayReadOn && !connection.queued;
     };
     socket._read = (size) => {
@@ -218,8 +223,9 @@ export class Connections {
     if (!connection.queued && this.#hasTurn()) return this.#serve(connection);
     this.#giveBody(connection);
     const { waiting } = connection;
-    if (waiting === null) return this.#settle(connection);
-    this.#enqueue(connection, startsWithAny(waiting, FIRST) ? this.#queues.first : this.#queues.fresh);
+    const isFirst = waiting !== null && startsWithAny(waiting, FIRST);
+    // Who sends a body may go on in his turn.
+    this.#enqueue(connection, isFirst ? this.#queues.first : this.#queues.fresh);
   }
 
   /** Gives a request what has come of its body, but for the last byte: with that the work begins, and it waits for a turn. */
@@ -236,9 +242,14 @@ export class Connections {
   #hasTurn(): boolean {
     const { first, fresh } = this.#queues;
     this.#beginTurn();
-    const isFull = this.#queuedBytes > this.received.max / 2;
+    const isFull = this.#isFull;
     if (!isFull && (this.#isAccepting || first.size > 0 || fresh.size > 0)) return false;
     return performance.now() < (this.#turnEndsMs ?? 0) + (isFull ? FULL_TURN_MS - TURN_MS : 0);
+  }
+
+  /** Whether much waits that the node has not come to yet. */
+  get #isFull(): boolean {
+    return this.#queuedBytes > this.received.max / 2;
   }
 
   /** Whether connections may be waiting to be accepted: one was, in this turn or the one before. */
@@ -253,10 +264,12 @@ export class Connections {
   }
 
   #endTurn(): void {
-    const allowedMs = this.#isAccepting ? this.#acceptingMs : TURN_MS;
+    const nowMs = performance.now();
+    this.#acceptingMs = Math.min(this.#acceptingMs + (nowMs - this.#servedMs) * OTHERS_SHARE, TURN_MS);
+    const allowedMs = this.#isAccepting && !this.#isFull ? this.#acceptingMs : TURN_MS;
     this.#turnEndsMs = null;
     this.#turnsSinceAccepted++;
-    this.#serveNext(performance.now(), allowedMs);
+    this.#serveNext(nowMs, allowedMs);
   }
 
   /** Serves one after another of those that wait, while there is time. */
@@ -265,6 +278,7 @@ export class Connections {
     const connection = usedMs < allowedMs ? this.#nextWaiting() : null;
     if (connection === null) {
       this.#acceptingMs -= usedMs;
+      this.#servedMs = startMs + usedMs;
       if (this.#kinds.some((queue) => queue.size > 0)) this.#beginTurn();
       return;
     }
@@ -330,7 +344,8 @@ export class Connections {
       socket.destroy();
       return;
     }
-    if (connection.queued) {
+    // What was sent ahead waited for the client's own request.
+    if (connection.queued && !this.#queues.ahead.has(connection)) {
       this.#queuedBytes += bytes - connection.queuedBytes;
       connection.queuedBytes = bytes;
     }

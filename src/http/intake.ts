@@ -79,7 +79,8 @@ class BodyIntake {
       return null;
     }
     if (length > this.#room.length) {
-      const roomBytes = Math.min(this.#limitBytes, Math.max(length, 2 * this.#room.length, COUNTED_BYTES_MIN));
+      const most = this.#announced >= length ? this.#announced : this.#limitBytes;
+      const roomBytes = Math.min(most, Math.max(length, 2 * this.#room.length, COUNTED_BYTES_MIN));
       if (!this.#hold(roomBytes)) return receivesTooMuch();
       const room = Buffer.allocUnsafeSlow(roomBytes);
       room.set(this.#room.subarray(0, this.#length));
@@ -125,6 +126,8 @@ export function takeInBodies(app: FastifyInstance, { incoming, nodes }: Pick<Cap
         whenClosed(reply.raw, () => holding.close());
         return holding;
       });
+    } else {
+      request.raw.resume(); // a body that nobody asked for is let go: it would stay, and count nowhere
     }
     done();
   });

@@ -86,13 +86,21 @@ export function bufferCollector({ bufferBytes }: MemoryPlan): (receivedBytes: nu
   const keptMax = Math.min(bufferBytes / 2, BUFFERS_KEPT_MAX);
   const checkEvery = keptMax / 4;
   let uncheckedBytes = 0;
+  /** More are collected. What is in use stays all the same, and is not looked at again before there is as much garbage beside it. */
+  let mostBytes = keptMax;
   return (receivedBytes) => {
     uncheckedBytes += receivedBytes;
     if (uncheckedBytes < checkEvery) return;
     uncheckedBytes = 0;
-    // The launcher lends the function.
-    if (process.memoryUsage().arrayBuffers > keptMax) globalThis.gc?.({ type: "minor" });
+    const isTooMuch = buffersBytes() > mostBytes;
+    if (isTooMuch) globalThis.gc?.({ type: "minor" }); // the launcher lends the function
+    const nextBytes = Math.max(keptMax, buffersBytes() + keptMax / 2);
+    mostBytes = isTooMuch ? nextBytes : Math.min(mostBytes, nextBytes);
   };
+}
+
+function buffersBytes(): number {
+  return process.memoryUsage().arrayBuffers;
 }
 
 function semiSpaceBytes(): number {

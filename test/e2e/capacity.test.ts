@@ -310,9 +310,26 @@ test("many bodies at once are answered, each of them: nobody is cut for what the
   assert.ok(statuses.filter((status) => status === 201).length > 100);
 });
 
+test("a body that nobody asked for is let go, while its request goes on", async (t) => {
+  const { url, app } = await startBareServer(t, {
+    follow: {
+      readChanges: () => Promise.resolve({ kind: "changes", changes: [], next: "1" }),
+      readOrders: () => Promise.resolve([]),
+      readOrder: () => Promise.resolve(null),
+    },
+  });
+  const body = Buffer.alloc(40_000_000, "x");
+  const [stream] = await connections(t, url, 1, () =>
+    requestHead("GET", "/events", { "content-length": String(2 * body.length) }),
+  );
+  stream?.write(body);
+  await waitFor(() => stream?.writableLength === 0, { what: "all of it is taken" });
+  assert.deepEqual([app.capacity.streams.used, stream?.destroyed], [1, false]);
+});
+
 test("a health check is answered before the requests that came before it, where many wait", async (t) => {
   let served = 0;
-  const { url } = await startBareServer(t, {
+  const { url, app } = await startBareServer(t, {
     readOrder: () => {
       served++;
       workFor(5);
@@ -320,6 +337,7 @@ test("a health check is answered before the requests that came before it, where 
     },
   });
   const sockets = await connections(t, url, 301, () => "");
+  await waitFor(() => app.capacity.connections.used === sockets.length, { what: "all are accepted" });
   const heartbeat = sockets.pop();
   assert.ok(heartbeat !== undefined);
   for (const socket of sockets) socket.write(requestHead("GET", `/orders/${ORDER_ID}`));
