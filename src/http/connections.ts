@@ -222,9 +222,10 @@ export class Connections {
     connection.waiting = connection.waiting === null ? bytes : Buffer.concat([connection.waiting, bytes]);
     if (!connection.queued && this.#hasTurn()) return this.#serve(connection);
     this.#giveBody(connection);
-    const { waiting } = connection;
+    const { waiting, answer } = connection;
+    // More of a body comes at once, up to its limit; what comes of one that is let go may have no end.
+    if (waiting === null && answer?.headersSent === false) return this.#settle(connection);
     const isFirst = waiting !== null && startsWithAny(waiting, FIRST);
-    // Who sends a body may go on in his turn.
     this.#enqueue(connection, isFirst ? this.#queues.first : this.#queues.fresh);
   }
 
@@ -266,7 +267,7 @@ export class Connections {
   #endTurn(): void {
     const nowMs = performance.now();
     this.#acceptingMs = Math.min(this.#acceptingMs + (nowMs - this.#servedMs) * OTHERS_SHARE, TURN_MS);
-    const allowedMs = this.#isAccepting && !this.#isFull ? this.#acceptingMs : TURN_MS;
+    const allowedMs = this.#isAccepting ? this.#acceptingMs : TURN_MS;
     this.#turnEndsMs = null;
     this.#turnsSinceAccepted++;
     this.#serveNext(nowMs, allowedMs);
