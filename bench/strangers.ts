@@ -85,6 +85,11 @@ const SHAPES: Readonly<Record<string, Shape>> = {
     send: () => posting(1e12, "/nothing"),
     drip: "x".repeat(65_536),
   },
+  "empty lines without end": {
+    connections: 200,
+    send: () => head("GET", "/nothing") + "\r\n".repeat(500_000),
+    drip: "\r\n".repeat(500_000),
+  },
   "bodies that nobody asked for": {
     connections: 3_000,
     send: ({ orderId }) =>

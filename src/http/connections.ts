@@ -33,8 +33,9 @@ const HEAD_END = Buffer.from("\r\n\r\n");
 /** What is received is worked at for so long in one turn of the event loop; the rest waits for the next, behind timers and answers. */
 const TURN_MS = 20;
 
-/** The same, where what waits takes half of the room for what was received. */
-const FULL_TURN_MS = 250;
+/** So much longer may turns be together, where what waits takes half of the room for what was received; and then a part of all time. */
+const LONGER_MS = 250;
+const LONGER_SHARE = 1 / 4;
 
 /**
  * Node accepts one connection a turn, and some five hundred may wait for that. So while they come, turns are short: each connection brings
@@ -47,6 +48,9 @@ const OTHERS_SHARE = 1 / 4;
 
 /** How requests begin that are taken first where many wait: health checks, and what nodes say to each other. They are small, or bounded. */
 const FIRST = ["GET /health/", "GET /diagnostic/", "POST /cluster/"].map((start) => Buffer.from(start));
+
+/** So many pieces of a connection are given to the parser in its turn: a head, a body, and the beginning of a next head. */
+const PIECES_MAX = 3;
 
 /** A chunked body may be nothing but tiny chunks: others get their turn after so much of it. */
 const CHUNKS_BYTES_MAX = 2_048;
@@ -107,11 +111,14 @@ export class Connections {
   /** The same, each kind once, the one that was served last at the end. */
   readonly #kinds = Object.values(this.#queues);
   #queuedBytes = 0;
-  #turnEndsMs: number | null = null;
+  #turnStartMs: number | null = null;
   /** Turns since a connection was accepted. */
   #turnsSinceAccepted = Number.POSITIVE_INFINITY;
   /** While connections come: what is left of the time for those that wait. */
   #acceptingMs = 0;
+  /** How much longer a turn may be, and whether this one is. */
+  #longerMs = LONGER_MS;
+  #isLonger = false;
   /** When those that wait were served last. */
   #servedMs = 0;
 
@@ -147,7 +154,7 @@ export class Connections {
       socket.destroy();
       return;
     }
-    const received = this.received.open(addressOf(socket), () => destroyed(socket));
+    const received = this.received.open(addressOf(socket), () => this.#giveUpReceived(socket));
     const had = new Set([...socket.listeners("data"), ...socket.listeners("end")]);
     accept();
     const connection: Connection = {
@@ -216,6 +223,13 @@ export class Connections {
     return !owes && destroyed(socket);
   }
 
+  /** What waits for the node alone does not give way: that would be its own fault. */
+  #giveUpReceived(socket: Socket): boolean {
+    const connection = this.#all.get(socket);
+    const waitsForNode = connection?.queued === true && !this.#queues.ahead.has(connection);
+    return !waitsForNode && destroyed(socket);
+  }
+
   #take(connection: Connection, bytes: Buffer): void {
     this.#onReceived(bytes.length);
     if (connection.socket.writableEnded) return;
@@ -243,9 +257,12 @@ export class Connections {
   #hasTurn(): boolean {
     const { first, fresh } = this.#queues;
     this.#beginTurn();
-    const isFull = this.#isFull;
-    if (!isFull && (this.#isAccepting || first.size > 0 || fresh.size > 0)) return false;
-    return performance.now() < (this.#turnEndsMs ?? 0) + (isFull ? FULL_TURN_MS - TURN_MS : 0);
+    const usedMs = performance.now() - (this.#turnStartMs ?? 0);
+    const mostMs = this.#isAccepting || first.size > 0 || fresh.size > 0 ? 0 : TURN_MS;
+    if (usedMs < mostMs) return true;
+    if (!this.#isFull || usedMs >= mostMs + this.#longerMs) return false;
+    this.#isLonger = true;
+    return true;
   }
 
   /** Whether much waits that the node has not come to yet. */
@@ -259,16 +276,21 @@ export class Connections {
   }
 
   #beginTurn(): void {
-    if (this.#turnEndsMs !== null) return;
-    this.#turnEndsMs = performance.now() + TURN_MS;
+    if (this.#turnStartMs !== null) return;
+    this.#turnStartMs = performance.now();
     setImmediate(() => this.#endTurn());
   }
 
   #endTurn(): void {
     const nowMs = performance.now();
     this.#acceptingMs = Math.min(this.#acceptingMs + (nowMs - this.#servedMs) * OTHERS_SHARE, TURN_MS);
+    const longerMs = this.#isLonger
+      ? Math.max(0, this.#longerMs - (nowMs - (this.#turnStartMs ?? nowMs)))
+      : this.#longerMs;
+    this.#longerMs = Math.min(longerMs + (nowMs - this.#servedMs) * LONGER_SHARE, LONGER_MS);
+    this.#isLonger = false;
     const allowedMs = this.#isAccepting ? this.#acceptingMs : TURN_MS;
-    this.#turnEndsMs = null;
+    this.#turnStartMs = null;
     this.#turnsSinceAccepted++;
     this.#serveNext(nowMs, allowedMs);
   }
@@ -318,17 +340,18 @@ export class Connections {
 
   /** Gives the parser what it may have. */
   #serve(connection: Connection): void {
-    let isFirst = true;
-    while (connection.waiting !== null && mayParse(connection)) {
-      if (!isFirst && isInChunks(connection)) return this.#enqueue(connection, this.#queues.bodies);
-      isFirst = false;
-      const { waiting } = connection;
-      const { length, beyondHead } = nextPiece(connection, waiting);
+    for (let pieces = 0; connection.waiting !== null && mayParse(connection); pieces++) {
+      if (pieces === PIECES_MAX || (pieces > 0 && isInChunks(connection))) {
+        return this.#enqueue(connection, this.#queues.ahead);
+      }
+      const waiting = withoutEmptyLines(connection, connection.waiting);
+      connection.waiting = waiting;
+      if (waiting === null) break;
+      const length = nextPieceBytes(connection, waiting);
       const piece = length === waiting.length ? waiting : waiting.subarray(0, length);
       connection.waiting = length === waiting.length ? null : waiting.subarray(length);
       note(connection, piece);
       connection.parse(piece);
-      if (beyondHead > 0) noteBeyondHead(connection, beyondHead);
     }
     this.#settle(connection);
   }
@@ -411,31 +434,32 @@ function mayParse({ socket, request, answer }: Connection): boolean {
   return answer === null || request?.complete === false;
 }
 
-interface Piece {
-  readonly length: number;
-  /** So many of its bytes come after the only head that ends in it. */
-  readonly beyondHead: number;
-}
-
-/** How much of what waits is given at once: a body as far as it has come, or up to the end of the next head, or all when there is one only. */
-function nextPiece({ request, bodyBytesLeft, tail, answer }: Connection, waiting: Buffer): Piece {
+/** How much of what waits is given at once: a body as far as it has come, or up to the end of the next head. */
+function nextPieceBytes(connection: Connection, waiting: Buffer): number {
+  const { request, bodyBytesLeft, tail } = connection;
   if (request?.complete === false && bodyBytesLeft !== null && bodyBytesLeft > 0) {
-    return { length: Math.min(bodyBytesLeft, waiting.length), beyondHead: 0 };
+    return Math.min(bodyBytesLeft, waiting.length);
   }
   if (tail.length > 0) {
     const start = Buffer.concat([tail, waiting.subarray(0, HEAD_END.length - 1)]);
     const at = start.indexOf(HEAD_END);
-    if (at >= 0) return { length: at + HEAD_END.length - tail.length, beyondHead: 0 };
+    if (at >= 0) return at + HEAD_END.length - tail.length;
   }
-  const isChunks = request?.complete === false && bodyBytesLeft === null;
-  const mostBytes = isChunks ? Math.min(CHUNKS_BYTES_MAX, waiting.length) : waiting.length;
+  const mostBytes = isInChunks(connection) ? Math.min(CHUNKS_BYTES_MAX, waiting.length) : waiting.length;
   const at = waiting.indexOf(HEAD_END);
-  if (at < 0 || at + HEAD_END.length > mostBytes) return { length: mostBytes, beyondHead: 0 };
-  const length = at + HEAD_END.length;
-  const isOnly = answer === null && !isChunks && !waiting.includes(HEAD_END, length);
-  return isOnly && waiting.length - length <= CHUNKS_BYTES_MAX
-    ? { length: waiting.length, beyondHead: waiting.length - length }
-    : { length, beyondHead: 0 };
+  return at < 0 ? mostBytes : Math.min(at + HEAD_END.length, mostBytes);
+}
+
+/** What is left behind the empty lines that may come before a request, and mean nothing (RFC 9112, 2.2). */
+function withoutEmptyLines({ request, headBytes }: Connection, waiting: Buffer): Buffer | null {
+  if (request?.complete === false || headBytes > 0 || !isLineEnd(waiting[0])) return waiting;
+  let at = 1;
+  while (isLineEnd(waiting[at])) at++;
+  return at === waiting.length ? null : waiting.subarray(at);
+}
+
+function isLineEnd(byte: number | undefined): boolean {
+  return byte === 0x0d || byte === 0x0a;
 }
 
 /** Keeps the account of where in the stream the parser will be after a piece. */
@@ -451,14 +475,6 @@ function note(connection: Connection, piece: Buffer): void {
   connection.tail = isHeadEnd ? NOTHING : tailOf(connection.tail, piece);
 }
 
-/** What came behind a head: its body, or a part of it, or all of it and a part of the next head. */
-function noteBeyondHead(connection: Connection, bytes: number): void {
-  const { bodyBytesLeft } = connection;
-  if (bodyBytesLeft === null) return;
-  connection.headBytes = Math.max(0, bytes - bodyBytesLeft);
-  connection.bodyBytesLeft = Math.max(0, bodyBytesLeft - bytes);
-}
-
 const NOTHING = Buffer.alloc(0);
 
 function startsWithAny(bytes: Buffer, starts: readonly Buffer[]): boolean {
@@ -466,8 +482,7 @@ function startsWithAny(bytes: Buffer, starts: readonly Buffer[]): boolean {
 }
 
 function tailOf(former: Buffer, piece: Buffer): Buffer {
-  const last = piece.at(-1);
-  if (last !== 0x0d && last !== 0x0a) return NOTHING;
+  if (!isLineEnd(piece.at(-1))) return NOTHING;
   const all = piece.length < HEAD_END.length ? Buffer.concat([former, piece]) : piece;
   return Buffer.from(all.subarray(-(HEAD_END.length - 1)));
 }

@@ -84,7 +84,7 @@ const BUFFERS_KEPT_MAX = 32 * MIB;
  */
 export function bufferCollector({ bufferBytes }: MemoryPlan): (receivedBytes: number) => void {
   const keptMax = Math.min(bufferBytes / 2, BUFFERS_KEPT_MAX);
-  const checkEvery = keptMax / 4;
+  const checkEvery = keptMax / 2;
   let uncheckedBytes = 0;
   /** More are collected. What is in use stays all the same, and is not looked at again before there is as much garbage beside it. */
   let mostBytes = keptMax;

@@ -327,6 +327,34 @@ test("a body that nobody asked for is let go, while its request goes on", async 
   assert.deepEqual([app.capacity.streams.used, stream?.destroyed], [1, false]);
 });
 
+test("what comes behind a request does not change its answer", async (t) => {
+  let submitted = 0;
+  const { url } = await startBareServer(t, {
+    submit: async () => {
+      await new Promise(setImmediate);
+      return { kind: "accepted", orderId: `${ORDER_ID.slice(0, -1)}${++submitted}`, startTimeMs: 0 };
+    },
+  });
+  const line = "GET /diagnostic/heartbeat HTTP/1.1\r\n";
+  const cases: [string, string, string[]][] = [
+    [posted("/orders", 7), '{"a":1}garbage', ["201", "400"]],
+    [posted("/orders", 7), '{"a":1}}', ["201", "400"]],
+    [posted("/orders", 7), '{"a":1}FOO /x HTTP/1.1\r\n', ["201", "400"]],
+    [posted("/orders", 7), `{"a":1}${"\r\n".repeat(100_000)}${line}Host: localhost\r\n\r\n`, ["201", "200"]],
+    [`${"\r\n".repeat(100_000)}${requestHead("GET", "/diagnostic/heartbeat")}`, "\r\n\rgarbage", ["200", "400"]],
+  ];
+  for (const [head, rest, statuses] of cases) {
+    const [socket] = await connections(t, url, 1, () => head + rest);
+    assert.ok(socket !== undefined);
+    let received = "";
+    socket.setEncoding("latin1").on("data", (text: string) => (received += text));
+    const answers = (): string[] => Array.from(received.matchAll(/HTTP\/1\.1 (\d+)/g), ([, status = ""]) => status);
+    await waitFor(() => answers().length >= statuses.length, { what: () => `${statuses.join()}: ${received}` });
+    assert.deepEqual(answers(), statuses);
+  }
+  assert.equal(submitted, 4);
+});
+
 test("a health check is answered before the requests that came before it, where many wait", async (t) => {
   let served = 0;
   const { url, app } = await startBareServer(t, {
