@@ -1,6 +1,6 @@
 /**
  * What connections may do before anything is known of who is behind them: how much of what they have sent is in memory, how many requests of
- * theirs are under way, how much of a turn of the event loop they get.
+ * theirs are under way, when they get their turn (turns.ts).
  *
  * Node gives its parser all that has come (64 KiB, more than 2,000 requests), starts each request of it, and keeps the answers until the
  * client takes them. Here the parser is given the bytes in pieces, each with the end of one request's head at most, and the next one only
@@ -15,6 +15,7 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { Budget, type Holding } from "./budget.ts";
+import { type Kind, Turns } from "./turns.ts";
 
 export interface ConnectionLimits {
   /** Connections at once. */
@@ -29,22 +30,6 @@ export interface ConnectionLimits {
 
 /** The end of a request's head, of a chunked body, and here and there of something else: that makes a piece shorter, no more. */
 const HEAD_END = Buffer.from("\r\n\r\n");
-
-/** What is received is worked at for so long in one turn of the event loop; the rest waits for the next, behind timers and answers. */
-const TURN_MS = 20;
-
-/** So much longer may turns be together, where what waits takes half of the room for what was received; and then a part of all time. */
-const LONGER_MS = 250;
-const LONGER_SHARE = 1 / 4;
-
-/**
- * Node accepts one connection a turn, and some five hundred may wait for that. So while they come, turns are short: each connection brings
- * so much time for what was received. The last of them is accepted soon, and those that are there go on.
- */
-const ACCEPTING_MS = 0.1;
-
-/** The same, of all time that went into something else: turns may be long for other reasons. */
-const OTHERS_SHARE = 1 / 4;
 
 /** How requests begin that are taken first where many wait: health checks, and what nodes say to each other. They are small, or bounded. */
 const FIRST = ["GET /health/", "GET /diagnostic/", "POST /cluster/"].map((start) => Buffer.from(start));
@@ -85,8 +70,9 @@ interface Connection {
   /** The client sends no more (FIN). */
   ended: boolean;
   paused: boolean;
-  queued: boolean;
-  /** What it holds while it is queued. */
+  /** It waits for its turn. */
+  queuedAs: Kind | null;
+  /** What it holds while it waits for the node alone: not for its own former request. */
   queuedBytes: number;
   /** What Node wanted to do while the connection waited for a turn. */
   readLater: (() => void) | null;
@@ -101,26 +87,15 @@ export class Connections {
   readonly #answerTimeoutMs: number;
   readonly #onReceived: (bytes: number) => void;
   readonly #all = new Map<Socket, Connection>();
-  /** Those that wait for a turn, by kind: who comes first, who had nothing under way, who has sent requests ahead, who sends a body. */
-  readonly #queues: Readonly<Record<"first" | "fresh" | "ahead" | "bodies", Set<Connection>>> = {
-    first: new Set(),
-    fresh: new Set(),
-    ahead: new Set(),
-    bodies: new Set(),
-  };
-  /** The same, each kind once, the one that was served last at the end. */
-  readonly #kinds = Object.values(this.#queues);
+  readonly #turns = new Turns<Connection>(
+    (connection) => {
+      this.#leftQueue(connection);
+      this.#serve(connection);
+    },
+    () => this.#queuedBytes > this.received.max / 2,
+  );
+  /** What those hold that wait for the node alone. */
   #queuedBytes = 0;
-  #turnStartMs: number | null = null;
-  /** Turns since a connection was accepted. */
-  #turnsSinceAccepted = Number.POSITIVE_INFINITY;
-  /** While connections come: what is left of the time for those that wait. */
-  #acceptingMs = 0;
-  /** How much longer a turn may be, and whether this one is. */
-  #longerMs = LONGER_MS;
-  #isLonger = false;
-  /** When those that wait were served last. */
-  #servedMs = 0;
 
   /** Takes over from Node how the connections of a server are read. To be made before it listens. */
   constructor(server: Server, { connectionsMax, receivedBytesMax, answerTimeoutMs, onReceived }: ConnectionLimits) {
@@ -146,9 +121,7 @@ export class Connections {
   }
 
   #add(socket: Socket, accept: () => void): void {
-    this.#acceptingMs = Math.min(ACCEPTING_MS + (this.#isAccepting ? this.#acceptingMs : 0), TURN_MS);
-    this.#turnsSinceAccepted = 0;
-    this.#beginTurn();
+    this.#turns.accepted();
     const place = this.places.open(addressOf(socket), () => this.#giveUp(socket));
     if (!place.set(1)) {
       socket.destroy();
@@ -171,7 +144,7 @@ export class Connections {
       bodyBytesLeft: 0,
       ended: false,
       paused: false,
-      queued: false,
+      queuedAs: null,
       queuedBytes: 0,
       readLater: null,
       stuckSinceMs: null,
@@ -191,7 +164,8 @@ export class Connections {
       place.close();
       received.close();
       connection.waiting = null;
-      for (const queue of this.#kinds) this.#dequeue(connection, queue);
+      if (connection.queuedAs !== null) this.#turns.delete(connection, connection.queuedAs);
+      this.#leftQueue(connection);
       this.#all.delete(socket);
     });
   }
@@ -207,11 +181,11 @@ export class Connections {
     socket.push = (bytes, encoding) => {
       const mayReadOn = push(bytes, encoding);
       if (bytes !== null && socket.isPaused()) this.#settle(connection);
-      return mayReadOn && !connection.queued;
+      return mayReadOn && connection.queuedAs === null;
     };
     socket._read = (size) => {
-      if (connection.queued) connection.readLater = () => read(size);
-      else read(size);
+      if (connection.queuedAs === null) read(size);
+      else connection.readLater = () => read(size);
     };
   }
 
@@ -225,22 +199,21 @@ export class Connections {
 
   /** What waits for the node alone does not give way: that would be its own fault. */
   #giveUpReceived(socket: Socket): boolean {
-    const connection = this.#all.get(socket);
-    const waitsForNode = connection?.queued === true && !this.#queues.ahead.has(connection);
-    return !waitsForNode && destroyed(socket);
+    const queuedAs = this.#all.get(socket)?.queuedAs ?? "ahead";
+    return queuedAs === "ahead" && destroyed(socket);
   }
 
   #take(connection: Connection, bytes: Buffer): void {
     this.#onReceived(bytes.length);
     if (connection.socket.writableEnded) return;
     connection.waiting = connection.waiting === null ? bytes : Buffer.concat([connection.waiting, bytes]);
-    if (!connection.queued && this.#hasTurn()) return this.#serve(connection);
+    if (connection.queuedAs === null && this.#turns.mayServe()) return this.#serve(connection);
     this.#giveBody(connection);
     const { waiting, answer } = connection;
     // More of a body comes at once, up to its limit; what comes of one that is let go may have no end.
     if (waiting === null && answer?.headersSent === false) return this.#settle(connection);
     const isFirst = waiting !== null && startsWithAny(waiting, FIRST);
-    this.#enqueue(connection, isFirst ? this.#queues.first : this.#queues.fresh);
+    this.#enqueue(connection, isFirst ? "first" : "fresh");
   }
 
   /** Gives a request what has come of its body, but for the last byte: with that the work begins, and it waits for a turn. */
@@ -253,96 +226,25 @@ export class Connections {
     connection.parse(body);
   }
 
-  /** Whether something may be done at once. The first that asks in a turn begins its time. */
-  #hasTurn(): boolean {
-    const { first, fresh } = this.#queues;
-    this.#beginTurn();
-    const usedMs = performance.now() - (this.#turnStartMs ?? 0);
-    const mostMs = this.#isAccepting || first.size > 0 || fresh.size > 0 ? 0 : TURN_MS;
-    if (usedMs < mostMs) return true;
-    if (!this.#isFull || usedMs >= mostMs + this.#longerMs) return false;
-    this.#isLonger = true;
-    return true;
-  }
-
-  /** Whether much waits that the node has not come to yet. */
-  get #isFull(): boolean {
-    return this.#queuedBytes > this.received.max / 2;
-  }
-
-  /** Whether connections may be waiting to be accepted: one was, in this turn or the one before. */
-  get #isAccepting(): boolean {
-    return this.#turnsSinceAccepted < 2;
-  }
-
-  #beginTurn(): void {
-    if (this.#turnStartMs !== null) return;
-    this.#turnStartMs = performance.now();
-    setImmediate(() => this.#endTurn());
-  }
-
-  #endTurn(): void {
-    const nowMs = performance.now();
-    this.#acceptingMs = Math.min(this.#acceptingMs + (nowMs - this.#servedMs) * OTHERS_SHARE, TURN_MS);
-    const longerMs = this.#isLonger
-      ? Math.max(0, this.#longerMs - (nowMs - (this.#turnStartMs ?? nowMs)))
-      : this.#longerMs;
-    this.#longerMs = Math.min(longerMs + (nowMs - this.#servedMs) * LONGER_SHARE, LONGER_MS);
-    this.#isLonger = false;
-    const allowedMs = this.#isAccepting ? this.#acceptingMs : TURN_MS;
-    this.#turnStartMs = null;
-    this.#turnsSinceAccepted++;
-    this.#serveNext(nowMs, allowedMs);
-  }
-
-  /** Serves one after another of those that wait, while there is time. */
-  #serveNext(startMs: number, allowedMs: number): void {
-    const usedMs = performance.now() - startMs;
-    const connection = usedMs < allowedMs ? this.#nextWaiting() : null;
-    if (connection === null) {
-      this.#acceptingMs -= usedMs;
-      this.#servedMs = startMs + usedMs;
-      if (this.#kinds.some((queue) => queue.size > 0)) this.#beginTurn();
-      return;
-    }
-    this.#serve(connection);
-    // What it has caused is done before the clock is read again.
-    queueMicrotask(() => process.nextTick(() => this.#serveNext(startMs, allowedMs)));
-  }
-
-  /** The kinds take turns: who asks for little is not to wait for who asks for much. */
-  #nextWaiting(): Connection | null {
-    const kind = this.#kinds.findIndex((queue) => queue.size > 0);
-    const [queue] = kind < 0 ? [] : this.#kinds.splice(kind, 1);
-    if (queue === undefined) return null;
-    this.#kinds.push(queue);
-    const [connection] = queue;
-    if (connection === undefined) return null;
-    this.#dequeue(connection, queue);
-    return connection;
-  }
-
-  #dequeue(connection: Connection, queue: Set<Connection>): void {
-    if (!queue.delete(connection)) return;
-    connection.queued = false;
-    this.#queuedBytes -= connection.queuedBytes;
-    connection.queuedBytes = 0;
-  }
-
-  #enqueue(connection: Connection, queue: Set<Connection>): void {
-    if (!connection.queued) {
-      connection.queued = true;
-      (connection.request?.complete === false ? this.#queues.bodies : queue).add(connection);
-      this.#beginTurn();
+  #enqueue(connection: Connection, kind: Kind): void {
+    if (connection.queuedAs === null) {
+      connection.queuedAs = connection.request?.complete === false ? "bodies" : kind;
+      this.#turns.add(connection, connection.queuedAs);
     }
     this.#settle(connection);
+  }
+
+  #leftQueue(connection: Connection): void {
+    connection.queuedAs = null;
+    this.#queuedBytes -= connection.queuedBytes;
+    connection.queuedBytes = 0;
   }
 
   /** Gives the parser what it may have. */
   #serve(connection: Connection): void {
     for (let pieces = 0; connection.waiting !== null && mayParse(connection); pieces++) {
       if (pieces === PIECES_MAX || (pieces > 0 && isInChunks(connection))) {
-        return this.#enqueue(connection, this.#queues.ahead);
+        return this.#enqueue(connection, "ahead");
       }
       const waiting = withoutEmptyLines(connection, connection.waiting);
       connection.waiting = waiting;
@@ -368,8 +270,7 @@ export class Connections {
       socket.destroy();
       return;
     }
-    // What was sent ahead waited for the client's own request.
-    if (connection.queued && !this.#queues.ahead.has(connection)) {
+    if (connection.queuedAs !== null && connection.queuedAs !== "ahead") {
       this.#queuedBytes += bytes - connection.queuedBytes;
       connection.queuedBytes = bytes;
     }
@@ -380,7 +281,7 @@ export class Connections {
       connection.paused = false;
       socket.resume();
     }
-    if (!connection.queued) readNow(connection);
+    if (connection.queuedAs === null) readNow(connection);
     if (!ended || waiting !== null || isOwed(connection)) return;
     connection.ended = false; // it is passed on once
     connection.finish();
@@ -398,7 +299,7 @@ export class Connections {
     response.once("close", () => {
       connection.answer = null;
       connection.stuckSinceMs = null;
-      if (connection.waiting !== null) this.#enqueue(connection, this.#queues.ahead);
+      if (connection.waiting !== null) this.#enqueue(connection, "ahead");
       else if (connection.ended) this.#settle(connection);
     });
   }

@@ -1,0 +1,86 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { Turns } from "./turns.ts";
+
+test("kinds take turns, each of them in the order in which they came", async () => {
+  const served: string[] = [];
+  const turns = new Turns<string>(
+    (item) => served.push(item),
+    () => false,
+  );
+  for (let at = 0; at < 3; at++) turns.add(`fresh ${at}`, "fresh");
+  turns.add("ahead", "ahead");
+  turns.add("body", "bodies");
+  turns.add("first", "first");
+  turns.add("gone", "first");
+  turns.delete("gone", "first");
+  while (served.length < 6) await nextTurn();
+  assert.deepEqual(served, ["first", "fresh 0", "ahead", "body", "fresh 1", "fresh 2"]);
+});
+
+test("what is served in a turn takes 20 ms at the most, with what it causes", async () => {
+  let nowMs = 0;
+  const served: number[] = [];
+  const turns = new Turns<number>(
+    (item) =>
+      void Promise.resolve().then(() => {
+        nowMs += 15;
+        served.push(item);
+      }),
+    () => false,
+    () => nowMs,
+  );
+  for (let at = 0; at < 10; at++) turns.add(at, "fresh");
+  assert.equal(turns.mayServe(), false);
+  const lengths: number[] = [];
+  while (served.length < 10) {
+    await nextTurn();
+    lengths.push(served.length);
+  }
+  for (const [at, length] of lengths.entries()) assert.ok(length - (lengths[at - 1] ?? 0) <= 2, lengths.join());
+  assert.deepEqual(served, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+});
+
+test("something may be done at once while nobody waits, for 20 ms, and for 250 more where much waits", () => {
+  let nowMs = 0;
+  let isFull = false;
+  const turns = new Turns<number>(
+    () => undefined,
+    () => isFull,
+    () => nowMs,
+  );
+  assert.equal(turns.mayServe(), true);
+  nowMs = 20;
+  assert.equal(turns.mayServe(), false);
+  isFull = true;
+  nowMs = 269;
+  assert.equal(turns.mayServe(), true);
+  nowMs = 270;
+  assert.equal(turns.mayServe(), false);
+});
+
+test("while connections come, what is received waits, and gets a part of the time", async () => {
+  let nowMs = 1_000;
+  const served: number[] = [];
+  const turns = new Turns<number>(
+    (item) => {
+      nowMs += 5;
+      served.push(item);
+    },
+    () => false,
+    () => nowMs,
+  );
+  assert.equal(turns.mayServe(), true);
+  for (let at = 0; at < 100; at++) turns.add(at, "fresh");
+  for (let connections = 0; connections < 100; connections++) {
+    turns.accepted();
+    assert.equal(turns.mayServe(), false);
+    nowMs += 1;
+    await nextTurn();
+  }
+  // 20 ms that were left, 0.1 ms of each connection, a quarter of what they took: some 55 ms.
+  assert.ok(served.length >= 8 && served.length <= 16, `${served.length}`);
+  while (served.length < 100) await nextTurn();
+  assert.ok(nowMs >= 1_600);
+});

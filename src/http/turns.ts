@@ -1,0 +1,140 @@
+/**
+ * Whose turn it is: divides the time of the event loop between those that have sent something, new connections, and all else.
+ *
+ * 1. In a turn of the event loop those that wait are served for TURN_MS at the most, what that causes included; the rest waits for the next turn,
+ *    behind timers and answers.
+ * 2. Kinds take turns: who asks for little is not to wait for who asks for much.
+ * 3. Node accepts one connection a turn, and a thousand may wait for that. So while they come, turns are short: the last of them is
+ *    accepted soon, and those that are there go on.
+ */
+
+/** Who comes first, who had nothing under way, who has sent requests ahead, who sends a body. */
+export type Kind = "first" | "fresh" | "ahead" | "bodies";
+
+const TURN_MS = 20;
+
+/** So much longer may turns be together, where much waits; and then a part of all time. */
+const LONGER_MS = 250;
+const LONGER_SHARE = 1 / 4;
+
+/** While connections come, each brings so much time. */
+const ACCEPTING_MS = 0.1;
+
+/** The same, of all time that went into something else: turns may be long for other reasons. */
+const OTHERS_SHARE = 1 / 4;
+
+export class Turns<Item> {
+  readonly #serve: (item: Item) => void;
+  readonly #isFull: () => boolean;
+  readonly #clock: () => number;
+  readonly #queues: Readonly<Record<Kind, Set<Item>>> = {
+    first: new Set(),
+    fresh: new Set(),
+    ahead: new Set(),
+    bodies: new Set(),
+  };
+  /** Each kind once, the one that was served last at the end. */
+  readonly #kinds = Object.values(this.#queues);
+  /** Null: nobody has asked for anything since the last turn. */
+  #startMs: number | null = null;
+  /** Turns since a connection was accepted. */
+  #turnsSinceAccepted = Number.POSITIVE_INFINITY;
+  /** While connections come: what is left of the time for those that wait. */
+  #acceptingMs = 0;
+  /** How much longer a turn may be, and whether this one is. */
+  #longerMs = LONGER_MS;
+  #isLonger = false;
+  /** When those that wait were served last. */
+  #servedMs = 0;
+
+  /**
+   * @param serve what is done with one of those that wait, when its turn has come
+   * @param isFull whether there is so much that the node has not come to yet that turns may be longer
+   * @param clock milliseconds on a clock that never jumps
+   */
+  constructor(serve: (item: Item) => void, isFull: () => boolean, clock = () => performance.now()) {
+    this.#serve = serve;
+    this.#isFull = isFull;
+    this.#clock = clock;
+  }
+
+  /** A connection was accepted. */
+  accepted(): void {
+    this.#acceptingMs = Math.min(ACCEPTING_MS + (this.#isAccepting ? this.#acceptingMs : 0), TURN_MS);
+    this.#turnsSinceAccepted = 0;
+    this.#begin();
+  }
+
+  /** Whether something may be done at once; if not, it has to wait. */
+  mayServe(): boolean {
+    this.#begin();
+    const usedMs = this.#clock() - (this.#startMs ?? 0);
+    const isBehind = this.#isAccepting || this.#queues.first.size > 0 || this.#queues.fresh.size > 0;
+    const mostMs = isBehind ? 0 : TURN_MS;
+    if (usedMs < mostMs) return true;
+    if (!this.#isFull() || usedMs >= mostMs + this.#longerMs) return false;
+    this.#isLonger = true;
+    return true;
+  }
+
+  /** Has it wait for its turn. */
+  add(item: Item, kind: Kind): void {
+    this.#queues[kind].add(item);
+    this.#begin();
+  }
+
+  delete(item: Item, kind: Kind): void {
+    this.#queues[kind].delete(item);
+  }
+
+  /** Whether connections may be waiting to be accepted: one was, in this turn or the one before. */
+  get #isAccepting(): boolean {
+    return this.#turnsSinceAccepted < 2;
+  }
+
+  #begin(): void {
+    if (this.#startMs !== null) return;
+    this.#startMs = this.#clock();
+    setImmediate(() => this.#end());
+  }
+
+  #end(): void {
+    const nowMs = this.#clock();
+    const turnMs = nowMs - (this.#startMs ?? nowMs);
+    const othersMs = nowMs - this.#servedMs;
+    this.#acceptingMs = Math.min(this.#acceptingMs + othersMs * OTHERS_SHARE, TURN_MS);
+    const longerMs = this.#isLonger ? Math.max(0, this.#longerMs - turnMs) : this.#longerMs;
+    this.#longerMs = Math.min(longerMs + othersMs * LONGER_SHARE, LONGER_MS);
+    this.#isLonger = false;
+    const allowedMs = this.#isAccepting ? this.#acceptingMs : TURN_MS;
+    this.#startMs = null;
+    this.#turnsSinceAccepted++;
+    this.#serveNext(nowMs, allowedMs);
+  }
+
+  /** Serves one after another of those that wait, while there is time. */
+  #serveNext(startMs: number, allowedMs: number): void {
+    const usedMs = this.#clock() - startMs;
+    const item = usedMs < allowedMs ? this.#next() : null;
+    if (item === null) {
+      this.#acceptingMs -= usedMs;
+      this.#servedMs = startMs + usedMs;
+      if (this.#kinds.some((queue) => queue.size > 0)) this.#begin();
+      return;
+    }
+    this.#serve(item);
+    // What it has caused is done before the clock is read again.
+    queueMicrotask(() => process.nextTick(() => this.#serveNext(startMs, allowedMs)));
+  }
+
+  #next(): Item | null {
+    const at = this.#kinds.findIndex((queue) => queue.size > 0);
+    const [queue] = at < 0 ? [] : this.#kinds.splice(at, 1);
+    if (queue === undefined) return null;
+    this.#kinds.push(queue);
+    const [item] = queue;
+    if (item === undefined) return null;
+    queue.delete(item);
+    return item;
+  }
+}
