@@ -29,7 +29,7 @@ test("what is served in a turn takes 20 ms at the most, with what it causes", as
         served.push(item);
       }),
     () => false,
-    () => nowMs,
+    { now: () => nowMs, work: () => nowMs },
   );
   for (let at = 0; at < 10; at++) turns.add(at, "fresh");
   assert.equal(turns.mayServe(), false);
@@ -48,7 +48,7 @@ test("something may be done at once while nobody waits, for 20 ms, and for 250 m
   const turns = new Turns<number>(
     () => undefined,
     () => isFull,
-    () => nowMs,
+    { now: () => nowMs, work: () => nowMs },
   );
   assert.equal(turns.mayServe(), true);
   nowMs = 20;
@@ -69,7 +69,7 @@ test("while connections come, what is received waits, and gets a part of the tim
       served.push(item);
     },
     () => false,
-    () => nowMs,
+    { now: () => nowMs, work: () => nowMs },
   );
   assert.equal(turns.mayServe(), true);
   for (let at = 0; at < 100; at++) turns.add(at, "fresh");

@@ -13,7 +13,10 @@ export type Kind = "first" | "fresh" | "ahead" | "bodies";
 
 const TURN_MS = 20;
 
-/** So much longer may turns be together, where much waits; and then a part of all time. */
+/**
+ * So much longer may turns be together, where much waits; and then a part of all time. What counts is the processor's time: a machine that has
+ * little of it takes longer, and nobody is to be cut for that.
+ */
 const LONGER_MS = 250;
 const LONGER_SHARE = 1 / 4;
 
@@ -23,10 +26,26 @@ const ACCEPTING_MS = 0.1;
 /** The same, of all time that went into something else: turns may be long for other reasons. */
 const OTHERS_SHARE = 1 / 4;
 
+/** Both in milliseconds. */
+export interface TurnClock {
+  /** Never jumps. */
+  readonly now: () => number;
+  /** How long this thread has worked. */
+  readonly work: () => number;
+}
+
+const SYSTEM: TurnClock = {
+  now: () => performance.now(),
+  work: () => {
+    const { user, system } = process.threadCpuUsage();
+    return (user + system) / 1_000;
+  },
+};
+
 export class Turns<Item> {
   readonly #serve: (item: Item) => void;
   readonly #isFull: () => boolean;
-  readonly #clock: () => number;
+  readonly #clock: TurnClock;
   readonly #queues: Readonly<Record<Kind, Set<Item>>> = {
     first: new Set(),
     fresh: new Set(),
@@ -37,6 +56,7 @@ export class Turns<Item> {
   readonly #kinds = Object.values(this.#queues);
   /** Null: nobody has asked for anything since the last turn. */
   #startMs: number | null = null;
+  #startWorkMs = 0;
   /** Turns since a connection was accepted. */
   #turnsSinceAccepted = Number.POSITIVE_INFINITY;
   /** While connections come: what is left of the time for those that wait. */
@@ -50,9 +70,8 @@ export class Turns<Item> {
   /**
    * @param serve what is done with one of those that wait, when its turn has come
    * @param isFull whether there is so much that the node has not come to yet that turns may be longer
-   * @param clock milliseconds on a clock that never jumps
    */
-  constructor(serve: (item: Item) => void, isFull: () => boolean, clock = () => performance.now()) {
+  constructor(serve: (item: Item) => void, isFull: () => boolean, clock = SYSTEM) {
     this.#serve = serve;
     this.#isFull = isFull;
     this.#clock = clock;
@@ -68,11 +87,11 @@ export class Turns<Item> {
   /** Whether something may be done at once; if not, it has to wait. */
   mayServe(): boolean {
     this.#begin();
-    const usedMs = this.#clock() - (this.#startMs ?? 0);
+    const usedMs = this.#clock.now() - (this.#startMs ?? 0);
     const isBehind = this.#isAccepting || this.#queues.first.size > 0 || this.#queues.fresh.size > 0;
     const mostMs = isBehind ? 0 : TURN_MS;
     if (usedMs < mostMs) return true;
-    if (!this.#isFull() || usedMs >= mostMs + this.#longerMs) return false;
+    if (!this.#isFull() || this.#workedMs >= mostMs + this.#longerMs) return false;
     this.#isLonger = true;
     return true;
   }
@@ -92,18 +111,23 @@ export class Turns<Item> {
     return this.#turnsSinceAccepted < 2;
   }
 
+  /** In this turn. */
+  get #workedMs(): number {
+    return this.#clock.work() - this.#startWorkMs;
+  }
+
   #begin(): void {
     if (this.#startMs !== null) return;
-    this.#startMs = this.#clock();
+    this.#startWorkMs = this.#clock.work();
+    this.#startMs = this.#clock.now();
     setImmediate(() => this.#end());
   }
 
   #end(): void {
-    const nowMs = this.#clock();
-    const turnMs = nowMs - (this.#startMs ?? nowMs);
+    const nowMs = this.#clock.now();
     const othersMs = nowMs - this.#servedMs;
     this.#acceptingMs = Math.min(this.#acceptingMs + othersMs * OTHERS_SHARE, TURN_MS);
-    const longerMs = this.#isLonger ? Math.max(0, this.#longerMs - turnMs) : this.#longerMs;
+    const longerMs = this.#isLonger ? Math.max(0, this.#longerMs - this.#workedMs) : this.#longerMs;
     this.#longerMs = Math.min(longerMs + othersMs * LONGER_SHARE, LONGER_MS);
     this.#isLonger = false;
     const allowedMs = this.#isAccepting ? this.#acceptingMs : TURN_MS;
@@ -114,7 +138,7 @@ export class Turns<Item> {
 
   /** Serves one after another of those that wait, while there is time. */
   #serveNext(startMs: number, allowedMs: number): void {
-    const usedMs = this.#clock() - startMs;
+    const usedMs = this.#clock.now() - startMs;
     const item = usedMs < allowedMs ? this.#next() : null;
     if (item === null) {
       this.#acceptingMs -= usedMs;
