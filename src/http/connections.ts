@@ -32,7 +32,14 @@ export interface ConnectionLimits {
 const HEAD_END = Buffer.from("\r\n\r\n");
 
 /** How requests begin that are taken first where many wait: health checks, and what nodes say to each other. They are small, or bounded. */
-const FIRST = ["GET /health/", "GET /diagnostic/", "POST /cluster/"].map((start) => Buffer.from(start));
+const FIRST = [
+  "GET /diagnostic/",
+  "HEAD /diagnostic/",
+  "GET /health/",
+  "HEAD /health/",
+  "POST /cluster/",
+  "POST /service/",
+].map((start) => Buffer.from(start));
 
 /** So many pieces of a connection are given to the parser in its turn: a head, a body, and the beginning of a next head. */
 const PIECES_MAX = 3;

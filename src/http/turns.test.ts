@@ -54,6 +54,7 @@ test("something may be done at once while nobody waits, for 20 ms, and for 250 m
   nowMs = 20;
   assert.equal(turns.mayServe(), false);
   isFull = true;
+  assert.equal(turns.mayServe(), true);
   nowMs = 269;
   assert.equal(turns.mayServe(), true);
   nowMs = 270;

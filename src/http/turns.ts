@@ -56,14 +56,14 @@ export class Turns<Item> {
   readonly #kinds = Object.values(this.#queues);
   /** Null: nobody has asked for anything since the last turn. */
   #startMs: number | null = null;
-  #startWorkMs = 0;
   /** Turns since a connection was accepted. */
   #turnsSinceAccepted = Number.POSITIVE_INFINITY;
   /** While connections come: what is left of the time for those that wait. */
   #acceptingMs = 0;
-  /** How much longer a turn may be, and whether this one is. */
+  /** How much longer a turn may be. */
   #longerMs = LONGER_MS;
-  #isLonger = false;
+  /** What the thread had worked when this turn became a longer one; null: it is none. */
+  #longerFromMs: number | null = null;
   /** When those that wait were served last. */
   #servedMs = 0;
 
@@ -91,9 +91,9 @@ export class Turns<Item> {
     const isBehind = this.#isAccepting || this.#queues.first.size > 0 || this.#queues.fresh.size > 0;
     const mostMs = isBehind ? 0 : TURN_MS;
     if (usedMs < mostMs) return true;
-    if (!this.#isFull() || this.#workedMs >= mostMs + this.#longerMs) return false;
-    this.#isLonger = true;
-    return true;
+    if (!this.#isFull()) return false;
+    this.#longerFromMs ??= this.#clock.work();
+    return this.#clock.work() - this.#longerFromMs < this.#longerMs;
   }
 
   /** Has it wait for its turn. */
@@ -111,14 +111,8 @@ export class Turns<Item> {
     return this.#turnsSinceAccepted < 2;
   }
 
-  /** In this turn. */
-  get #workedMs(): number {
-    return this.#clock.work() - this.#startWorkMs;
-  }
-
   #begin(): void {
     if (this.#startMs !== null) return;
-    this.#startWorkMs = this.#clock.work();
     this.#startMs = this.#clock.now();
     setImmediate(() => this.#end());
   }
@@ -127,9 +121,9 @@ export class Turns<Item> {
     const nowMs = this.#clock.now();
     const othersMs = nowMs - this.#servedMs;
     this.#acceptingMs = Math.min(this.#acceptingMs + othersMs * OTHERS_SHARE, TURN_MS);
-    const longerMs = this.#isLonger ? Math.max(0, this.#longerMs - this.#workedMs) : this.#longerMs;
-    this.#longerMs = Math.min(longerMs + othersMs * LONGER_SHARE, LONGER_MS);
-    this.#isLonger = false;
+    const usedMs = this.#longerFromMs === null ? 0 : this.#clock.work() - this.#longerFromMs;
+    this.#longerMs = Math.min(Math.max(0, this.#longerMs - usedMs) + othersMs * LONGER_SHARE, LONGER_MS);
+    this.#longerFromMs = null;
     const allowedMs = this.#isAccepting ? this.#acceptingMs : TURN_MS;
     this.#startMs = null;
     this.#turnsSinceAccepted++;
