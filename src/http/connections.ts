@@ -127,6 +127,16 @@ export class Connections {
     server.once("close", () => clearInterval(sweep));
   }
 
+  /**
+   * Whether the request that the parser is at has been answered, or is being answered, before it has come whole: whatever comes of it, nobody
+   * waits for another answer.
+   */
+  isAnswered(socket: Socket): boolean {
+    const connection = this.#all.get(socket);
+    if (connection?.request?.complete !== false) return false;
+    return connection.answer === null || connection.answer.headersSent;
+  }
+
   #add(socket: Socket, accept: () => void): void {
     this.#turns.accepted();
     const place = this.places.open(addressOf(socket), () => this.#giveUp(socket));

@@ -122,11 +122,15 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
     routerOptions: { maxParamLength: 16 * 1024 },
     // A request is taken as it is or refused; it isn't mended. That our schemas are schemas is not checked at each start: it takes long.
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, allErrors: false, validateSchema: false } },
-    clientErrorHandler: (error, socket) => answerUnparsable(error, socket),
+    clientErrorHandler: (error, socket) => {
+      if (connections.isAnswered(socket)) socket.end();
+      else answerUnparsable(error, socket);
+    },
     frameworkErrors: (_error, _request, reply) =>
       void sendProblem(reply, "request_invalid", "The path is not a valid one; check its percent signs."),
   });
-  const capacity = createCapacity(new Connections(app.server, { ...limits, onReceived }), limits);
+  const connections = new Connections(app.server, { ...limits, onReceived });
+  const capacity = createCapacity(connections, limits);
   app.decorate("capacity", capacity);
 
   app.decorateRequest("user", "");

@@ -468,6 +468,33 @@ test("a request that comes too slowly is ended with 408, and is not taken in", {
   assert.equal((await send(`${url}/diagnostic/heartbeat`)).status, 200);
 });
 
+test("a request that was answered before it came whole gets no second answer", { concurrency: true }, async (t) => {
+  const { url } = await startServerWithShortLimits(t, 300, 600);
+  const chunked = { "transfer-encoding": "chunked" };
+  const noUser = requestHead("POST", "/orders", chunked).replace("authorization: user\r\n", "");
+  const requests: readonly [name: string, head: string, after: string, status: number][] = [
+    ["of nothing there, with a bad chunk", requestHead("POST", "/nope", chunked), "zz\r\n{}\r\n", 404],
+    ["of nobody, with a bad chunk", noUser, "5\r\n{}\r\n", 401],
+    ["of another method, with a bad chunk", requestHead("PUT", "/orders", chunked), "1\r\n{}\r\n", 405],
+    ["that needs no body, with a bad chunk", requestHead("GET", "/diagnostic/heartbeat", chunked), "-1\r\n", 200],
+    ["whose body never comes", requestHead("POST", "/nope", { "content-length": "100000" }), "{", 404],
+    ["with a body that is too large", requestHead("POST", "/orders", { "content-length": "99000000" }), "{", 413],
+  ];
+  await Promise.all(
+    requests.map(([name, head, after, status]) =>
+      t.test(name, async (tt) => {
+        const { socket, received, closed } = listenTo(tt, url);
+        socket.write(head);
+        await waitFor(() => parseAnswer(received()) !== null, { what: "it is answered" });
+        if (socket.writable) socket.write(after);
+        socket.once("end", () => socket.end());
+        await waitFor(closed, { what: "the server ends the connection" });
+        assert.deepEqual(received().match(/HTTP\/1\.1 \d{3}/g), [`HTTP/1.1 ${status}`]);
+      }),
+    ),
+  );
+});
+
 test("10,000 connections on which nothing comes don't keep the service from its work", async (t) => {
   const connectionsMax = 10_000;
   const filesMax = openFilesMax();
