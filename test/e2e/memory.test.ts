@@ -98,3 +98,12 @@ test("a heap that NODE_OPTIONS makes smaller stays so", async (t) => {
   const service = await startService(t, { env, args: ["--memory-limit", "512MiB"] });
   assert.match(readFileSync(`/proc/${service.pid}/cmdline`, "latin1"), /--max-old-space-size=64\0/);
 });
+
+test("where memory is short, what is freed goes back to the system, unless the environment has other wishes", async (t) => {
+  if (process.platform !== "linux") return t.skip("the system does not tell a process's environment");
+  const env = { MALLOC_ARENA_MAX: "2" };
+  const service = await startService(t, { env, args: ["--memory-limit", `${LIMIT_MIB}MiB`] });
+  const environment = readFileSync(`/proc/${service.pid}/environ`, "latin1").split("\0");
+  const malloc = environment.filter((entry) => entry.startsWith("MALLOC_")).toSorted();
+  assert.deepEqual(malloc, ["MALLOC_ARENA_MAX=2", "MALLOC_MMAP_THRESHOLD_=32768", "MALLOC_TRIM_THRESHOLD_=131072"]);
+});
