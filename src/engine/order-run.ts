@@ -372,10 +372,9 @@ export class OrderRun implements WriteListener, AttemptOf {
       throw new Error(`order ${this.#order.orderId} is at no step of its pipeline`);
     }
     const mayBegin = this.#takeSlots(step, call.crashes);
-    const atMs = this.#host.clock.now();
-    if (!mayBegin) return call.hasBegun ? this.#write({ kind: "attempt_queued", atMs }) : undefined;
-    if (!call.hasBegun) return this.#write({ kind: "attempt_started", atMs });
-    this.#begin(step);
+    if (mayBegin && call.hasBegun) return this.#begin(step);
+    if (!mayBegin && !call.hasBegun) return; // it is on record already
+    this.#write({ kind: mayBegin ? "attempt_started" : "attempt_queued", atMs: this.#host.clock.now() });
   }
 
   /** @returns whether all slots that the call needs are held; if not, one is waited for */

@@ -7,7 +7,7 @@ import type { Pipeline } from "../order/pipeline.ts";
 /** The line for the log; null: nothing has come up by this change. */
 export function remedyOf(before: Order, after: Order, pipeline: Pipeline): string | null {
   const status = listedStatus(after);
-  if (status === listedStatus(before) || !STATUSES_FOR_PEOPLE.includes(status)) return null;
+  if (!STATUSES_FOR_PEOPLE.includes(status) || status === listedStatus(before)) return null;
   const held = heldState(after.state);
   const stepIndex = "call" in held ? held.call.stepIndex : "stepIndex" in held ? held.stepIndex : -1;
   const { name = "", error = null } = after.steps[stepIndex] ?? {};
