@@ -34,6 +34,8 @@ if (process.argv[2] === "strangers") {
 const QUICK = process.argv.includes("quick");
 const ROUNDS = QUICK ? 1 : 5;
 const LOAD_SECONDS = QUICK ? 2 : 6;
+/** Until the code that takes orders has been compiled. */
+const WARM_UP_SECONDS = 2;
 const LOOP_ORDERS = QUICK ? 30_000 : 150_000;
 const IDLE_ORDERS = QUICK ? 50 : 400;
 const IN_FLIGHT_ORDERS = 100_000;
@@ -146,7 +148,10 @@ async function measureHttp(): Promise<number> {
 async function measureAcceptLatency(peakPerSecond: number): Promise<void> {
   const { url, child } = await startService(["--step-time", "0ms"]);
   const rate = Math.round(peakPerSecond / 2);
-  const result = autocannon(url, ["-d", String(LOAD_SECONDS), "-c", "50", "-R", String(rate)]);
+  const offer = (seconds: number): AutocannonResult =>
+    autocannon(url, ["-d", String(seconds), "-c", "50", "-R", String(rate)]);
+  offer(WARM_UP_SECONDS);
+  const result = offer(LOAD_SECONDS);
   await end(child, "SIGTERM");
   progress(`accept latency at ${perSecond(rate)} offered: p50 ${result.latency.p50} ms, p99 ${result.latency.p99} ms`);
   rows.push({
