@@ -142,6 +142,7 @@ export async function startNode(
       readOrder: (orderId) => store.readOrder(orderId),
       livePipelines: () =>
         new Set(node?.view().nodes.flatMap(({ connected, pipelines: labels }) => (connected ? labels : []))),
+      recordedShape: (...pipeline) => store.cluster.recordedShape(...pipeline),
       listOrders: (filter, before, limit) => store.listOrders(filter, before, limit),
       countOrders: (user) => store.countOrders(user),
       follow: store,

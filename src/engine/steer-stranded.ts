@@ -2,7 +2,7 @@
  * Cancels an order whose pipeline this node lacks, or skips its rollback. What the pipeline's steps are, and which of them roll back and
  * commit, is on record in the store (pipelineShape), and that is enough to decide these two; nothing is called.
  */
-import { type ActionRequest, decideAction } from "../order/actions.ts";
+import { ACTIONS_WITHOUT_PIPELINE, type ActionRequest, decideAction } from "../order/actions.ts";
 import { decideStepCanceled } from "../order/decide.ts";
 import { evolve, replay } from "../order/evolve.ts";
 import { listedStatus } from "../order/order.ts";
@@ -27,7 +27,7 @@ export async function steerStranded(
   { orderId, history, owner, revision, user, pipelineName: name, pipelineVersion: version }: OwnedOrder,
   request: ActionRequest,
 ): Promise<ActionOutcome | { readonly kind: "pipeline_missing" }> {
-  if (request.action !== "cancel" && request.action !== "skip") return { kind: "pipeline_missing" };
+  if (!ACTIONS_WITHOUT_PIPELINE.includes(request.action)) return { kind: "pipeline_missing" };
   const shape = await store.cluster.recordedShape(name, version);
   if (shape === null) return { kind: "pipeline_missing" };
   const order = replay(orderId, history);

@@ -23,8 +23,8 @@ import { type StoredOrder, StoreUnavailableError } from "../store/store.ts";
 import { requireUser, USER_SECURITY } from "./authorization.ts";
 import { ACTION_BODY_BYTES_MAX } from "./cluster.ts";
 import { bodyRefused, type ReadVisible, submitRefusal } from "./orders.ts";
-import { orderView } from "./order-view.ts";
 import { ActionBodies, named, problemResponses } from "./schemas.ts";
+import type { ShownOrders } from "./shown-orders.ts";
 
 export interface ActionsResource {
   readonly pipelines: PipelineSet;
@@ -51,11 +51,22 @@ interface ActionBody {
 
 type ActionCall = FastifyRequest<{ Params: { order_id: string }; Body: ActionBody }>;
 
-export function actionsRoutes(app: FastifyInstance, resource: ActionsResource, readVisible: ReadVisible): void {
-  for (const action of Object.keys(ACTIONS) as Action[]) actionRoute(app, action, resource, readVisible);
+export function actionsRoutes(
+  app: FastifyInstance,
+  resource: ActionsResource,
+  readVisible: ReadVisible,
+  shown: ShownOrders,
+): void {
+  for (const action of Object.keys(ACTIONS) as Action[]) actionRoute(app, action, resource, readVisible, shown);
 }
 
-function actionRoute(app: FastifyInstance, action: Action, resource: ActionsResource, readVisible: ReadVisible): void {
+function actionRoute(
+  app: FastifyInstance,
+  action: Action,
+  resource: ActionsResource,
+  readVisible: ReadVisible,
+  shown: ShownOrders,
+): void {
   app.route<{ Params: { order_id: string }; Body: ActionBody }>({
     method: "POST",
     url: `/orders/:order_id/${action}`,
@@ -102,17 +113,19 @@ function actionRoute(app: FastifyInstance, action: Action, resource: ActionsReso
     onRequest: requireUser,
     handler: async (request, reply) => {
       const stored = await readVisible(request, request.params.order_id);
-      const pipeline = resource.pipelines.find(stored.pipelineName, stored.pipelineVersion);
       if (stored.status === "set_aside" && !resource.mayDecide(request.user)) {
         throw new CatalogueError(
           "action_not_allowed",
           "The order is set aside, and only an operator can decide about it.",
         );
       }
-      if (request.body.dry_run === true) return dryRun(stored, pipeline);
+      if (request.body.dry_run === true) return dryRun(stored, await shown.pipelineOf(stored));
       if (action === "retry" && isFinal(stored.status)) {
         const made = await retryAsNew(stored, request, resource, readVisible);
-        return reply.code(201).header("location", `/orders/${made.orderId}`).send(viewOf(made, resource));
+        return reply
+          .code(201)
+          .header("location", `/orders/${made.orderId}`)
+          .send(await shown.view(made));
       }
       const outcome = await resource.act(stored.orderId, requestOf(action, request), async () => {
         const now = await readVisible(request, stored.orderId);
@@ -120,13 +133,9 @@ function actionRoute(app: FastifyInstance, action: Action, resource: ActionsReso
       });
       const after = await readVisible(request, stored.orderId);
       if (!wasDoneBefore(outcome, requestOf(action, request), after)) requireDone(outcome, action, after);
-      return viewOf(after, resource);
+      return shown.view(after);
     },
   });
-}
-
-function viewOf(stored: StoredOrder, { pipelines }: ActionsResource): ReturnType<typeof orderView> {
-  return orderView(stored, pipelines.find(stored.pipelineName, stored.pipelineVersion));
 }
 
 /** Whether an order that is final by now was asked the same before: whoever asks may not have heard the answer. */

@@ -11,7 +11,7 @@ import type { OrderSummary, OrderView, StepView } from "./schemas.ts";
 
 /**
  * What `GET /orders/{order_id}` answers.
- * @param pipeline the order's, or null: this node does not have it
+ * @param pipeline the order's, or null: nobody knows what it allows
  */
 export function orderView(stored: StoredOrder, pipeline: Pipeline | null): OrderView {
   const order = replay(stored.orderId, stored.history);

@@ -2,22 +2,19 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { SubmitOutcome, Submission } from "../engine/engine.ts";
 import { CatalogueError } from "../order/errors.ts";
-import { isFinal } from "../order/status.ts";
-import { type BodyFinding, type BodyIssue, type JsonObject, type Pipeline, pipelineLabel } from "../order/pipeline.ts";
+import type { BodyFinding, BodyIssue, JsonObject, Pipeline } from "../order/pipeline.ts";
 import type { PipelineSet } from "../order/pipeline-set.ts";
 import type { StoredOrder } from "../store/store.ts";
 import { isUuid } from "../uuid.ts";
-import { orderView } from "./order-view.ts";
 import { parseRfc3339, rfc3339 } from "./rfc3339.ts";
 import { requireUser, USER_SECURITY } from "./authorization.ts";
 import { named, OrderBody, problemResponses } from "./schemas.ts";
+import type { ShownOrders } from "./shown-orders.ts";
 
 export interface OrdersResource {
   readonly pipelines: PipelineSet;
   readonly submit: (submission: Submission) => Promise<SubmitOutcome>;
   readonly readOrder: (orderId: string) => Promise<StoredOrder | null>;
-  /** The pipelines that live nodes have, as pipelineLabel names them. */
-  readonly livePipelines: () => ReadonlySet<string>;
   /** Whether a user may see and steer the orders of all. */
   readonly isOperator: (user: string) => boolean;
   /** Milliseconds since the epoch. */
@@ -54,8 +51,9 @@ export function visibleOrders({
 
 export function ordersRoutes(
   app: FastifyInstance,
-  { pipelines, submit, now, livePipelines }: OrdersResource,
+  { pipelines, submit, now }: OrdersResource,
   readVisible: ReadVisible,
+  shown: ShownOrders,
 ): void {
   app.route<{ Querystring: { pipeline?: string; start_at?: string } }>({
     method: "POST",
@@ -155,13 +153,7 @@ export function ordersRoutes(
       },
     },
     onRequest: requireUser,
-    handler: async (request) => {
-      const stored = await readVisible(request, request.params.order_id);
-      const view = orderView(stored, pipelines.find(stored.pipelineName, stored.pipelineVersion));
-      const label = pipelineLabel({ name: stored.pipelineName, version: stored.pipelineVersion });
-      if (isFinal(stored.status) || livePipelines().has(label)) return view;
-      return { ...view, waiting_for: `a node that has the pipeline ${label}` };
-    },
+    handler: async (request) => shown.view(await readVisible(request, request.params.order_id)),
   });
 }
 

@@ -42,7 +42,8 @@ const StepView = {
     step_rollback_time: time("When it was rolled back; absent if it was not."),
     attempts: {
       type: "integer",
-      description: "Calls of the step so far; one that a stop or a crash may have kept from beginning counts, too.",
+      description:
+        "Calls of the step so far. One that a stop or a crash may have kept from beginning counts, and one that only asked `verify`, too.",
     },
     error: { type: "string", description: "What its last failed attempt said." },
     result: { description: "What it has returned, or what the signal brought that it waited for: any JSON." },
@@ -167,7 +168,7 @@ const OrderView = {
     allowed_actions: {
       type: "array",
       items: { enum: Object.keys(ACTIONS) as Action[] },
-      description: "What can be done to it now. Empty, too, where the node that was asked does not have its pipeline.",
+      description: "What can be done to it now.",
     },
     steps: {
       type: "array",

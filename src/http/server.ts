@@ -20,6 +20,7 @@ import { errorHandler, problemHeaders, problemOf, sendProblem } from "./problem.
 import { boundAnswers } from "./unread-answers.ts";
 import { boundReads } from "./store-reads.ts";
 import { NAMED_SCHEMAS, PROBLEM_MEDIA_TYPE } from "./schemas.ts";
+import { type ShownOrdersResource, shownOrders } from "./shown-orders.ts";
 import { addSecurityHeaders } from "./security-headers.ts";
 import { type ServiceResource, serviceRoutes } from "./service.ts";
 
@@ -79,7 +80,8 @@ export type HttpServerOptions = {
   readonly isAllowedHost?: HostRule;
   /** Told of all bytes that clients have sent, whatever becomes of them. */
   readonly onReceived?: (bytes: number) => void;
-} & OrdersResource &
+} & ShownOrdersResource &
+  OrdersResource &
   OrderListResource &
   ActionsResource &
   EventsResource &
@@ -198,9 +200,10 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
   });
   const resources = { ...options, ...boundReads(options) };
   const readVisible = visibleOrders(resources);
-  ordersRoutes(app, resources, readVisible);
+  const shown = shownOrders(resources);
+  ordersRoutes(app, resources, readVisible, shown);
   orderListRoute(app, resources);
-  actionsRoutes(app, resources, readVisible);
+  actionsRoutes(app, resources, readVisible, shown);
   eventsRoutes(app, resources, readVisible, capacity);
   serviceRoutes(app, options);
   clusterRoutes(app, options);

@@ -2,19 +2,22 @@
 import type { EventsResource } from "./events.ts";
 import type { OrderListResource } from "./order-list.ts";
 import type { OrdersResource } from "./orders.ts";
+import type { ShownOrdersResource } from "./shown-orders.ts";
 
 /** Enough to keep a store busy; a page of orders may take a megabyte. */
 const READS_MAX = 32;
 
 type Reads = Pick<OrdersResource, "readOrder"> &
+  Pick<ShownOrdersResource, "recordedShape"> &
   Pick<OrderListResource, "listOrders" | "countOrders"> &
   Pick<EventsResource, "follow">;
 
 /** The same reads, of which a few are under way at once and the others wait for their turn: one of each connection at most. */
-export function boundReads({ readOrder, listOrders, countOrders, follow }: Reads): Reads {
+export function boundReads({ readOrder, recordedShape, listOrders, countOrders, follow }: Reads): Reads {
   const inTurn = turns(READS_MAX);
   return {
     readOrder: (orderId) => inTurn(() => readOrder(orderId)),
+    recordedShape: (name, version) => inTurn(() => recordedShape(name, version)),
     listOrders: (filter, before, limit) => inTurn(() => listOrders(filter, before, limit)),
     countOrders: (user) => inTurn(() => countOrders(user)),
     follow: {

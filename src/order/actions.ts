@@ -186,6 +186,9 @@ function notCommitted(
   };
 }
 
+/** What a node can do to an order whose pipeline no live node has: nothing needs to be called for it. */
+export const ACTIONS_WITHOUT_PIPELINE: readonly Action[] = ["cancel", "skip"];
+
 /** The actions that an order allows now. */
 export function allowedActions(order: Order, pipeline: Pipeline): Action[] {
   return ACTIONS_BY_STATUS[order.state.status].filter((action) => refusalOf(order, pipeline, action) === null);

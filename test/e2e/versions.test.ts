@@ -26,18 +26,13 @@ export default definePipeline({ name: "trip", version: ${version}, steps: [${wri
   return file;
 }
 
-function act(url: string, orderId: string, action: string): Promise<Answer> {
-  return send(`${url}/orders/${orderId}/${action}`, { method: "POST", headers: { authorization: "user" } });
+function act(url: string, orderId: string, action: string, body: object = {}): Promise<Answer> {
+  const headers = { authorization: "user", "content-type": "application/json" };
+  return send(`${url}/orders/${orderId}/${action}`, { method: "POST", headers, body: JSON.stringify(body) });
 }
 
 async function complete(url: string, orderId: string, step: string): Promise<number> {
-  const response = await fetch(`${url}/orders/${orderId}/complete`, {
-    method: "POST",
-    headers: { authorization: "user", "content-type": "application/json" },
-    body: JSON.stringify({ step }),
-  });
-  await response.text();
-  return response.status;
+  return (await act(url, orderId, "complete", { step })).status;
 }
 
 test("orders keep the version that they began with, wait for a node that has it, and end as they should", async (t) => {
@@ -69,7 +64,9 @@ test("orders keep the version that they began with, wait for a node that has it,
     { what: "the order waits for a node that has its pipeline" },
   );
   assert.match(waits.waiting_for ?? "", /trip v1/);
-  assert.deepEqual([waits.status, waits.allowed_actions], ["waiting", []]);
+  assert.deepEqual([waits.status, waits.allowed_actions], ["waiting", ["cancel"]]);
+  const dryRun = await act(second.url, begun, "cancel", { dry_run: true });
+  assert.deepEqual([dryRun.status, dryRun.json], [200, { order_id: begun, would_roll_back: ["Book"] }]);
   assert.ok([503, 409].includes(await complete(second.url, begun, "Wait")));
   assert.equal((await act(second.url, doomed, "cancel")).status, 200);
   assert.equal((await readOrder(second.url, doomed)).status, "rolling_back");

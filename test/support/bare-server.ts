@@ -29,6 +29,7 @@ export async function startBareServer(
     pipelines: new PipelineSet([builtInPipeline({ stepTimeMs: 0, failureRate: 0, random: Math.random })]),
     readOrder: () => Promise.resolve(null),
     livePipelines: () => new Set(),
+    recordedShape: () => Promise.resolve(null),
     readBody: () => Promise.resolve(null),
     listOrders: () => Promise.resolve({ orders: [], next: null }),
     countOrders: () => Promise.resolve({}),
