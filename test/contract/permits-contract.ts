@@ -1,18 +1,16 @@
 /** Limits of concurrent calls that hold for a whole cluster: engines of several nodes on one real store. */
 import assert from "node:assert/strict";
-import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { after as afterAll, before as beforeAll, describe, test, type TestContext } from "node:test";
-import { Engine } from "../../src/engine/engine.ts";
+import type { Engine } from "../../src/engine/engine.ts";
 import type { Successors } from "../../src/engine/hand-off.ts";
 import { decodePermits } from "../../src/engine/permits.ts";
-import { createLogger } from "../../src/log.ts";
 import type { Incarnation } from "../../src/order/events.ts";
 import { PipelineSet } from "../../src/order/pipeline-set.ts";
 import { buildPipeline } from "../../src/pipelines/define-pipeline.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
-import { newOrderId } from "../../src/store/order-id.ts";
 import { type Store, StoreUnavailableError } from "../../src/store/store.ts";
+import { makeEngine, registerNode } from "../support/engine.ts";
 import { waitFor } from "../support/wait.ts";
 
 interface Node {
@@ -55,10 +53,7 @@ class Calls {
 const NOBODY: Successors = { choose: () => Promise.resolve(null), tell: () => Promise.resolve() };
 
 async function nodeOn(t: TestContext, store: Store, calls: Calls, callsMax: number, name: string): Promise<Node> {
-  const incarnation = await store.cluster.register(
-    { serviceId: randomUUID(), url: "", version: "0.0.0", ttlMs: 5_000, process: null },
-    Date.now(),
-  );
+  const incarnation = await registerNode(store, Date.now());
   const limited = {
     name: "Limited",
     concurrency: { cluster: callsMax },
@@ -66,19 +61,11 @@ async function nodeOn(t: TestContext, store: Store, calls: Calls, callsMax: numb
     retry: { attempts: 1_000, delay: 1, delayMax: 1 },
   };
   const pipeline = buildPipeline({ name, version: 1, steps: [limited] });
-  const engine = new Engine({
+  const engine = makeEngine({
     store,
     incarnation,
     pipelines: new PipelineSet([pipeline]),
-    log: createLogger("error", "logfmt", () => undefined),
     clock: systemClock(),
-    random: () => 0.5,
-    newOrderId,
-    nowOf: () => null,
-    crashesMax: 3,
-    mayStart: () => true,
-    onFenced: () => undefined,
-    limits: { ordersMax: 1_000, bodyBytesMax: 10_000_000, largestOrderBytes: 1_000 },
   });
   t.after(() => engine.abandon());
   const submission = { user: "ann", body: "{}", idempotencyKey: null, pipeline };

@@ -3,9 +3,8 @@
  * what happens, whatever was under way, and whoever owns the order meanwhile.
  */
 import assert from "node:assert/strict";
-import { randomUUID } from "node:crypto";
 import { after as afterAll, before as beforeAll, describe, test, type TestContext } from "node:test";
-import { Engine, type Submission } from "../../src/engine/engine.ts";
+import type { Engine, Submission } from "../../src/engine/engine.ts";
 import { createLogger } from "../../src/log.ts";
 import { type Action, type ActionRequest, ACTIONS } from "../../src/order/actions.ts";
 import type { Incarnation } from "../../src/order/events.ts";
@@ -16,8 +15,8 @@ import { PipelineSet } from "../../src/order/pipeline-set.ts";
 import { permanent } from "../../src/order/step-error.ts";
 import { buildPipeline, type PlainStepOptions } from "../../src/pipelines/define-pipeline.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
-import { newOrderId } from "../../src/store/order-id.ts";
 import type { Store } from "../../src/store/store.ts";
+import { makeEngine, registerNode } from "../support/engine.ts";
 import { waitFor } from "../support/wait.ts";
 
 /** A call of a step that the test ends as it likes. */
@@ -93,24 +92,14 @@ function rigOn(t: TestContext, store: Store): Promise<Rig> {
   const start = async (): Promise<Rig> => {
     const steps = new Steps();
     const pipeline = buildPipeline({ name: "steered", version: 1, steps: steps.options() });
-    const incarnation = await store.cluster.register(
-      { serviceId: randomUUID(), url: "", version: "0.0.0", ttlMs: 5_000, process: null },
-      Date.now(),
-    );
+    const incarnation = await registerNode(store, Date.now());
     const logged: string[] = [];
-    const engine = new Engine({
+    const engine = makeEngine({
       store,
       incarnation,
       pipelines: new PipelineSet([pipeline]),
       log: createLogger("debug", "logfmt", (line) => void logged.push(line)),
       clock: systemClock(),
-      random: () => 0.5,
-      newOrderId,
-      nowOf: () => null,
-      crashesMax: 3,
-      mayStart: () => true,
-      onFenced: () => undefined,
-      limits: { ordersMax: 100, bodyBytesMax: 10_000_000, largestOrderBytes: 1_000 },
     });
     t.after(() => engine.abandon());
     const order = async (orderId: string): Promise<Order> => {

@@ -2,14 +2,12 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { Engine } from "../../src/engine/engine.ts";
-import { createLogger } from "../../src/log.ts";
 import { permanent } from "../../src/order/step-error.ts";
 import { PipelineSet } from "../../src/order/pipeline-set.ts";
 import { buildPipeline, type PlainStepOptions } from "../../src/pipelines/define-pipeline.ts";
-import { newOrderId } from "../../src/store/order-id.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import type { StoredOrder } from "../../src/store/store.ts";
+import { makeEngine, registerNode } from "../support/engine.ts";
 import { ManualClock } from "../support/manual-clock.ts";
 import { temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
@@ -31,26 +29,12 @@ async function start(t: TestContext, steps: readonly PlainStepOptions[]): Promis
   const path = join(temporaryFolder(t), "orders.sqlite");
   const pipeline = buildPipeline({ name: "test", version: 1, steps });
   const store = await openSqliteStore({ path, now: clock.now, onBroken: assert.ifError });
-  const node = {
-    serviceId: "8cc227c0-8dac-42cf-983e-f7bcb95bf455",
-    url: "",
-    version: "0",
-    ttlMs: 5_000,
-    process: null,
-  };
-  const engine = new Engine({
+  const engine = makeEngine({
     store,
-    incarnation: await store.cluster.register(node, clock.now()),
+    incarnation: await registerNode(store, clock.now()),
     pipelines: new PipelineSet([pipeline]),
-    log: createLogger("silent", "logfmt", () => undefined),
     clock,
     random: () => 0,
-    newOrderId,
-    nowOf: () => null,
-    crashesMax: 3,
-    mayStart: () => true,
-    onFenced: () => undefined,
-    limits: { ordersMax: 1_000, bodyBytesMax: 1_000_000, largestOrderBytes: 1_000 },
   });
   t.after(async () => {
     engine.abandon();

@@ -3,15 +3,15 @@ import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { Engine } from "../../src/engine/engine.ts";
+import type { Engine } from "../../src/engine/engine.ts";
 import type { Successors } from "../../src/engine/hand-off.ts";
-import { createLogger } from "../../src/log.ts";
 import { type Pipeline, pipelineShape } from "../../src/order/pipeline.ts";
 import { PipelineSet } from "../../src/order/pipeline-set.ts";
 import { buildPipeline, type PlainStepOptions } from "../../src/pipelines/define-pipeline.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import { type Store, StoreUnavailableError } from "../../src/store/store.ts";
+import { makeEngine, registerNode } from "../support/engine.ts";
 import { ManualClock } from "../support/manual-clock.ts";
 import { temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
@@ -64,21 +64,13 @@ async function start(
   });
   const pipeline = buildPipeline({ name: "test", version: 1, steps });
   await real.cluster.pipelineShape(pipeline.name, pipeline.version, pipelineShape(pipeline));
-  const node = { serviceId: randomUUID(), url: "", version: "0", ttlMs: 5_000, process: null };
-  const incarnation = await real.cluster.register(node, clock.now());
-  const engine = new Engine({
+  const incarnation = await registerNode(real, clock.now());
+  const engine = makeEngine({
     store,
     incarnation,
     pipelines: new PipelineSet(pipelines(pipeline)),
-    log: createLogger("silent", "logfmt", () => undefined),
     clock,
     random: () => 0,
-    newOrderId,
-    nowOf: () => null,
-    crashesMax: 3,
-    mayStart: () => true,
-    onFenced: () => undefined,
-    limits: { ordersMax: 1_000, bodyBytesMax: 1_000_000, largestOrderBytes: 1_000 },
   });
   t.after(async () => {
     engine.abandon();

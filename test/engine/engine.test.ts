@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { test, type TestContext } from "node:test";
 import type { EngineLimits } from "../../src/engine/capacity.ts";
-import { Engine, type Submission } from "../../src/engine/engine.ts";
+import type { Engine, Submission } from "../../src/engine/engine.ts";
 import type { Successors } from "../../src/engine/hand-off.ts";
 import { createLogger } from "../../src/log.ts";
 import type { Incarnation } from "../../src/order/events.ts";
@@ -17,6 +17,7 @@ import { systemClock } from "../../src/runtime/clock.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import { type AdvanceWrite, type Store, type StoredOrder, StoreUnavailableError } from "../../src/store/store.ts";
+import { ENGINE_LIMITS, makeEngine, registerNode } from "../support/engine.ts";
 import { temporaryFolder } from "../support/service.ts";
 import { claimTimes } from "../support/claim-times.ts";
 import { waitFor } from "../support/wait.ts";
@@ -93,24 +94,17 @@ async function harness(
   );
   const logged: string[] = [];
   const node = { mayStart: true, fenced: 0 };
-  const incarnation = await store.cluster.register(
-    { serviceId, url: "", version: "0.0.0", ttlMs: 5_000, process: null },
-    Date.now(),
-  );
+  const incarnation = await registerNode(store, Date.now(), serviceId);
   const pipeline = buildPipeline({ name: "test", version: 1, steps });
-  const engine = new Engine({
+  const engine = makeEngine({
     store,
     incarnation,
     pipelines: new PipelineSet([pipeline]),
     log: createLogger("debug", "logfmt", (line) => void logged.push(line)),
     clock: systemClock(),
-    random: () => 0.5,
-    newOrderId,
-    nowOf: () => null,
-    crashesMax: 3,
     mayStart: () => node.mayStart,
     onFenced: () => node.fenced++,
-    limits: { ordersMax: 1_000, bodyBytesMax: 1_000_000, largestOrderBytes: 1_000, ...limits },
+    limits: { ...ENGINE_LIMITS, ...limits },
   });
   t.after(async () => {
     await engine.drain(0, ALONE);
@@ -623,10 +617,7 @@ test("a parked order that is another's by now is no longer this engine's, and is
   const { engine, store, incarnation, accepted, reaches } = await harness(t, [{ name: "A", run: noop, wait: {} }]);
   const orderId = await accepted();
   await reaches(orderId, "waiting");
-  const other = await store.cluster.register(
-    { serviceId: OTHER_SERVICE_ID, url: "", version: "0.0.0", ttlMs: 5_000, process: null },
-    Date.now(),
-  );
+  const other = await registerNode(store, Date.now(), OTHER_SERVICE_ID);
   const gift: AdvanceWrite = {
     kind: "advance",
     orderId,

@@ -7,9 +7,8 @@ import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { Engine } from "../../src/engine/engine.ts";
+import type { Engine } from "../../src/engine/engine.ts";
 import type { Successors } from "../../src/engine/hand-off.ts";
-import { createLogger } from "../../src/log.ts";
 import type { ActionRequest } from "../../src/order/actions.ts";
 import type { Incarnation } from "../../src/order/events.ts";
 import { isFinal } from "../../src/order/status.ts";
@@ -18,10 +17,10 @@ import { PipelineSet } from "../../src/order/pipeline-set.ts";
 import { permanent } from "../../src/order/step-error.ts";
 import { buildPipeline, type PlainStepOptions } from "../../src/pipelines/define-pipeline.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
-import { newOrderId } from "../../src/store/order-id.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import type { Store, StoredOrder } from "../../src/store/store.ts";
 import { seededRandom } from "../crash/seeded-random.ts";
+import { makeEngine, registerNode } from "../support/engine.ts";
 import { temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
 
@@ -114,21 +113,13 @@ class Service {
 
   async begin(): Promise<void> {
     const store = this.#store;
-    const node = { serviceId: this.#id, url: "", version: "0", ttlMs: 5_000, process: null };
-    const incarnation = await store.cluster.register(node, Date.now());
-    const engine = new Engine({
+    const incarnation = await registerNode(store, Date.now(), this.#id);
+    const engine = makeEngine({
       store,
       incarnation,
       pipelines: new PipelineSet([this.pipeline]),
-      log: createLogger("fatal", "logfmt", () => undefined),
       clock: systemClock(),
       random: this.#random,
-      newOrderId,
-      nowOf: () => null,
-      crashesMax: 3,
-      mayStart: () => true,
-      onFenced: () => undefined,
-      limits: { ordersMax: 1_000, bodyBytesMax: 1_000_000, largestOrderBytes: 1_000 },
     });
     const timer = setInterval(() => engine.goOn(), 50);
     this.#life = { engine, incarnation, end: () => clearInterval(timer) };

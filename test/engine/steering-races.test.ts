@@ -1,17 +1,15 @@
 /** What somebody asks of an order, at the moments at which it meets something else: a call that begins, a write that is lost. */
 import assert from "node:assert/strict";
-import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { Engine } from "../../src/engine/engine.ts";
-import { createLogger } from "../../src/log.ts";
+import type { Engine } from "../../src/engine/engine.ts";
 import type { Incarnation } from "../../src/order/events.ts";
 import type { StepContext } from "../../src/order/pipeline.ts";
 import { PipelineSet } from "../../src/order/pipeline-set.ts";
 import { buildPipeline } from "../../src/pipelines/define-pipeline.ts";
-import { newOrderId } from "../../src/store/order-id.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import { type Store, StoreUnavailableError } from "../../src/store/store.ts";
+import { makeEngine, registerNode } from "../support/engine.ts";
 import { ManualClock } from "../support/manual-clock.ts";
 import { temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
@@ -118,24 +116,13 @@ async function scene(t: TestContext): Promise<Scene> {
     })),
   });
   const node = { mayStart: true };
-  const register = (): Promise<Incarnation> =>
-    real.cluster.register(
-      { serviceId: randomUUID(), url: "", version: "0.0.0", ttlMs: 5_000, process: null },
-      clock.now(),
-    );
-  const engine = new Engine({
+  const register = (): Promise<Incarnation> => registerNode(real, clock.now());
+  const engine = makeEngine({
     store,
     incarnation: await register(),
     pipelines: new PipelineSet([pipeline]),
-    log: createLogger("fatal", "logfmt", () => undefined),
     clock,
-    random: () => 0.5,
-    newOrderId,
-    nowOf: () => null,
-    crashesMax: 3,
     mayStart: () => node.mayStart,
-    onFenced: () => undefined,
-    limits: { ordersMax: 100, bodyBytesMax: 10_000_000, largestOrderBytes: 1_000 },
   });
   t.after(async () => {
     engine.abandon();
