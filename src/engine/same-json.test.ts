@@ -9,6 +9,9 @@ const SAME: readonly (readonly [string, string])[] = [
   ["[120]", "[1.20e+2]"],
   ["[0, 0]", "[-0, 0.00e7]"],
   ["[9007199254740993]", "[9007199254740993.0]"],
+  ["[9007199254740993]", "[9007199254740993e0]"],
+  ["[0.1, 1e21, 1e-7]", "[1e-1, 1000000000000000000000, 0.0000001]"],
+  ["[1e400]", "[10e399]"],
 ];
 
 const DIFFERENT: readonly (readonly [string, string])[] = [
@@ -18,12 +21,26 @@ const DIFFERENT: readonly (readonly [string, string])[] = [
   ["[9007199254740992]", "[9007199254740993]"], // the same to JavaScript
   ["[1e400]", "[2e400]"],
   ["[1e-400]", "[0]"],
+  ["[1e99999999999999999998]", "[1e99999999999999999999]"],
+  ["[0.1]", "[0.10000000000000000001]"],
   ["[-1]", "[1]"],
   ["[10]", "[100]"],
 ];
 
 test("two texts of one JSON value say the same", () => {
   for (const [one, other] of SAME) assert.ok(sameJson(one, other), `${one} and ${other}`);
+});
+
+test("numbers and lists as long as a body are compared at once", { timeout: 20_000 }, () => {
+  for (const text of [
+    `1.${"0".repeat(255_000)}1`,
+    "10".repeat(127_000),
+    `[${"1.0,".repeat(63_000)}1]`,
+    `[${'"",'.repeat(80_000)}1]`,
+  ]) {
+    assert.ok(sameJson(text, `${text} `));
+    assert.ok(!sameJson(text, `[${text}]`));
+  }
 });
 
 test("texts of two JSON values don't, also where JavaScript's numbers can't tell them apart", () => {
