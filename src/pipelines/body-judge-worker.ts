@@ -49,7 +49,12 @@ async function answerTo({ id, file, index, text }: JudgeQuestion): Promise<Judge
   }
   if (found instanceof Promise) parentPort?.postMessage({ id, kind: "awaits" } satisfies JudgeAnswer);
   const finding = await found;
-  if (finding.kind === "accepted") return { id, kind: "accepted", text: JSON.stringify(finding.body) };
+  if (finding.kind === "accepted") {
+    const made = JSON.stringify(finding.body) as string | undefined;
+    // toJSON may have made something else of it.
+    if (made?.startsWith("{") !== true) throw new Error("it made something of the body that is no JSON object");
+    return { id, kind: "accepted", text: made };
+  }
   const issues = finding.issues.slice(0, ISSUES_MAX).map(({ pointer, message }) => ({
     pointer: pointer.slice(0, TEXT_CHARS_MAX),
     message: textOf(message).slice(0, TEXT_CHARS_MAX),

@@ -24,6 +24,11 @@ const ways = {
   date: () => ({ value: { at: new Date(0), gone: undefined } }),
   refuse: () => ({ issues: [{ message: "it is wrong", path: ["a/b", { key: 1 }] }] }),
   many: () => ({ issues: Array.from({ length: 100_000 }, (_, index) => ({ message: "x".repeat(10_000), path: [index] })) }),
+  nothing: () => ({ value: undefined }),
+  list: () => ({ value: [1] }),
+  text: () => ({ value: "text" }),
+  other: () => ({ value: { toJSON: () => [] } }),
+  spinLater: async () => { await new Promise((done) => setTimeout(done, 50)); for (;;); },
   same: (body) => ({ value: { ...body } }),
   count: () => ({ value: { checked: ++checked } }),
 };
@@ -90,6 +95,25 @@ test("a schema that awaits something takes its time, beside others", async () =>
 test("a schema that fails is a failure, and no refusal", async () => {
   await assert.rejects(judged({ how: "fail" }), /the schema of the body failed: no connection/);
   await assert.rejects(judged({ how: "reject" }), /no connection/);
+});
+
+for (const how of ["nothing", "list", "text", "other"]) {
+  test(`a schema that makes ${how} of a body fails, and nothing else does`, async () => {
+    await assert.rejects(
+      judged({ how }),
+      /the schema of the body failed: it made something of the body that is no JSON/,
+    );
+    assert.equal((await judged({ how: "same" })).kind, "accepted");
+  });
+}
+
+test("a body whose check ends the thread when it goes on is refused, and none of those beside it", async () => {
+  const bad = [judged({ how: "spinLater" }, "mallory"), judged({ how: "spinLater" }, "mallory")];
+  const good = ["same", "later", "later", "same", "later"].map((how) => judged({ how, text: "" }, how));
+  await Promise.all(good.slice(0, 2)); // the thread has come round
+  const more = Array.from({ length: 5 }, () => judged({ how: "later", text: "" }));
+  assert.deepEqual(new Set((await Promise.all([...good, ...more])).map(({ kind }) => kind)), new Set(["accepted"]));
+  assert.deepEqual(new Set((await Promise.all(bad)).map(({ kind }) => kind)), new Set(["refused"]));
 });
 
 test("what a schema makes of a body is what is kept, as JSON, and the same body is the same", async () => {
