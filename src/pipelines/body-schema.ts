@@ -27,7 +27,8 @@ const ALL_ISSUES_STEPS_MAX = 50_000;
 /** More than anybody reads. */
 const ISSUES_MAX = 100;
 
-/** Longer keys are the sender's own. */
+/** Longer keys, and pointers, are the sender's own. */
+const KEY_CHARS_MAX = 100;
 const POINTER_CHARS_MAX = 500;
 
 /** What keywords do for each property or choice of the schema, or item of a list, is a fraction of a step. */
@@ -53,7 +54,18 @@ const GOES_THROUGH: ReadonlySet<string> = new Set([
   "maxLength",
 ]);
 
-const ajvOptions = { strict: false, validateFormats: false, verbose: true, code: { regExp: linearEngine() } } as const;
+/** How Ajv writes a key of the body as a part of a pointer, for every error anew: all of a key that may be as long as the body. */
+const ESCAPED_KEY = '.replace(/~/g, "~0")';
+
+const ajvOptions = {
+  strict: false,
+  validateFormats: false,
+  verbose: true,
+  code: {
+    regExp: linearEngine(),
+    process: (code: string) => code.replaceAll(ESCAPED_KEY, `.slice(0, ${KEY_CHARS_MAX + 1})${ESCAPED_KEY}`),
+  },
+} as const;
 
 /** Counts the keywords that it compiles. */
 class MeteredAjv extends Ajv2020 {
@@ -142,7 +154,15 @@ function tooMuch(message: string): BodyFinding {
 }
 
 function shorten(pointer: string): string {
-  return pointer.length > POINTER_CHARS_MAX ? `${pointer.slice(0, POINTER_CHARS_MAX)}…` : pointer;
+  const shown = pointer.split("/").map(shortenKey).join("/");
+  return shown.length > POINTER_CHARS_MAX ? `${shown.slice(0, POINTER_CHARS_MAX)}…` : shown;
+}
+
+/** A key that was cut says so. */
+function shortenKey(escaped: string): string {
+  const key = escaped.replaceAll("~1", "/").replaceAll("~0", "~");
+  if (key.length <= KEY_CHARS_MAX) return escaped;
+  return `${key.slice(0, KEY_CHARS_MAX).replaceAll("~", "~0").replaceAll("/", "~1")}…`;
 }
 
 function metered<Definition extends KeywordDefinition & { code: (cxt: KeywordCxt, ruleType?: string) => void }>(

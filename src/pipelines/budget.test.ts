@@ -25,6 +25,8 @@ const body: JsonObject = {
   times: Array.from({ length: 4_000 }, () => "2026-11-26T13:00:00Z"),
   patterns: numbers(2_000).map((index) => `x{0,100}y${index}`),
   large: "(a{0,1000})".repeat(40),
+  greek: "\u0390".repeat(120_000),
+  folded: ["B-\u{1e942}", "\\x{42}-\\x{1e942}", "\u00e0-\u{1e942}"].map((range) => `(?i)b[${range.repeat(30)}]`),
 };
 
 function evaluated(expression: string): unknown {
@@ -81,6 +83,15 @@ test("an expression that is refused says so even where errors are caught", () =>
     () => evaluated("body.a.all(x, body.b.all(y, x != y + 5000)) || true"),
     /takes more than 1,000,000 steps/,
   );
+});
+
+test("what takes long in one call counts for that much", () => {
+  for (const expression of [
+    "body.a.exists(x, duration(body.digits.substring(0, 64)) < duration('1s'))",
+    "body.a.map(x, body.greek.upperAscii().size())",
+    "body.folded.exists(p, 'aaa'.matches(p))",
+  ])
+    assert.throws(() => evaluated(expression), /takes more than 1,000,000 steps/, expression);
 });
 
 test("what orders usually need of expressions is far within the budget", () => {
@@ -236,6 +247,18 @@ for (const [what, schema, candidate, expected] of [
     null,
   ],
   [
+    "many items that are wrong under a key as long as a body",
+    { additionalProperties: { items: { type: "number" } } },
+    { ["~".repeat(130_000)]: numbers(40_000).map(() => "") },
+    /must be number/,
+  ],
+  [
+    "many choices for a key as long as a body",
+    { additionalProperties: { anyOf: numbers(100).map((id) => ({ const: id })) } },
+    { ["/".repeat(250_000)]: "x" },
+    /must be equal/,
+  ],
+  [
     "a long text with a pattern",
     { properties: { e: { pattern: "^data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+$" } } },
     { e: `data:image/png;base64,${"Ab+/".repeat(60_000)}` },
@@ -274,6 +297,19 @@ test("all that is wrong with a body is told, and of a large one the first", () =
   const schema = { properties: { a: { items: { type: "string" } } }, required: ["b"] };
   const few = judged(schema, { a: [1, "x", 2] });
   assert.deepEqual(few.kind === "refused" && few.issues.map(({ pointer }) => pointer).toSorted(), ["", "/a/0", "/a/2"]);
+});
+
+test("a pointer is written as it is, or says where it was cut", () => {
+  const schema = { additionalProperties: { additionalProperties: { type: "number" } } };
+  for (const [key, shown] of [
+    ["a/b~c", "a~1b~0c"],
+    ["~".repeat(100), "~0".repeat(100)],
+    ["~".repeat(101), `${"~0".repeat(100)}…`],
+    ["x".repeat(250_000), `${"x".repeat(100)}…`],
+  ] as const) {
+    const finding = judged(schema, { [key]: { b: "" } });
+    assert.deepEqual(finding.kind === "refused" && finding.issues.map(({ pointer }) => pointer), [`/${shown}/b`]);
+  }
 });
 
 for (const [what, schema, message] of [

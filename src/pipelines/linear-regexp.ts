@@ -68,6 +68,11 @@ const STEPS_PER_MS = 10_000;
 const MADE_CHARS_MAX = 500;
 const MADE_REPEATS_MAX = 20_000;
 const STEPS_OF_MADE_CHARACTER = 500;
+
+/** Where upper and lower case are the same, each character between the two ends of a range is looked up. */
+const IGNORES_CASE = /\(\?[a-z-]*i/i;
+const RANGES_BEYOND_ASCII = /(?<!\w)-|-(?!\w)/g;
+const STEPS_OF_RANGE = 30_000;
 const KEPT_MAX = 100;
 
 const kept = new Map<string, LinearRegExp>();
@@ -87,6 +92,7 @@ export function matchesPattern(text: string, pattern: string): boolean {
     const repeated = repeats.reduce((sum, times) => sum + (times || 0), 0) * pattern.length;
     if (repeated > MADE_REPEATS_MAX) throw new PatternError("a pattern repeats too much");
     spend(pattern.length * STEPS_OF_MADE_CHARACTER);
+    if (IGNORES_CASE.test(pattern)) spend((pattern.match(RANGES_BEYOND_ASCII)?.length ?? 0) * STEPS_OF_RANGE);
     compiled = compilePattern(pattern, "re2");
     const [oldest] = kept.size < KEPT_MAX ? [] : kept.keys();
     if (oldest !== undefined) kept.delete(oldest);

@@ -48,6 +48,11 @@ const STEPS_OF_LARGE_KEY = 5;
 
 /** What reads a duration tries all ways to part its digits. */
 const DURATION_CHARS_MAX = 64;
+const WAYS_OF_STEP = 8;
+
+/** Beyond ASCII a character may become several. */
+const CHANGES_CASE: ReadonlySet<string> = new Set(["lowerAscii", "upperAscii"]);
+const CHARS_OF_CASE_STEP = 6;
 
 /**
  * Meters an expression that was checked.
@@ -167,9 +172,14 @@ function payCall(name: string, values: readonly unknown[]): void {
     const between = typeof second === "string" ? second.length : 0;
     for (const each of subject as unknown[]) payText(between + (typeof each === "string" ? each.length : 0));
   }
-  if (name === "duration" && typeof subject === "string" && subject.length > DURATION_CHARS_MAX)
-    throw new Error(`duration() takes ${DURATION_CHARS_MAX} characters at the most`);
+  if (name === "duration" && typeof subject === "string") payDuration(subject);
+  if (CHANGES_CASE.has(name) && typeof subject === "string") spend(subject.length / CHARS_OF_CASE_STEP);
   if (subject instanceof Date && values.length > 1) spend(STEPS_OF_ZONE);
+}
+
+function payDuration({ length }: string): void {
+  if (length > DURATION_CHARS_MAX) throw new Error(`duration() takes ${DURATION_CHARS_MAX} characters at the most`);
+  spend((length * length) / WAYS_OF_STEP);
 }
 
 function paySearch(text: string, sought: unknown): void {
