@@ -7,6 +7,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { sameJson } from "../src/engine/same-json.ts";
 import { parseJsonBody } from "../src/http/body.ts";
 import type { JsonObject } from "../src/order/pipeline.ts";
 import { compileBodySchema } from "../src/pipelines/body-schema.ts";
@@ -22,6 +23,7 @@ const CHECKS = 20_000;
 let isGood = true;
 
 report("taking a body in", intakes());
+report("comparing a body with an earlier one", comparisons());
 report("evaluating an expression", expressions());
 report("checking a body against a JSON Schema", schemas());
 await reportThread();
@@ -61,6 +63,17 @@ function intakes(): Case[] {
   });
 }
 
+function comparisons(): Case[] {
+  const bodies = {
+    "one number with many zeros": `{"a":1.${"0".repeat(BODY_CHARS)}1}`,
+    "many small numbers": `{"a":[${parts(() => "1")}]}`,
+    "many numbers with zeros": `{"a":[${parts(() => "1.0")}]}`,
+    "many keys": `{${parts((index) => `"${index.toString(36)}":0`)}}`,
+    "many small objects": `{"a":[${parts(() => "{}")}]}`,
+  };
+  return Object.entries(bodies).map(([what, text]) => [what, () => sameJson(text, `${text} `)]);
+}
+
 function expressions(): Case[] {
   const body: JsonObject = {
     ones: Array.from({ length: BODY_CHARS / 2 }, () => 1),
@@ -72,6 +85,9 @@ function expressions(): Case[] {
     email: `${"a".repeat(66)}!`,
     texts: Array.from({ length: 2_000 }, () => "x".repeat(100)),
     patterns: Array.from({ length: 5_000 }, (_, index) => `x{0,100}${index}`),
+    digits: "1".repeat(64),
+    greek: "\u0390".repeat(BODY_CHARS / 2),
+    folded: Array.from({ length: 100 }, (_, index) => `(?i)b${index}[${"B-\u{1e942}".repeat(100)}]`),
     times: Array.from({ length: 10_000 }, () => "2026-11-26T13:00:00Z"),
   };
   const texts = [
@@ -94,6 +110,9 @@ function expressions(): Case[] {
     "body.text.split('').map(x, x + x)",
     "body.times.map(t, timestamp(t).getHours('Europe/Berlin'))",
     "duration(body.text)",
+    "body.ones.exists(x, duration(body.digits) < duration('1s'))",
+    "body.ones.map(x, body.greek.upperAscii().size())",
+    "body.folded.exists(p, 'aaa'.matches(p))",
     "body",
   ];
   return texts.map((text) => {
@@ -146,6 +165,16 @@ function schemas(): Case[] {
     ["many choices", items({ anyOf: choices }), { a: Array.from({ length: 5_000 }, () => ({ p99: 1 })) }],
     ["items that are right", items({ type: "number", minimum: 0, maximum: 2 }), { a: numbers }],
     ["items that are wrong", items({ type: "string", minimum: 2 }), { a: numbers }],
+    [
+      "items that are wrong under a long key",
+      { additionalProperties: { items: { type: "number" } } },
+      { ["/".repeat(BODY_CHARS / 2)]: numbers.slice(0, BODY_CHARS / 6).map(() => "") },
+    ],
+    [
+      "choices for long keys",
+      { additionalProperties: { anyOf: choices } },
+      Object.fromEntries(objects.slice(0, 1_000).map((_, index) => [`${index}${"~".repeat(250)}`, {}])),
+    ],
   ];
   return cases.map(([what, schema, body]) => {
     const check = compileBodySchema(
