@@ -33,6 +33,8 @@ export class Attempt implements RollbackContext {
   timer: Timer | null = null;
   /** What it is given up with, where it has timed out. */
   timedOut: Error | null = null;
+  /** It was given up when its time was over, and has not ended. */
+  isLingering = false;
   /** It was verified that the attempts before it have done nothing. */
   formerNotDone = false;
   /** It has not called the step yet: it finds out what the attempts before it have done. */

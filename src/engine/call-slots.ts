@@ -13,6 +13,8 @@ export class CallSlots implements SlotTaker {
   readonly #onGranted: () => void;
   #held: string[] = [];
   #queuedFor: string | null = null;
+  /** What holds them after its call was given up. */
+  #lingering: object | null = null;
 
   /** @param onGranted a slot that was waited for is held: `take` is to be called again */
   constructor(slots: Slots, onGranted: () => void) {
@@ -27,6 +29,8 @@ export class CallSlots implements SlotTaker {
 
   /** @returns whether all are held; if not, one is waited for */
   take(limits: readonly NamedLimit[]): boolean {
+    // Others come first that have waited meanwhile.
+    if (this.#lingering !== null) this.giveBack();
     for (const limit of limits) {
       if (this.#held.includes(limit.key)) continue;
       if (!this.#slots.take(limit.key, limit, this)) {
@@ -44,8 +48,19 @@ export class CallSlots implements SlotTaker {
     this.#onGranted();
   }
 
+  /** They are held on for a call that was given up, until its code has ended, or another call is to be made. */
+  keepFor(call: object): void {
+    this.#lingering = call;
+  }
+
+  /** The code of a call has ended. */
+  ended(call: object): void {
+    if (this.#lingering === call) this.giveBack();
+  }
+
   /** Waits for none any more, and gives back those that are held. */
   giveBack(): void {
+    this.#lingering = null;
     if (this.#queuedFor !== null) this.#slots.leave(this.#queuedFor, this);
     this.#queuedFor = null;
     const keys = this.#held;

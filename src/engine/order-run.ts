@@ -381,7 +381,7 @@ export class OrderRun implements WriteListener, AttemptOf {
   #takeSlots(step: Step, crashes: number): boolean {
     if (step.concurrency === null && crashes === 0) return true; // like most
     const limits: NamedLimit[] = [];
-    if (crashes > 0 && crashes >= this.#host.crashesMax - 1) limits.push(SUSPECTS);
+    if (this.#isSuspect(crashes)) limits.push(SUSPECTS);
     // Each version counts for itself: it may have another limit, or another kind of one.
     if (step.concurrency !== null) {
       limits.push({ ...step.concurrency, key: `${pipelineLabel(this.pipeline)}\n${step.name}` });
@@ -391,6 +391,10 @@ export class OrderRun implements WriteListener, AttemptOf {
       if (this.isIdle) this.#makeCall();
     });
     return this.#slots.take(limits);
+  }
+
+  #isSuspect(crashes: number): boolean {
+    return crashes > 0 && crashes >= this.#host.crashesMax - 1;
   }
 
   #begin(step: Step): void {
@@ -418,11 +422,14 @@ export class OrderRun implements WriteListener, AttemptOf {
     call.timedOut = error;
     call.abort(error);
     // One that can say at once that it has sent nothing yet is heard.
-    this.#host.clock.nextTurn(() => this.#callEnded(call, undefined, { error }));
+    this.#host.clock.nextTurn(() => {
+      call.isLingering = this.#call === call;
+      this.#callEnded(call, undefined, { error });
+    });
   }
 
   #callEnded(call: Attempt, value: unknown, thrown: { error: unknown } | null): void {
-    if (this.#call !== call) return;
+    if (this.#call !== call) return this.#slots?.ended(call);
     this.#endCall(call);
     const isCut = call.timedOut !== null && thrown !== null && !saysNothingSent(thrown.error);
     const outcome = this.#outcomeOf(call, value, isCut ? { error: call.timedOut } : thrown);
@@ -434,7 +441,9 @@ export class OrderRun implements WriteListener, AttemptOf {
     this.#call = null;
     call.timer?.[Symbol.dispose]();
     this.#host.callsUnderWayChanged(-1);
-    this.#slots?.giveBack();
+    // What may end the node is to be alone until it has ended.
+    if (call.isLingering && this.#isSuspect(currentCall(this.#order)?.crashes ?? 0)) this.#slots?.keepFor(call);
+    else this.#slots?.giveBack();
   }
 
   #outcomeOf(call: Attempt, value: unknown, thrown: { error: unknown } | null): CallOutcome {
@@ -457,6 +466,7 @@ export class OrderRun implements WriteListener, AttemptOf {
       unknown: unknown && !call.isVerifying,
       formerNotDone: call.formerNotDone,
       shortage,
+      lingers: call.isLingering,
       retryAfterMs,
       elapsedMs: Math.round((currentCall(this.#order)?.elapsedMs ?? 0) + this.#waitedMs),
       random: this.#host.random(),

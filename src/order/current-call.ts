@@ -16,6 +16,7 @@ export function firstCall(stepIndex: number, sinceMs: number): CurrentCall {
     elapsedMs: 0,
     isEndless: false,
     isUnknown: false,
+    isLingering: false,
     signal: null,
   };
 }
@@ -26,19 +27,20 @@ export function callAfterFailure(
   event: Extract<OrderEvent, { kind: "attempt_failed" }>,
 ): CurrentCall {
   const { atMs, delayMs, elapsedMs, unknown, shortage, endless } = event;
-  const isShortage = shortage === true;
+  const [isShortage, isLingering] = [shortage === true, event.lingers === true];
   return {
     ...call,
     attempt: call.attempt + 1,
     hasBegun: elapsedMs === undefined,
     failures: isShortage ? call.failures : call.failures + 1,
     shortages: isShortage ? call.shortages + 1 : 0,
-    crashes: 0,
+    crashes: isLingering ? call.crashes : 0,
     sinceMs: atMs,
     waitMs: delayMs,
     elapsedMs: elapsedMs ?? call.elapsedMs + Math.max(0, atMs - call.sinceMs),
     isUnknown: unknown === true,
     isEndless: endless === true,
+    isLingering,
   };
 }
 
@@ -47,8 +49,9 @@ export function callAfterTakeover(
   call: CurrentCall,
   event: Extract<OrderEvent, { kind: "owner_changed" }>,
 ): CurrentCall {
-  if (event.callBegun === false) return { ...call, hasBegun: false };
-  if (!call.hasBegun) return call;
+  const crashes = call.crashes + (event.former === "died" ? 1 : 0);
+  if (event.callBegun === false) return { ...call, hasBegun: false, isLingering: false };
+  if (!call.hasBegun) return call.isLingering ? { ...call, crashes, isLingering: false } : call;
   // Stores of before don't say when an attempt that is made again begins. One that still has to wait counts as not made; but clocks
   // may be wrong, and prove nothing.
   if (event.callBegun === true && call.waitMs > 0) return { ...call, hasBegun: false, isUnknown: true };
@@ -56,7 +59,7 @@ export function callAfterTakeover(
     ...call,
     attempt: call.attempt + 1,
     hasBegun: event.callBegun === undefined,
-    crashes: call.crashes + (event.former === "died" ? 1 : 0),
+    crashes,
     isUnknown: true,
   };
 }

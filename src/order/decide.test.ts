@@ -17,6 +17,7 @@ const FAILURE = {
   unknown: false,
   formerNotDone: false,
   shortage: false,
+  lingers: false,
   retryAfterMs: null,
   elapsedMs: 0,
   random: 0,
@@ -227,6 +228,8 @@ function waitingForRetry(atMs: number, traits: { readonly unknown?: true } = {})
 
 const RETRYING = pipelineOf([{ undoable: true, attemptsMax: 2 }]);
 
+const PATIENT = pipelineOf([{ undoable: true, attemptsMax: 9 }]);
+
 test("a call that waits for its retry has not begun: a takeover leaves it as it is, and counts no attempt", () => {
   const waiting = waitingForRetry(5);
   assert.deepEqual(callOf(waiting), {
@@ -310,6 +313,26 @@ test("nodes that die during calls of one order count until the order makes progr
   }
   const progress = evolve(evolve(twice, started), decide(evolve(twice, started), RETRYING, { ...FAILURE, atMs: 10 }));
   assert.equal(currentCall(progress)?.crashes, 0);
+});
+
+test("a call that was given up and goes on counts as under way when its node dies", () => {
+  const started = { kind: "attempt_started", atMs: 9 } as const;
+  const died = { kind: "owner_changed", atMs: 9, callBegun: true, former: "died" } as const;
+  const begun = createdOrder(ORDER_ID, decideCreation(RETRYING, 1, 0));
+  const failed = decide(begun, RETRYING, { ...FAILURE, atMs: 9, unknown: true, lingers: true });
+  assert.ok(failed.kind === "attempt_failed" && failed.lingers === true);
+  const given = evolve(begun, failed);
+  const taken = evolve(given, { ...died, owner: 2 });
+  assert.deepEqual([currentCall(taken)?.crashes, currentCall(taken)?.isLingering], [1, false]);
+  assert.equal(currentCall(evolve(given, { ...died, owner: 2, former: "drained" }))?.crashes, 0);
+  // Its code is gone with the node: another death is another's.
+  assert.equal(currentCall(evolve(taken, { ...died, owner: 3 }))?.crashes, 1);
+  // A further one that goes on takes nothing back, one that has ended does.
+  const again = evolve(taken, started);
+  assert.equal(currentCall(evolve(again, failed))?.crashes, 1);
+  assert.equal(currentCall(evolve(again, decide(again, PATIENT, { ...FAILURE, atMs: 9 })))?.crashes, 0);
+  // The next attempt has begun, and is what counts.
+  assert.equal(currentCall(evolve(given, started))?.isLingering, false);
 });
 
 test("a shortage of the node's own uses up no attempt, and is a person's when it comes again and again", () => {

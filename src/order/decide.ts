@@ -42,6 +42,8 @@ export type CallOutcome =
       readonly formerNotDone: boolean;
       /** It failed for a shortage of the node's own, and does not count. */
       readonly shortage: boolean;
+      /** Its time was over, and its code goes on. */
+      readonly lingers: boolean;
       /** The shortest wait that the receiver asks for, or null. */
       readonly retryAfterMs: number | null;
       /** Since the first attempt could begin. */
@@ -154,11 +156,11 @@ const SHORTAGES_IN_A_ROW = 10;
 function nextAttempt(
   call: CurrentCall,
   policy: RetryPolicy,
-  { atMs, error, permanent, shortage, retryAfterMs, elapsedMs, random }: FailedCall,
+  { atMs, error, permanent, shortage, lingers, retryAfterMs, elapsedMs, random }: FailedCall,
   { mayGiveUp }: { readonly mayGiveUp: boolean },
 ): Extract<LaterEvent, { kind: "attempt_failed" }> | null {
   const failed = { elapsedMs, askedDelayMs: retryAfterMs, random };
-  const common = { kind: "attempt_failed", atMs, error, elapsedMs } as const;
+  const common = { kind: "attempt_failed", atMs, error, elapsedMs, ...(lingers ? { lingers } : {}) } as const;
   if (shortage) {
     const shortages = call.shortages + 1;
     const delayMs = unlimitedRetryDelayMs(SHORTAGE_RETRY, { ...failed, failures: shortages });

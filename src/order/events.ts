@@ -68,6 +68,8 @@ export type OrderEvent =
       readonly shortage?: true;
       /** Its retry policy is used up, and it is tried again without end: it can't be given up. */
       readonly endless?: true;
+      /** Its time was over, and its code goes on all the same. */
+      readonly lingers?: true;
     }
   /** The call that the order is at has to wait, and has not begun. */
   | { readonly kind: "attempt_queued"; readonly atMs: number }

@@ -98,7 +98,13 @@ function evolved(order: Order, event: LaterEvent): Order {
       const hasBegun = event.kind === "attempt_started";
       if ((state.status !== "running" && state.status !== "rolling_back") || state.call.hasBegun === hasBegun) break;
       // What has begun waits for nothing any more, whatever a clock says later.
-      const call = { ...state.call, hasBegun, waitMs: hasBegun ? 0 : state.call.waitMs };
+      const { waitMs, isLingering } = state.call;
+      const call = {
+        ...state.call,
+        hasBegun,
+        waitMs: hasBegun ? 0 : waitMs,
+        isLingering: isLingering && !hasBegun,
+      };
       const steps = withStep(order.steps, call.stepIndex, { attempts: attemptsOf(state, call) });
       return { ...during(order, atMs, { ...state, call }, order.asked), steps };
     }

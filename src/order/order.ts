@@ -14,7 +14,7 @@ export interface CurrentCall {
   readonly failures: number;
   /** How many failed in a row for a shortage of the node's own. */
   readonly shortages: number;
-  /** Nodes that died in a row while an attempt of it was under way. */
+  /** Nodes that died in a row while an attempt of it was under way, or lingered. */
   readonly crashes: number;
   /** When the wait before it began. */
   readonly sinceMs: number;
@@ -26,6 +26,8 @@ export interface CurrentCall {
   readonly isEndless: boolean;
   /** A former attempt timed out, was cut short or broke off: it may have done its work. */
   readonly isUnknown: boolean;
+  /** The former attempt was given up when its time was over, and its code may go on. */
+  readonly isLingering: boolean;
   /** The signal that this step would wait for has come already. */
   readonly signal: { readonly result: JsonText; readonly by: string } | null;
 }

@@ -46,6 +46,7 @@ const events: fc.Arbitrary<OrderEvent> = fc.oneof(
     unknown,
     maybe("shortage", fc.constant(true)),
     maybe("endless", fc.constant(true)),
+    maybe("lingers", fc.constant(true)),
   ),
   record({ kind: fc.constantFrom("attempt_queued", "attempt_started"), atMs }),
   eventOf(

@@ -86,10 +86,11 @@ function waitOf({
   elapsedMs,
   shortage,
   endless,
+  lingers,
 }: Extract<OrderEvent, { kind: "attempt_failed" }>): string {
   if (elapsedMs === undefined) return String(atMs + delayMs);
-  const [isShortage, isEndless] = [shortage === true, endless === true];
-  return JSON.stringify([delayMs, elapsedMs, ...(isShortage || isEndless ? [isShortage, isEndless] : [])]);
+  const traits = [shortage === true, endless === true, lingers === true];
+  return JSON.stringify([delayMs, elapsedMs, ...traits.slice(0, traits.lastIndexOf(true) + 1)]);
 }
 
 function stepFailedMore({ unknown, by, reason }: Extract<OrderEvent, { kind: "step_failed" }>): string {
@@ -255,14 +256,15 @@ function asLimit(value: unknown, atMs: number): number | null {
 function asWait(
   value: unknown,
   atMs: number,
-): Pick<Extract<OrderEvent, { kind: "attempt_failed" }>, "delayMs" | "elapsedMs" | "shortage" | "endless"> {
+): Pick<Extract<OrderEvent, { kind: "attempt_failed" }>, "delayMs" | "elapsedMs" | "shortage" | "endless" | "lingers"> {
   if (!Array.isArray(value)) return { delayMs: Math.max(0, asNumber(value) - atMs) };
-  const [delayMs, elapsedMs, shortage, endless] = value as unknown[];
+  const [delayMs, elapsedMs, shortage, endless, lingers] = value as unknown[];
   return {
     delayMs: asNumber(delayMs),
     elapsedMs: asNumber(elapsedMs),
     ...(shortage === true ? { shortage } : {}),
     ...(endless === true ? { endless } : {}),
+    ...(lingers === true ? { lingers } : {}),
   };
 }
 

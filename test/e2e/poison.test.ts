@@ -101,6 +101,40 @@ for (const [deed, how] of [
   });
 }
 
+/** Past its point of no return the poisoned one is tried without end, and each call ends the node after it was given up. */
+const LATE = `import { definePipeline } from "order-process";
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+export default [
+  definePipeline({ name: "late", version: 1, steps: [
+    { name: "Pay", commit: true, run: () => "paid" },
+    { name: "Send", timeout: "300ms", retry: { attempts: 3, delay: "2s" }, run: () => pause(900).then(() => process.exit(7)) },
+  ] }),
+  definePipeline({ name: "slow", version: 1, steps: [{ name: "Slow", run: () => pause(3_000) }] }),
+];
+`;
+
+test("an order that ends its node after its call was given up is set aside, and no other in its place", async (t) => {
+  const file = join(temporaryFolder(t), "late.ts");
+  writeFileSync(file, LATE);
+  const args = ["--pipelines", file];
+  let service = await startService(t, { args });
+  const { url, data } = service;
+  const [poisoned, ...healthy] = await Promise.all(
+    ["late", "slow", "slow", "slow"].map(async (name) => {
+      const headers = { authorization: "user", "content-type": "application/json" };
+      const { json } = await send(`${url}/orders?pipeline=${name}`, { method: "POST", headers, body: "{}" });
+      return String(json?.["order_id"]);
+    }),
+  );
+  for (let deaths = 1; deaths <= 3; deaths++) {
+    assert.equal(await service.exited, 7);
+    service = await startService(t, { args, data });
+  }
+  for (const orderId of healthy) assert.equal((await finalOrder(service.url, orderId)).status, "completed");
+  const { status, allowed_actions: allowed } = await readOrder(service.url, poisoned ?? "");
+  assert.deepEqual([status, allowed.toSorted()], ["set_aside", ["complete", "retry"]]);
+});
+
 test("an order that ends its node can be tried again by an operator when its step is mended, and by nobody else", async (t) => {
   const rig = rigOf(t);
   const options = { ...rig, args: [...rig.args, "--operators", "user", "--set-aside-after", "1"] };
