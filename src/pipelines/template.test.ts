@@ -77,3 +77,15 @@ test("a template tells which variables of the environment it names, and no other
   assert.deepEqual(parseTemplate({ a: "${env.A + env['B']}" }, scope).variables, ["A", "B"]);
   assert.throws(() => filled("${env.HOME}"), TemplateError);
 });
+
+test("what stands behind ! and - is looked into like all else", () => {
+  for (const source of ["!(env.A == 'x')", "-int(env.A)", "{'a': [!(-size(env.A) > 0)]}", "!bool(env.A)"])
+    assert.deepEqual(parseTemplate(`\${${source}}`, scope).variables, ["A"], source);
+  assert.throws(() => parseTemplate("${!body.paid}", { ...scope, bodyNames: ["name"] }), /no property "paid"/);
+  assert.throws(() => parseTemplate("${-results.Other.id}", scope), /no step before this one is named "Other"/);
+  assert.throws(() => parseTemplate("${!result.done}", scope), /only a rollback has a result/);
+  assert.throws(
+    () => filled("${!bool(env.TOKEN)}"),
+    (error) => error instanceof TemplateError && !error.message.replace("env.TOKEN", "").includes("secret"),
+  );
+});

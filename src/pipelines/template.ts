@@ -240,8 +240,10 @@ function visit(
       found(args, null, false);
     return;
   }
-  if (op === "value" || !Array.isArray(args)) return;
-  const [target, key] = args as [unknown, unknown];
+  if (op === "value") return;
+  // Of `!` and `-` it is the one thing that they stand before.
+  const parts = Array.isArray(args) ? (args as unknown[]).flat(2) : [args];
+  const [target, key] = parts;
   if ((op === "." || op === ".?" || op === "[]" || op === "[?]") && isNode(target) && target.op === "id") {
     const name = target.args;
     const literal = typeof key === "string" ? key : isNode(key) && key.op === "value" ? key.args : null;
@@ -250,7 +252,7 @@ function visit(
       return;
     }
   }
-  for (const each of (args as unknown[]).flat(2)) if (isNode(each)) visit(each, bound, found);
+  for (const each of parts) if (isNode(each)) visit(each, bound, found);
 }
 
 function isNode(value: unknown): value is ASTNode {
