@@ -97,6 +97,31 @@ test("of an address, host and credentials are taken out, and words of it left wh
   assert.equal(redact("payments are late; payments:9000 is not"), "payments are late; [env.PAY] is not");
 });
 
+test("what comes back of a value alone is taken out, where it is no word", () => {
+  const { redact } = secretsOf({
+    HOOK: "https://hooks.example/services/T0AAA/B0BBB/HOOKSECRET99?key=querysecret&page=2",
+    AUTH: "Bearer sk_live_AUTHSECRET",
+    BASIC: `Basic ${Buffer.from("anna:opensesame").toString("base64")}`,
+    COOKIE: "lang=en; session=ab12cd34ef",
+    KEY: "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0\nBAQEFAASCBKcwggSjAgEA\n-----END KEY-----\n",
+  });
+  for (const [text, expected] of [
+    ["Cannot POST /services/T0AAA/B0BBB/HOOKSECRET99", "Cannot POST /services/T0AAA/B0BBB/[env.HOOK]"],
+    ["no route POST:/x?key=querysecret&page=2", "no route POST:/x[env.HOOK]"],
+    ["the key querysecret is unknown", "the key [env.HOOK] is unknown"],
+    ["invalid token sk_live_AUTHSECRET", "invalid token [env.AUTH]"],
+    ["the bearer of services", "the bearer of services"],
+    ["anna:opensesame is unknown", "[env.BASIC] is unknown"],
+    ["session ab12cd34ef", "session [env.COOKIE]"],
+    ["key MIIEvQIBADANBgkqhkiG9w0 BAQEFAASCBKcwggSjAgEA", "key [env.KEY] [env.KEY]"],
+    [Array.from(Buffer.from("querysecret"), (byte) => `%${byte.toString(16)}`).join(""), "[env.HOOK]"],
+    [Buffer.from(Buffer.from("querysecret").toString("base64")).toString("base64"), null],
+  ] as const) {
+    if (expected === null) assert.match(redact(text), /^\[env\.HOOK\]/);
+    else assert.equal(redact(text), expected);
+  }
+});
+
 async function serve(
   t: TestContext,
   handle: (request: IncomingMessage, body: string, response: ServerResponse) => void,

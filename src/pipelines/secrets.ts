@@ -13,6 +13,12 @@ export interface Secrets {
 
 const SECRET_CHARS_MIN = 6;
 
+/** What looks like a token, and no word, from so many characters on. */
+const TOKEN_CHARS_MIN = 8;
+const PATH_TOKEN_CHARS_MIN = 12;
+const LONG_TOKEN_CHARS = 20;
+const TOKENS_MAX = 200;
+
 /** A regular expression with longer texts in it takes long to compile, or is refused: those are looked for as they are. */
 const FORM_CHARS_MAX = 500;
 
@@ -36,7 +42,8 @@ function findSecrets(env: Readonly<Record<string, string>>): Secrets {
   const numbers = new Map<number, string>();
   for (const [name, value] of Object.entries(env)) {
     // A file that a variable was read from often ends in a line break, which receivers take off.
-    const parts = [value, value.trim(), ...addressParts(value.trim())].filter(
+    const trimmed = value.trim();
+    const parts = [value, trimmed, ...addressParts(trimmed), ...tokensOf(trimmed)].filter(
       (part) => part.length >= SECRET_CHARS_MIN,
     );
     for (const form of parts.flatMap(formsOf)) {
@@ -81,14 +88,39 @@ function findSecrets(env: Readonly<Record<string, string>>): Secrets {
 function addressParts(value: string): string[] {
   const url = /^[a-z][a-z0-9+.-]*:\/\//i.test(value) && URL.canParse(value) ? new URL(value) : null;
   if (url === null) return [];
-  const { host, hostname, port, username, password } = url;
+  const { host, hostname, port, username, password, pathname, search, searchParams } = url;
   const isWord = !/[.:]/.test(hostname);
   return [
     ...(port === "" ? [] : [host]),
     isWord ? `//${hostname}` : hostname.replaceAll(/^\[|\]$/g, ""),
     ...[username, password].flatMap((part) => [part, decode(part)]),
     ...(password === "" ? [] : [`${decode(username)}:${decode(password)}`]),
+    search,
+    ...searchParams.values(),
+    // Most of a path is words that answers are made of.
+    ...pathname
+      .split("/")
+      .flatMap((part) => [part, decode(part)])
+      .filter((part) => isToken(part, PATH_TOKEN_CHARS_MIN)),
   ];
+}
+
+/** What is secret in a text of several words, each of which may come back alone: `Bearer TOKEN`, `id=1; key=TOKEN`, the lines of a key. */
+function tokensOf(value: string): string[] {
+  if (URL.canParse(value) && value.includes("//")) return [];
+  const [scheme = "", credentials = "", ...more] = value.split(/\s+/);
+  const isScheme = more.length === 0 && /^[a-z][\w-]*$/i.test(scheme);
+  const decoded = Buffer.from(credentials, "base64").toString();
+  const words = value
+    .split(/[\s,;&=|"'<>{}[\]]+/)
+    .slice(0, TOKENS_MAX)
+    .filter((word) => word !== value && isToken(word, TOKEN_CHARS_MIN));
+  return [...words, ...(isScheme ? [credentials, ...(decoded.includes(":") ? [decoded] : [])] : [])];
+}
+
+/** Whether it is hardly a word: it has digits and letters, or is long. */
+function isToken(text: string, charsMin: number): boolean {
+  return text.length >= LONG_TOKEN_CHARS || (text.length >= charsMin && /\d/.test(text) && /[a-z]/i.test(text));
 }
 
 function decode(text: string): string {
@@ -126,6 +158,8 @@ function formsOf(value: string): string[] {
         .replaceAll("'", quote),
     ),
     bytes.toString("hex"),
+    bytes.toString("hex").replaceAll(/../g, "%$&"),
+    ...base64Within(Buffer.from(bytes.toString("base64").replaceAll("=", "")), 0),
     ...[0, 1, 2].flatMap((offset) => base64Within(bytes, offset)),
   ];
 }
