@@ -20,7 +20,7 @@ import {
   writeSync,
 } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import { foreignKind, keepPrivate } from "./file-access.ts";
+import { foreignKind, keepPrivate, OTHERS_WRITE } from "./file-access.ts";
 import { type FileLock, lockFile } from "./file-lock.ts";
 import { StartError } from "./order/errors.ts";
 import { isUuid } from "./uuid.ts";
@@ -183,7 +183,7 @@ function readIdentity(identityPath: string): Identity | null {
 function isWritableByOthers(path: string): boolean {
   const status = statSync(path, { throwIfNoEntry: false });
   if (status === undefined || process.getuid === undefined) return false;
-  return ![0, process.getuid()].includes(status.uid) || (status.mode & 0o002) !== 0;
+  return ![0, process.getuid()].includes(status.uid) || (status.mode & OTHERS_WRITE) !== 0;
 }
 
 function isIdentity(value: unknown): value is Identity {

@@ -4,7 +4,8 @@ import { StartError } from "./order/errors.ts";
 
 const ROOT = 0;
 const OTHERS_READ = 0o044;
-const OTHERS_WRITE = 0o022;
+/** Of its group, or of all. */
+export const OTHERS_WRITE = 0o022;
 const OTHERS = 0o077;
 const MODE = 0o7777;
 

@@ -132,10 +132,15 @@ test("a store that was told and is remembered gets credentials only once it is n
 test("a store that others may have written into the data folder gets no credentials", async (t) => {
   const trap = await startTrap(t);
   const remembered = { cluster_id: randomUUID(), store: `redis://127.0.0.1:${trap.port}` };
-  for (const what of ["node.json", "."]) {
+  for (const [what, mode] of [
+    ["node.json", 0o666],
+    ["node.json", 0o660],
+    [".", 0o777],
+    [".", 0o770],
+  ] as const) {
     const data = writeDataFolder(t, remembered);
     const path = join(data, what);
-    chmodSync(path, what === "." ? 0o777 : 0o666);
+    chmodSync(path, mode);
     assertRefused(await start(t, ["--data", data], BY_ENVIRONMENT), 1, NAME_IT);
     chmodSync(path, what === "." ? 0o700 : 0o600);
     assertRefused(await start(t, ["--data", data], BY_ENVIRONMENT), 1, NAME_IT);
