@@ -9,12 +9,19 @@ import { requireUser, USER_SECURITY } from "./authorization.ts";
 import { orderSummary } from "./order-view.ts";
 import { parseRfc3339 } from "./rfc3339.ts";
 import { named, type OrderList, type OrderSummary, problemResponses } from "./schemas.ts";
+import { turns } from "./store-reads.ts";
 
 export interface OrderListResource {
   readonly isOperator: (user: string) => boolean;
   readonly listOrders: (filter: OrderFilter, before: string | null, limit: number) => Promise<OrderPage>;
   readonly countOrders: (user: string | null) => Promise<Partial<Record<OrderStatus, number>>>;
 }
+
+/**
+ * So many pages are made at once; the others wait. One takes some milliseconds of the main thread, and Node accepts one connection in each turn
+ * of the event loop: several in one turn would have new clients wait for long.
+ */
+const PAGES_MAX = 1;
 
 const LIMIT_DEFAULT = 50;
 const LIMIT_MAX = 200;
@@ -33,6 +40,7 @@ interface ListQuery {
 }
 
 export function orderListRoute(app: FastifyInstance, { isOperator, listOrders, countOrders }: OrderListResource): void {
+  const inTurn = turns(PAGES_MAX);
   app.route<{ Querystring: ListQuery }>({
     method: "GET",
     url: "/orders",
@@ -73,7 +81,7 @@ export function orderListRoute(app: FastifyInstance, { isOperator, listOrders, c
       },
     },
     onRequest: requireUser,
-    handler: async (request): Promise<OrderList> => {
+    handler: async (request, reply) => {
       const { query, user } = request;
       const seesAll = isOperator(user);
       if (query.user !== undefined && !seesAll && query.user !== user) {
@@ -90,15 +98,17 @@ export function orderListRoute(app: FastifyInstance, { isOperator, listOrders, c
         fromMs: timeOf("from", query.from),
         toMs: timeOf("to", query.to),
       };
-      const [{ orders, next }, counts] = await Promise.all([
-        listOrders(filter, cursorOf(query.cursor), limitOf(query.limit)),
-        countOrders(scope),
-      ]);
-      return {
-        orders: orders.map((stored) => summaryOf(stored, seesAll)),
-        ...(next === null ? {} : { next_cursor: next }),
-        counts,
-      };
+      const [cursor, limit] = [cursorOf(query.cursor), limitOf(query.limit)];
+      const page = await inTurn(async (): Promise<OrderList | null> => {
+        if (request.raw.socket.destroyed) return null; // nobody waits for it any more
+        const [{ orders, next }, counts] = await Promise.all([listOrders(filter, cursor, limit), countOrders(scope)]);
+        return {
+          orders: orders.map((stored) => summaryOf(stored, seesAll)),
+          ...(next === null ? {} : { next_cursor: next }),
+          counts,
+        };
+      });
+      return page ?? reply.hijack();
     },
   });
 }

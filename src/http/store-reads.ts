@@ -4,21 +4,20 @@ import type { OrderListResource } from "./order-list.ts";
 import type { OrdersResource } from "./orders.ts";
 import type { ShownOrdersResource } from "./shown-orders.ts";
 
-/** Enough to keep a store busy; a page of orders may take a megabyte. */
+/** Enough to keep a store busy. */
 const READS_MAX = 32;
 
 type Reads = Pick<OrdersResource, "readOrder"> &
   Pick<ShownOrdersResource, "recordedShape"> &
-  Pick<OrderListResource, "listOrders" | "countOrders"> &
+  Pick<OrderListResource, "countOrders"> &
   Pick<EventsResource, "follow">;
 
 /** The same reads, of which a few are under way at once and the others wait for their turn: one of each connection at most. */
-export function boundReads({ readOrder, recordedShape, listOrders, countOrders, follow }: Reads): Reads {
+export function boundReads({ readOrder, recordedShape, countOrders, follow }: Reads): Reads {
   const inTurn = turns(READS_MAX);
   return {
     readOrder: (orderId) => inTurn(() => readOrder(orderId)),
     recordedShape: (name, version) => inTurn(() => recordedShape(name, version)),
-    listOrders: (filter, before, limit) => inTurn(() => listOrders(filter, before, limit)),
     countOrders: (user) => inTurn(() => countOrders(user)),
     follow: {
       readChanges: (cursor, limit) => follow.readChanges(cursor, limit),
@@ -29,7 +28,7 @@ export function boundReads({ readOrder, recordedShape, listOrders, countOrders, 
 }
 
 /** Runs so many at once; the others wait, who came first is first. */
-function turns(max: number): <T>(run: () => Promise<T>) => Promise<T> {
+export function turns(max: number): <T>(run: () => Promise<T>) => Promise<T> {
   const waiting: (() => void)[] = [];
   let under = 0;
   return async (run) => {
