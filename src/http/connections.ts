@@ -15,12 +15,13 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { Budget, type Holding } from "./budget.ts";
+import { HEADERS_MAX, trimHead } from "./request-head.ts";
 import { type Kind, Turns } from "./turns.ts";
 
 export interface ConnectionLimits {
   /** Connections at once. */
   readonly connectionsMax: number;
-  /** Bytes that were received and have not been given to a request: unfinished heads, and what was sent ahead. */
+  /** Bytes that were received and are in no body: heads, while their requests live, and what was sent ahead. */
   readonly receivedBytesMax: number;
   /** How long a client may take for an answer. */
   readonly answerTimeoutMs: number;
@@ -66,9 +67,13 @@ interface Connection {
   waiting: Buffer | null;
   /** The last bytes that were given, where they may be the beginning of HEAD_END. */
   tail: Buffer;
-  /** Bytes of an unfinished head that the parser has. */
+  /** Bytes of an unfinished head that the parser has, or of what may come behind the last chunk of a body. */
   headBytes: number;
-  /** The last request that was begun: its body may still come when it has been answered. */
+  /** What the head of the last request keeps in memory, where that is much. */
+  requestChars: number;
+  /** The last chunk of its body may have come. */
+  isTrailing: boolean;
+  /** The last request that was begun, until it is answered and has come whole: its body may still come after the answer. */
   request: IncomingMessage | null;
   /** While it is under way: from its head until its answer has been taken, or the connection is gone. */
   answer: ServerResponse | null;
@@ -112,6 +117,7 @@ export class Connections {
     this.#onReceived = onReceived;
     const [accept, ...others] = server.listeners("connection");
     if (accept === undefined || others.length > 0) throw new Error("the server does not take connections as expected");
+    server.maxHeadersCount = HEADERS_MAX + 1; // one more tells that there are too many
     server.removeAllListeners("connection");
     server.on("connection", (socket: Socket) => {
       this.#add(socket, () => {
@@ -156,6 +162,8 @@ export class Connections {
       waiting: null,
       tail: Buffer.alloc(0),
       headBytes: 0,
+      requestChars: 0,
+      isTrailing: false,
       request: null,
       answer: null,
       bodyBytesLeft: 0,
@@ -214,10 +222,12 @@ export class Connections {
     return !owes && destroyed(socket);
   }
 
-  /** What waits for the node alone does not give way: that would be its own fault. */
+  /** What waits for the node alone does not give way: that would be its own fault. Nor does a head whose request is being worked at. */
   #giveUpReceived(socket: Socket): boolean {
-    const queuedAs = this.#all.get(socket)?.queuedAs ?? "ahead";
-    return queuedAs === "ahead" && destroyed(socket);
+    const connection = this.#all.get(socket);
+    const queuedAs = connection?.queuedAs ?? "ahead";
+    const isHeadAlone = connection !== undefined && connection.waiting === null && socket.readableLength === 0;
+    return queuedAs === "ahead" && !(isHeadAlone && isOwed(connection)) && destroyed(socket);
   }
 
   #take(connection: Connection, bytes: Buffer): void {
@@ -277,12 +287,12 @@ export class Connections {
 
   /** After anything has changed: reads on or not, holds what is held, and passes on that the client has ended. */
   #settle(connection: Connection): void {
-    const { socket, headBytes, received, ended } = connection;
+    const { socket, headBytes, requestChars, received, ended } = connection;
     if (socket.destroyed) return;
     if (socket.writableEnded) connection.waiting = null; // it was told that the connection ends
     if (connection.waiting !== null) connection.waiting = withoutSlack(connection.waiting);
     const { waiting } = connection;
-    const bytes = headBytes + (waiting?.length ?? 0) + socket.readableLength;
+    const bytes = headBytes + requestChars + (waiting?.length ?? 0) + socket.readableLength;
     if (!received.set(bytes)) {
       socket.destroy();
       return;
@@ -312,12 +322,19 @@ export class Connections {
     connection.request = request;
     connection.answer = response;
     connection.headBytes = 0;
+    connection.requestChars = trimHead(request);
+    connection.isTrailing = false;
     connection.bodyBytesLeft = isChunked ? null : Number(length ?? 0);
     response.once("close", () => {
       connection.answer = null;
       connection.stuckSinceMs = null;
-      if (connection.waiting !== null) this.#enqueue(connection, "ahead");
-      else if (connection.ended) this.#settle(connection);
+      const { requestChars, waiting, ended } = connection;
+      if (request.complete && connection.request === request) {
+        connection.request = null;
+        connection.requestChars = 0;
+      }
+      if (waiting !== null) this.#enqueue(connection, "ahead");
+      else if (ended || connection.requestChars !== requestChars) this.#settle(connection);
     });
   }
 
@@ -389,9 +406,22 @@ function note(connection: Connection, piece: Buffer): void {
   }
   const isBody = request?.complete === false;
   const isHeadEnd = piece.length >= HEAD_END.length && piece.subarray(-HEAD_END.length).equals(HEAD_END);
-  connection.headBytes = isBody || isHeadEnd ? 0 : connection.headBytes + piece.length;
+  if (isBody) noteChunks(connection, piece);
+  else connection.headBytes = isHeadEnd ? 0 : connection.headBytes + piece.length;
   connection.tail = isHeadEnd ? NOTHING : tailOf(connection.tail, piece);
 }
+
+/** Behind the last chunk there may be further headers. What looks like it may be a part of the body: then too much is counted, up to a limit. */
+function noteChunks(connection: Connection, piece: Buffer): void {
+  connection.isTrailing ||= piece[0] === ZERO || Buffer.concat([connection.tail, piece]).includes(LAST_CHUNK);
+  if (connection.isTrailing) connection.headBytes = Math.min(connection.headBytes + piece.length, TRAILERS_BYTES_MAX);
+}
+
+const ZERO = 0x30;
+const LAST_CHUNK = Buffer.from("\r\n0");
+
+/** The parser takes no more. */
+const TRAILERS_BYTES_MAX = 16 * 1024;
 
 const NOTHING = Buffer.alloc(0);
 

@@ -5,6 +5,7 @@
  */
 import { isIPv4, isIPv6 } from "node:net";
 import { domainToASCII } from "node:url";
+import { HEADERS_MAX, hasTooManyHeaders } from "./request-head.ts";
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { CatalogueError } from "../order/errors.ts";
 
@@ -106,6 +107,10 @@ export function refusalOf(
 const HOST = "host";
 const AUTHORIZATION = "authorization";
 
+function tooManyHeaders(): CatalogueError {
+  return new CatalogueError("headers_too_large", `The request has more than ${HEADERS_MAX} headers.`);
+}
+
 function twice(name: string): CatalogueError {
   return new CatalogueError("request_invalid", `The header ${name} is there twice; send one.`);
 }
@@ -118,9 +123,10 @@ function notAllowed(host: string): CatalogueError {
   );
 }
 
-/** Refuses requests that name another host than the node's, or a host or user twice. To be called before all else is added. */
+/** Refuses requests that name another host than the node's, a host or user twice, or too much. To be called before all else is added. */
 export function checkHosts(app: FastifyInstance, isAllowed: HostRule): void {
   app.addHook("onRequest", (request, _reply, done) => {
-    done(refusalOf(request.raw as typeof request.raw & { url: string }, isAllowed) ?? undefined);
+    if (hasTooManyHeaders(request.raw)) return done(tooManyHeaders());
+    return done(refusalOf(request.raw as typeof request.raw & { url: string }, isAllowed) ?? undefined);
   });
 }

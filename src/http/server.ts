@@ -14,6 +14,7 @@ import { Connections } from "./connections.ts";
 import { type DiagnosticResource, diagnosticRoutes } from "./diagnostic.ts";
 import { documentationRoutes } from "./documentation.ts";
 import { takeInBodies } from "./intake.ts";
+import { HEADERS_MAX } from "./request-head.ts";
 import { type OrdersResource, ordersRoutes, visibleOrders } from "./orders.ts";
 import { checkHosts, type HostRule, hostRule } from "./host-check.ts";
 import { errorHandler, problemHeaders, problemOf, sendProblem } from "./problem.ts";
@@ -312,7 +313,10 @@ function answerUnparsable(error: Error & { code?: string }, socket: Socket): voi
 function unparsable(error: { code?: string }): [ErrorCode, string] {
   switch (error.code) {
     case "HPE_HEADER_OVERFLOW":
-      return ["headers_too_large", "The request's headers are larger than 16 KiB together."];
+      return [
+        "headers_too_large",
+        `The request has more than ${HEADERS_MAX} headers, or they are larger than 16 KiB together.`,
+      ];
     case "ERR_HTTP_REQUEST_TIMEOUT":
       return ["request_timeout", "The request did not arrive whole in time."];
     default:

@@ -413,6 +413,25 @@ test("bytes that are no HTTP request are refused", async (t) => {
     const head = requestHead("GET", "/diagnostic/heartbeat").replace("\r\n\r\n", `\r\n${"a: b\r\n".repeat(4_000)}\r\n`);
     assertProblem(await sendBytes(service.url, head), 431, "headers_too_large");
   });
+  await t.test("more than 128 headers", async () => {
+    const head = (count: number): string =>
+      requestHead("GET", "/diagnostic/heartbeat").replace("\r\n\r\n", `\r\n${"a: b\r\n".repeat(count - 2)}\r\n`);
+    assert.equal((await sendBytes(service.url, head(128))).status, 200);
+    for (const count of [129, 130, 200, 2_000])
+      assertProblem(await sendBytes(service.url, head(count)), 431, "headers_too_large");
+  });
+  await t.test("what is read of many or long headers is read all the same", async () => {
+    const others = Object.fromEntries(Array.from({ length: 60 }, (_, index) => [`x-other-${index}`, "x".repeat(100)]));
+    const headers = { ...others, "idempotency-key": "one", "content-type": "application/json", "content-length": "2" };
+    const sent = `${requestHead("POST", "/orders", headers)}{}`;
+    const [first, second] = [await sendBytes(service.url, sent), await sendBytes(service.url, sent)];
+    assert.deepEqual([first.status, second.status, second.text], [201, 201, first.text]);
+    assertProblem(await sendBytes(service.url, sent.replace("{}", "[]")), 400, "body_not_object");
+    const twice = sent.replace("x-other-0: ", "authorization: other\r\nx-other-0: ");
+    assertProblem(await sendBytes(service.url, twice), 400, "request_invalid");
+    const text = sent.replace("application/json", "text/plain");
+    assertProblem(await sendBytes(service.url, text), 415, "media_type_unsupported");
+  });
   await t.test("an order whose sender leaves before its end is not taken in", async () => {
     const before = countOrders(service);
     const cut = order({ "content-length": "20" }, "{}");

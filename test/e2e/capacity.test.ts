@@ -138,8 +138,24 @@ test("whatever requests hold is given back, however they end", async (t) => {
     await waitFor(() => socket.closed, { what: "it is answered 408, and closed" });
     await assertAllFree(capacity);
   });
+  await t.test("a request with a long head is under way", async () => {
+    const socket = await connectionWith(t, url, posted(`/orders?${"x".repeat(14_000)}`, 2) + "{");
+    socket.resume();
+    await holds("received", "its head is kept");
+    socket.write("}");
+    await assertAllFree(capacity);
+    socket.destroy();
+  });
+  await t.test("what comes behind the last chunk does not end", async () => {
+    const head = requestHead("POST", "/orders", { "transfer-encoding": "chunked" });
+    const socket = await connectionWith(t, url, `${head}2\r\n{}\r\n0\r\n${`a: ${"b".repeat(50)}\r\n`.repeat(60)}`);
+    socket.resume();
+    await holds("received", "it is being received");
+    await waitFor(() => socket.closed, { what: "it is answered 408, and closed" });
+    await assertAllFree(capacity);
+  });
   await t.test("the head does not come in time", async () => {
-    const socket = await connectionWith(t, url, `GET / HTTP/1.1\r\n${"a: b\r\n".repeat(500)}`);
+    const socket = await connectionWith(t, url, `GET / HTTP/1.1\r\n${`a: ${"b".repeat(50)}\r\n`.repeat(60)}`);
     socket.resume();
     await holds("received", "a head is being received");
     await waitFor(() => socket.closed, { what: "it is answered 408, and closed" });
