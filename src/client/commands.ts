@@ -60,7 +60,8 @@ export async function runOrdersCommand(
         const options = given.at(-2) as Options;
         const operands = given.slice(0, -2).flat() as (string | undefined)[];
         const { url, user } = options;
-        if (!URL.canParse(url)) throw new UsageError(`--url can't be "${url}": write http://host:port`);
+        if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))
+          throw new UsageError(`--url can't be "${url}": write http://host:port`);
         await run(
           createClient({ url, user }),
           options,
@@ -198,7 +199,7 @@ export async function runOrdersCommand(
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return 0;
-    if (error.code === "commander.help") return 2;
+    if (error.code === "commander.help") throw new UsageError("name a command; see order_process orders --help");
     const known = root.commands.some((each) => each.name() === args[0]) ? ` ${args[0]}` : "";
     throw new UsageError(
       `${error.message.replace(/^error: /, "").replaceAll(/\s+/g, " ")}; see order_process orders${known} --help`,

@@ -27,7 +27,6 @@ export async function steerStranded(
   { orderId, history, owner, revision, user, pipelineName: name, pipelineVersion: version }: OwnedOrder,
   request: ActionRequest,
 ): Promise<ActionOutcome | { readonly kind: "pipeline_missing" }> {
-  if (!ACTIONS_WITHOUT_PIPELINE.includes(request.action)) return { kind: "pipeline_missing" };
   const shape = await store.cluster.recordedShape(name, version);
   if (shape === null) return { kind: "pipeline_missing" };
   const order = replay(orderId, history);
@@ -38,6 +37,7 @@ export async function steerStranded(
     ? ({ kind: "event", event: decideStepCanceled(order, pipeline, null) } as const)
     : decideAction(order, pipeline, request, { atMs: clock.now(), callUnderWay: false });
   if (decision.kind !== "event") return decision.kind === "refused" ? decision : { kind: "done" };
+  if (!ACTIONS_WITHOUT_PIPELINE.includes(request.action)) return { kind: "pipeline_missing" };
   const { event } = decision;
   const [formerStatus, status] = [listedStatus(order), listedStatus(evolve(order, event))];
   return new Promise((resolve) => {

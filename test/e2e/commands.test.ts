@@ -6,6 +6,7 @@ import { test, type TestContext } from "node:test";
 import { type Client, createClient, ServiceError } from "../../src/client/client.ts";
 import { describeClientError, runOrdersCommand } from "../../src/client/commands.ts";
 import { UsageError } from "../../src/config.ts";
+import { assertRefused } from "../support/checks.ts";
 import { freePort } from "../support/ports.ts";
 import { runCommand, startService, temporaryFolder } from "../support/service.ts";
 
@@ -167,6 +168,11 @@ test("what goes wrong at the command line is one line, with a code", async (t) =
     describeClientError(await failing(["list"], `http://127.0.0.1:${await freePort()}`)) ?? "",
     /the service does not answer: .*ECONNREFUSED/,
   );
+  for (const address of ["localhost:8080", "ftp://localhost", ""]) {
+    const refused = await runCommand(["orders", "get", "nope", "--url", address]);
+    assertRefused(refused, 2, /--url can't be ".*": write http:\/\/host:port/);
+  }
+  assertRefused(await runCommand(["orders"]), 2, /name a command; see order_process orders --help/);
   const asked = await runCommand(["orders", "get", "nope", "--url", url]);
   assert.deepEqual([asked.code, asked.stdout], [1, ""]);
   assert.match(asked.stderr, /^order_process: You have no order[^\n]*\n$/);
