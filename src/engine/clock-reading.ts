@@ -29,6 +29,19 @@ export function monotonicStart(clock: Clock, order: Order, known: ClockReading |
   return Math.round(readingOf(clock, waitSinceMs(order), known)?.monotonicMs ?? 0);
 }
 
+/** A wall clock that differs by so much from what the monotonic clock says was set; less is a clock being trimmed. */
+const CLOCK_SET_MS = 1_000;
+
+/** How far the wall clock is ahead of the monotonic one, which never jumps. */
+export function wallAheadMs(clock: Clock): number {
+  return clock.now() - clock.monotonic();
+}
+
+/** Whether the wall clock was set between two moments, by how far it was ahead of the monotonic one at each. */
+export function wasSet(aheadMs: number, nowAheadMs: number): boolean {
+  return Math.abs(nowAheadMs - aheadMs) >= CLOCK_SET_MS;
+}
+
 /**
  * The moment at which an order is given away, for the event that says so: on the clock of its new owner, and on the one that its waits
  * were counted on.

@@ -29,6 +29,7 @@ import {
   type WriteOutcome,
 } from "../store/store.ts";
 import { bytesInMemory, Capacity, type EngineLimits } from "./capacity.ts";
+import { wallAheadMs, wasSet } from "./clock-reading.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { HandOff, LAST_WRITES_MS, type Receivers, type Successors } from "./hand-off.ts";
 import { OrderLoader, type TakenOver } from "./order-loader.ts";
@@ -115,9 +116,12 @@ export class Engine {
   #phase: "running" | "stopping" | "over" = "running";
   #isFenced = false;
   #lateWritesRefused = 0;
+  /** As it was when the clock was looked at last. */
+  #wallAheadMs: number;
 
   constructor(options: EngineOptions) {
     this.#options = options;
+    this.#wallAheadMs = wallAheadMs(options.clock);
     const { log, store, clock, incarnation, pipelines } = options;
     this.#capacity = new Capacity(options.limits, () => ({
       inFlight: this.ordersInFlight,
@@ -262,6 +266,21 @@ export class Engine {
     this.#held.clear();
     for (const run of due) run.proceed();
     this.#loader.auditIfDue();
+    this.#noticeClock();
+  }
+
+  /** What is waited for is counted anew when the wall clock was set: another owner counts on what it says. */
+  #noticeClock(): void {
+    const { log, clock } = this.#options;
+    const aheadMs = wallAheadMs(clock);
+    if (!wasSet(this.#wallAheadMs, aheadMs)) return;
+    const bySeconds = ((aheadMs - this.#wallAheadMs) / 1_000).toFixed(1);
+    log.warn(
+      `The clock was set by ${bySeconds} s. Orders wait as long as they would have; start_at follows the clock.`,
+    );
+    this.#wallAheadMs = aheadMs;
+    for (const run of this.#runs.values()) run.clockWasSet();
+    void this.#loader.adopt(this.#parked.makeCountedDue());
   }
 
   /**

@@ -11,6 +11,7 @@
  * 6. Slots are taken before a call and given back after it, or when the call is not made after all.
  * 7. When the store refuses a write, nothing more is written until the order has been read again (`reread`); a call that is under way
  *    goes on meanwhile, and afterwards if the order is still at it.
+ * 8. No wait that is long is waited for on a wall clock that was set since it began: whoever takes the order over has only the wall clock.
  */
 import { type ActionRequest, decideAction } from "../order/actions.ts";
 import {
@@ -31,7 +32,7 @@ import type { Clock, Timer } from "../runtime/clock.ts";
 import type { AdvanceWrite, WriteOutcome } from "../store/store.ts";
 import { Attempt, type AttemptOf, describeError } from "./attempt.ts";
 import { CallSlots, type NamedLimit } from "./call-slots.ts";
-import { type ClockReading, handOverTimes, monotonicStart, readingFrom } from "./clock-reading.ts";
+import { type ClockReading, handOverTimes, monotonicStart, readingFrom, wallAheadMs, wasSet } from "./clock-reading.ts";
 import type { WriteListener } from "./group-commit.ts";
 import { type LifeLog, logCall, logTransition } from "./life-log.ts";
 import type { Due } from "./parked-orders.ts";
@@ -181,7 +182,8 @@ export class OrderRun implements WriteListener, AttemptOf {
           crashes === 0 ? null : decideCrashed(this.#order, this.#host.crashesMax, this.#host.clock.now());
         if (crashed !== null) return this.#write(crashed);
         const waitMs = lengthMs === 0 ? 0 : lengthMs - this.#waitedMs;
-        return waitMs > 0 ? this.#callAfter(waitMs) : this.#makeCall();
+        if (waitMs <= 0) return this.#makeCall();
+        return this.#isCountedWrong ? this.#countAnew() : this.#callAfter(waitMs);
       }
       case "scheduled": {
         const due = { clock: "wall", atMs: state.startAtMs } as const;
@@ -195,7 +197,7 @@ export class OrderRun implements WriteListener, AttemptOf {
       case "paused":
       case "rollback_incomplete":
       case "set_aside":
-        return this.#host.parked(this, null, this.#since);
+        return this.#park(null);
       case "completed":
       case "failed":
       case "canceled":
@@ -333,9 +335,33 @@ export class OrderRun implements WriteListener, AttemptOf {
   #whenDue(due: Due, event: (atMs: number) => LaterEvent): void {
     const { clock } = this.#host;
     const isDue = due !== null && due.atMs <= (due.clock === "wall" ? clock.now() : clock.monotonic());
-    if (!isDue) return this.#host.parked(this, due, this.#since);
+    if (!isDue) return this.#park(due);
     if (!this.#host.mayCall()) return this.#host.held(this);
     this.#write(event(clock.now()));
+  }
+
+  #park(due: Due): void {
+    if (this.#isCountedWrong) this.#countAnew();
+    else this.#host.parked(this, due, this.#since);
+  }
+
+  /** The wall clock may have been set: what is waited for is counted anew where it was (invariant 8). */
+  clockWasSet(): void {
+    if (this.#timer === null || !this.#isCountedWrong) return;
+    this.#waitNoLonger();
+    this.proceed();
+  }
+
+  /** Whether the wall clock was set since what it waits for began: another owner would count wrong. */
+  get #isCountedWrong(): boolean {
+    const since = this.#since;
+    return since !== null && wasSet(since.wallMs - since.monotonicMs, wallAheadMs(this.#host.clock));
+  }
+
+  /** Has what is left of the wait written down, from now on by the clock as it is: as if the order were given to its owner. */
+  #countAnew(): void {
+    const times = handOverTimes(this.#host.clock, this.#since, null);
+    this.#write({ kind: "owner_changed", owner: this.#order.owner, callBegun: false, ...times });
   }
 
   /** When what it waits for began; null: nothing is counted. */

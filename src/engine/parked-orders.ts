@@ -93,6 +93,17 @@ export class ParkedOrders {
     return this.#parked.get(orderId)?.since ?? null;
   }
 
+  /** Those that wait for something that is counted on clocks. Their time has come, as far as this is concerned: they are to be read again. */
+  makeCountedDue(): string[] {
+    const orderIds: string[] = [];
+    for (const [orderId, parked] of this.#parked) {
+      if (parked.since === null || this.#stranded.has(orderId)) continue;
+      parked.isDue = true;
+      orderIds.push(orderId);
+    }
+    return orderIds;
+  }
+
   /**
    * Nothing is to be done with the order before it is due.
    * @param since when what it waits for began; null: nothing is counted from then

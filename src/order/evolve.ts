@@ -268,7 +268,8 @@ function ownerChanged(order: Order, event: Extract<OrderEvent, { kind: "owner_ch
   const state = onNewClock(order.state, event);
   // What was asked is left to the new owner: stores that change an owner by themselves don't know of it, nor change the status.
   const taken = { ...during(order, atMs, state, order.asked), owner: event.owner };
-  if (state.status !== "running" && state.status !== "rolling_back") return taken;
+  const isTakenOver = event.owner !== order.owner; // or its own owner's clock was set
+  if (!isTakenOver || (state.status !== "running" && state.status !== "rolling_back")) return taken;
   const call = callAfterTakeover(state.call, event);
   const steps = withStep(order.steps, call.stepIndex, { attempts: attemptsOf(state, call) });
   return { ...taken, state: { ...state, call }, steps };

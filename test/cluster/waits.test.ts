@@ -22,11 +22,22 @@ interface Waiting {
   readonly sinceMs: number;
 }
 
-function startNode(t: TestContext, { args }: Backend, clockMs: number, pipeline = "waits"): Promise<Service> {
+/** @param setMs by how much its clock can be set (SIGUSR2) */
+function startNode(
+  t: TestContext,
+  { args }: Backend,
+  clockMs: number,
+  { pipeline = "waits", setMs = 0 } = {},
+): Promise<Service> {
   return startService(t, {
     script: CRASH_NODE,
     args: [...args, "--node-ttl", `${TTL_MS}ms`],
-    env: { CRASH_RECEIVER: "http://127.0.0.1:9", CRASH_PIPELINE: pipeline, CRASH_CLOCK_MS: String(clockMs) },
+    env: {
+      CRASH_RECEIVER: "http://127.0.0.1:9",
+      CRASH_PIPELINE: pipeline,
+      CRASH_CLOCK_MS: String(clockMs),
+      CRASH_CLOCK_SET_MS: String(setMs),
+    },
   });
 }
 
@@ -94,10 +105,22 @@ describe("two nodes whose clocks differ by two hours", { concurrency: true }, ()
       });
     }
 
+    test(`waits are over in their time at another node when their owner's clock was set ${what}, and it dies`, async (t) => {
+      const backend = await startBackend(t);
+      const owner = await startNode(t, backend, 0, { setMs: clockMs });
+      const other = await startNode(t, backend, 0);
+      const waiting = await bothWait(owner);
+      process.kill(owner.pid, "SIGUSR2");
+      await waitFor(() => owner.output().includes("The clock was set by"), { what: "the owner has noticed" });
+      await passed(waiting, PASSED_MS);
+      await owner.end("SIGKILL");
+      await endInTime(other, waiting);
+    });
+
     test(`waits are over in their time when they come through a node that is ${what} and lacks their pipeline`, async (t) => {
       const backend = await startBackend(t);
       const owner = await startNode(t, backend, 0);
-      const between = await startNode(t, backend, clockMs, "steered");
+      const between = await startNode(t, backend, clockMs, { pipeline: "steered" });
       const waiting = await bothWait(owner);
       const [{ owner: former } = { owner: 0 }] = await backend.readContent();
       await owner.end("SIGKILL");

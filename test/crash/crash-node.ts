@@ -7,6 +7,7 @@
  *     CRASH_KILL      before:3 or after:3, the write to die at; after:1:claimOrders, the write of a kind
  *     CRASH_BREAK     one of BROKEN_GUARANTEES
  *     CRASH_CLOCK_MS  how far the wall clock is off
+ *     CRASH_CLOCK_SET_MS  by how much SIGUSR2 sets the wall clock, where no record is kept
  *     CRASH_CLAIM_MS  how long each claim is held back
  *     CRASH_LATE      death: who is to be marked dead is, when it has shown that it lives
  *     CRASH_RECORD    folder for the record of what the node asked of the store and what it heard (cluster/node-record.ts)
@@ -53,12 +54,14 @@ if (invocation.kind !== "run") throw new Error("crash-node.ts only runs");
 const { config } = invocation;
 const log = createLogger(config.logLevel, config.logFormat, (text) => void process.stdout.write(text));
 const killPoint = readKillPoint(process.env["CRASH_KILL"]);
-const clockMs = Number(process.env["CRASH_CLOCK_MS"] ?? 0);
+let clockMs = Number(process.env["CRASH_CLOCK_MS"] ?? 0);
+const clockSetMs = Number(process.env["CRASH_CLOCK_SET_MS"] ?? 0);
 const claimMs = Number(process.env["CRASH_CLAIM_MS"] ?? 0);
 const recordFolder = process.env["CRASH_RECORD"];
 const record = recordFolder === undefined ? null : new NodeRecord(recordFolder);
 record?.watchStalls();
 const now = (): number => Date.now() + clockMs;
+if (clockSetMs !== 0) process.on("SIGUSR2", () => (clockMs += clockSetMs));
 const broken = BROKEN_GUARANTEES.find((guarantee) => guarantee === process.env["CRASH_BREAK"]);
 
 const starting = startNode(config, log, stopAtOnce, {

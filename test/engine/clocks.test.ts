@@ -2,6 +2,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
+import type { Engine } from "../../src/engine/engine.ts";
+import { replay } from "../../src/order/evolve.ts";
 import { permanent } from "../../src/order/step-error.ts";
 import { PipelineSet } from "../../src/order/pipeline-set.ts";
 import { buildPipeline, type PlainStepOptions } from "../../src/pipelines/define-pipeline.ts";
@@ -17,6 +19,7 @@ const MINUTE_MS = 60 * SECOND_MS;
 const HOUR_MS = 60 * MINUTE_MS;
 
 interface Rig {
+  readonly engine: Engine;
   readonly clock: ManualClock;
   readonly submit: (startAtMs?: number) => Promise<string>;
   readonly order: (orderId: string) => Promise<StoredOrder>;
@@ -46,6 +49,7 @@ async function start(t: TestContext, steps: readonly PlainStepOptions[]): Promis
     return stored;
   };
   return {
+    engine,
     clock,
     order,
     submit: async (startAtMs) => {
@@ -128,6 +132,42 @@ for (const jumpMs of [-2 * HOUR_MS, 2 * HOUR_MS]) {
       error: "no signal came within 60000 ms",
       rollbackIndex: null,
     });
+  });
+}
+
+for (const jumpMs of [-2 * HOUR_MS, 2 * HOUR_MS]) {
+  test(`what is left of a wait is written down by the clock as it is when that is set by ${jumpMs} ms, and is waited for`, async (t) => {
+    const retry = { attempts: 3, delay: "60s", factor: 1, delayMax: "60s", jitter: 0 } as const;
+    for (const [step, left] of [
+      [{ name: "A", run: () => undefined, wait: { deadline: "60s" } }, "limitMs"],
+      [{ name: "A", run: failing, retry }, "waitMs"],
+    ] as const) {
+      const { engine, clock, submit, reaches, order } = await start(t, [step]);
+      const orderId = await submit();
+      await reaches(orderId, 2);
+      const sinceMs = clock.now();
+      clock.advance(20 * SECOND_MS);
+      engine.goOn();
+      clock.setWall(jumpMs);
+      engine.goOn();
+      const stored = await reaches(orderId, 3);
+      const { state } = replay(orderId, stored.history);
+      const atMs = clock.now();
+      assert.deepEqual(stored.history.at(-1), {
+        kind: "owner_changed",
+        atMs,
+        owner: 1,
+        callBegun: false,
+        formerAtMs: sinceMs + 20 * SECOND_MS,
+      });
+      const waits = state.status === "running" ? state.call : state;
+      assert.deepEqual({ sinceMs: 0, ...waits, [left]: 40 * SECOND_MS }, { ...waits, sinceMs: atMs });
+      engine.goOn();
+      clock.advance(40 * SECOND_MS - 1);
+      assert.equal((await order(orderId)).revision, 3, "it is written down once, and nothing comes early");
+      clock.advance(1);
+      await reaches(orderId, 4);
+    }
   });
 }
 
