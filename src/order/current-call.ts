@@ -16,7 +16,6 @@ export function firstCall(stepIndex: number, sinceMs: number): CurrentCall {
     elapsedMs: 0,
     isEndless: false,
     isUnknown: false,
-    isLingering: false,
     signal: null,
   };
 }
@@ -51,7 +50,7 @@ export function callAfterTakeover(
 ): CurrentCall {
   const crashes = call.crashes + (event.former === "died" ? 1 : 0);
   if (event.callBegun === false) return { ...call, hasBegun: false, isLingering: false };
-  if (!call.hasBegun) return call.isLingering ? { ...call, crashes, isLingering: false } : call;
+  if (!call.hasBegun) return call.isLingering === true ? { ...call, crashes, isLingering: false } : call;
   // Stores of before don't say when an attempt that is made again begins. One that still has to wait counts as not made; but clocks
   // may be wrong, and prove nothing.
   if (event.callBegun === true && call.waitMs > 0) return { ...call, hasBegun: false, isUnknown: true };

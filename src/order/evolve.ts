@@ -98,7 +98,7 @@ function evolved(order: Order, event: LaterEvent): Order {
       const hasBegun = event.kind === "attempt_started";
       if ((state.status !== "running" && state.status !== "rolling_back") || state.call.hasBegun === hasBegun) break;
       // What has begun waits for nothing any more, whatever a clock says later.
-      const { waitMs, isLingering } = state.call;
+      const { waitMs, isLingering = false } = state.call;
       const call = {
         ...state.call,
         hasBegun,

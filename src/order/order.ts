@@ -26,8 +26,8 @@ export interface CurrentCall {
   readonly isEndless: boolean;
   /** A former attempt timed out, was cut short or broke off: it may have done its work. */
   readonly isUnknown: boolean;
-  /** The former attempt was given up when its time was over, and its code may go on. */
-  readonly isLingering: boolean;
+  /** The former attempt was given up when its time was over, and its code may go on. Absent, as memory counts, where none has failed. */
+  readonly isLingering?: boolean;
   /** The signal that this step would wait for has come already. */
   readonly signal: { readonly result: JsonText; readonly by: string } | null;
 }
