@@ -328,13 +328,15 @@ export class Connections {
     response.once("close", () => {
       connection.answer = null;
       connection.stuckSinceMs = null;
-      const { requestChars, waiting, ended } = connection;
-      if (request.complete && connection.request === request) {
+      const { requestChars, headBytes, waiting, ended } = connection;
+      const isOver = request.complete && connection.request === request;
+      if (isOver) {
         connection.request = null;
         connection.requestChars = 0;
+        connection.headBytes = 0; // what came behind its last chunk
       }
       if (waiting !== null) this.#enqueue(connection, "ahead");
-      else if (ended || connection.requestChars !== requestChars) this.#settle(connection);
+      else if (ended || (isOver && requestChars + headBytes > 0)) this.#settle(connection);
     });
   }
 

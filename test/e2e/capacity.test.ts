@@ -146,6 +146,16 @@ test("whatever requests hold is given back, however they end", async (t) => {
     await assertAllFree(capacity);
     socket.destroy();
   });
+  await t.test("a request in chunks is answered, and its connection stays", async () => {
+    const head = requestHead("POST", "/orders", { "transfer-encoding": "chunked" });
+    const socket = await connectionWith(t, url, `${head}2\r\n{}\r\n0\r\na: b\r\n\r\n`);
+    let received = "";
+    socket.on("data", (bytes) => (received += String(bytes)));
+    await waitFor(() => received.startsWith("HTTP/1.1 "), { what: "it is answered" });
+    await assertAllFree(capacity);
+    assert.ok(!socket.destroyed);
+    socket.destroy();
+  });
   await t.test("what comes behind the last chunk does not end", async () => {
     const head = requestHead("POST", "/orders", { "transfer-encoding": "chunked" });
     const socket = await connectionWith(t, url, `${head}2\r\n{}\r\n0\r\n${`a: ${"b".repeat(50)}\r\n`.repeat(60)}`);
