@@ -52,11 +52,3 @@ test("what is in flight, parked or read together takes no more places and memory
   capacity.givenChanged(4);
   assert.equal(capacity.roomForGiven, 6);
 });
-
-test("orders whose time has come get the places that become free before new ones do", () => {
-  const capacity = capacityWith({ inFlight: 96 });
-  capacity.givenChanged(3);
-  assert.equal(capacity.admits({ ...now, user: "ann" }), true);
-  capacity.givenChanged(1);
-  assert.equal(capacity.admits({ ...now, user: "ann" }), false);
-});

@@ -58,7 +58,7 @@ export class Capacity {
   readonly #limits: EngineLimits;
   readonly #taken: () => PlacesTaken;
   #bytes = 0;
-  /** Orders that others have given to this node, or whose time has come, and that have not been read yet. */
+  /** Orders that others have given to this node, and that have not been read yet. */
   #given = 0;
 
   constructor(limits: EngineLimits, taken: () => PlacesTaken) {
@@ -73,8 +73,7 @@ export class Capacity {
    * take more than a fair part of the places submits no more, and orders for later leave some places alone.
    */
   admits({ bytes, user, isForLater }: Candidate): boolean {
-    // Those that wait to be read, as their time has come, come first: or they would wait for as long as others come.
-    if (this.#room <= this.#given || this.#bytes + bytes > this.#limits.bodyBytesMax) return false;
+    if (this.#room === 0 || this.#bytes + bytes > this.#limits.bodyBytesMax) return false;
     const { parked, parkingUsers, parkedOf } = this.#taken();
     const parkedMax = this.#limits.ordersMax * PARKED_PER_ORDER;
     if (isForLater && parked >= parkedMax * (1 - RUNNING_SHARE)) return false;
@@ -103,7 +102,7 @@ export class Capacity {
     this.#bytes -= bytes;
   }
 
-  /** So many more (or, negative, fewer) orders that were given, or whose time has come, wait to be read. */
+  /** So many more (or, negative, fewer) orders that were given wait to be read. */
   givenChanged(by: number): void {
     this.#given += by;
   }

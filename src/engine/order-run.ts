@@ -98,9 +98,6 @@ interface Asked {
   readonly answer: (outcome: ActionOutcome) => void;
 }
 
-/** An order that waits longer for its next attempt is parked meanwhile, and takes no place of others. */
-const PARKED_FROM_MS = 5_000;
-
 /** An order that was under way when nodes died is at last tried alone: one such call at a time in the whole cluster. */
 const SUSPECTS: NamedLimit = { key: "suspects", scope: "cluster", callsMax: 1 };
 
@@ -186,10 +183,6 @@ export class OrderRun implements WriteListener, AttemptOf {
         if (crashed !== null) return this.#write(crashed);
         const waitMs = lengthMs === 0 ? 0 : lengthMs - this.#waitedMs;
         if (waitMs <= 0) return this.#makeCall();
-        // Not a suspect: its slot may be held for what it has left behind.
-        if (waitMs >= PARKED_FROM_MS && crashes === 0) {
-          return this.#park({ clock: "monotonic", atMs: this.#waitsFromMs + lengthMs });
-        }
         return this.#isCountedWrong ? this.#countAnew() : this.#callAfter(waitMs);
       }
       case "scheduled": {

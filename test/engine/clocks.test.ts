@@ -9,7 +9,7 @@ import { PipelineSet } from "../../src/order/pipeline-set.ts";
 import { buildPipeline, type PlainStepOptions } from "../../src/pipelines/define-pipeline.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
 import type { StoredOrder } from "../../src/store/store.ts";
-import { ENGINE_LIMITS, makeEngine, registerNode } from "../support/engine.ts";
+import { makeEngine, registerNode } from "../support/engine.ts";
 import { ManualClock } from "../support/manual-clock.ts";
 import { temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
@@ -27,7 +27,7 @@ interface Rig {
   readonly reaches: (orderId: string, revision: number) => Promise<StoredOrder>;
 }
 
-async function start(t: TestContext, steps: readonly PlainStepOptions[], ordersMax = 1_000): Promise<Rig> {
+async function start(t: TestContext, steps: readonly PlainStepOptions[]): Promise<Rig> {
   const clock = new ManualClock();
   const path = join(temporaryFolder(t), "orders.sqlite");
   const pipeline = buildPipeline({ name: "test", version: 1, steps });
@@ -38,7 +38,6 @@ async function start(t: TestContext, steps: readonly PlainStepOptions[], ordersM
     pipelines: new PipelineSet([pipeline]),
     clock,
     random: () => 0,
-    limits: { ...ENGINE_LIMITS, ordersMax },
   });
   t.after(async () => {
     engine.abandon();
@@ -171,26 +170,6 @@ for (const jumpMs of [-2 * HOUR_MS, 2 * HOUR_MS]) {
     }
   });
 }
-
-test("orders that wait long for their next attempt take no places of others, and get theirs when it is due", async (t) => {
-  const retry = { attempts: 3, delay: "60s", factor: 1, delayMax: "60s", jitter: 0 } as const;
-  const { engine, clock, submit, reaches } = await start(t, [{ name: "A", run: failing, retry }], 2);
-  const orderIds = [await submit(), await submit()];
-  for (const orderId of orderIds) await reaches(orderId, 2);
-  await waitFor(() => engine.ordersInFlight === 0, { what: "both are parked" });
-  orderIds.push(await submit());
-  await waitFor(() => engine.ordersInFlight === 0, { what: "the third is parked" });
-  clock.advance(60 * SECOND_MS);
-  await waitFor(
-    () => {
-      clock.advance(SECOND_MS / 4); // where there was no room, it is looked for again
-      return Promise.all(orderIds.map(async (orderId) => (await reaches(orderId, 2)).revision >= 4)).then((all) =>
-        all.every(Boolean),
-      );
-    },
-    { what: "all are tried again" },
-  );
-});
 
 test("an order starts at the time of day that it is to start at, within a minute of the clock being set past it", async (t) => {
   const { clock, submit, reaches, order } = await start(t, [{ name: "A", run: () => undefined }]);

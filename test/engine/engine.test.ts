@@ -394,7 +394,7 @@ test("a node that stops gives its orders to a live one: those that wait at once,
   const fail = (): never => {
     throw new Error("not yet");
   };
-  const retry = { ...NO_RETRY, attempts: 2, delay: 4_000, delayMax: 4_000 };
+  const retry = { ...NO_RETRY, attempts: 2, delay: 3_600_000, delayMax: 3_600_000 };
   const steps = (name: string): PlainStepOptions[] => [
     { name: "A", run: ({ body }) => (name === "old" ? (body["fails"] === true ? fail() : gate) : undefined), retry },
     { name: "B", run: noop },
@@ -634,7 +634,7 @@ test("a parked order that is another's by now is no longer this engine's, and is
 
 test("who is given an order is told of it, also when that becomes durable only after the grace time", async (t) => {
   const path = join(temporaryFolder(t), "orders.sqlite");
-  const retry = { ...NO_RETRY, attempts: 2, delay: 4_000, delayMax: 4_000 };
+  const retry = { ...NO_RETRY, attempts: 2, delay: 3_600_000, delayMax: 3_600_000 };
   const fails = (): never => {
     throw new Error("not yet");
   };
