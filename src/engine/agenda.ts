@@ -19,6 +19,11 @@ export class Agenda {
     return this.#heap[0]?.atMs ?? Number.POSITIVE_INFINITY;
   }
 
+  /** All that are to be done, in no order. */
+  get ids(): string[] {
+    return Array.from(this.#current.keys());
+  }
+
   /** Adds one that is not there. */
   add(id: string, atMs: number): void {
     const entry = { id, atMs };

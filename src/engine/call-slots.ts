@@ -48,8 +48,11 @@ export class CallSlots implements SlotTaker {
     this.#onGranted();
   }
 
-  /** They are held on for a call that was given up, until its code has ended, or another call is to be made. */
-  keepFor(call: object): void {
+  /** All but one are given back: that is held on for a call that was given up, until its code has ended, or another call is to be made. */
+  keepFor(call: object, key: string): void {
+    const others = this.#held.filter((each) => each !== key);
+    this.#held = this.#held.filter((each) => each === key);
+    for (const each of others) this.#slots.giveBack(each);
     this.#lingering = call;
   }
 

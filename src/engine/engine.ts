@@ -94,6 +94,9 @@ export type SubmitOutcome =
 /** How often a node that stops looks for orders that it can give away: well within the half second that a hand-over may take. */
 const GIVE_AWAY_MS = 50;
 
+/** Read at once when the clock was set. */
+const COUNTED_ANEW_ORDERS = 100;
+
 /** Who asks something of an order is answered within it. */
 const ACT_MS_MAX = 5_000;
 
@@ -280,7 +283,16 @@ export class Engine {
     );
     this.#wallAheadMs = aheadMs;
     for (const run of this.#runs.values()) run.clockWasSet();
-    void this.#loader.adopt(this.#parked.makeCountedDue());
+    void this.#countParkedAnew(this.#parked.counted);
+  }
+
+  /** Page by page, so that others get their turn. */
+  async #countParkedAnew(orderIds: readonly string[]): Promise<void> {
+    for (let at = 0; at < orderIds.length && this.#phase === "running"; at += COUNTED_ANEW_ORDERS) {
+      const page = orderIds.slice(at, at + COUNTED_ANEW_ORDERS);
+      this.#parked.makeDue(page);
+      await this.#loader.adopt(page);
+    }
   }
 
   /**

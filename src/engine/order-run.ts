@@ -201,6 +201,7 @@ export class OrderRun implements WriteListener, AttemptOf {
       case "completed":
       case "failed":
       case "canceled":
+        this.#slots?.giveBack(); // also of a call that was given up, and may never end
         return this.#host.finished(this);
     }
   }
@@ -341,8 +342,9 @@ export class OrderRun implements WriteListener, AttemptOf {
   }
 
   #park(due: Due): void {
-    if (this.#isCountedWrong) this.#countAnew();
-    else this.#host.parked(this, due, this.#since);
+    if (due?.clock === "monotonic" && this.#isCountedWrong) return this.#countAnew();
+    this.#slots?.giveBack();
+    this.#host.parked(this, due, this.#since);
   }
 
   /** The wall clock may have been set: what is waited for is counted anew where it was (invariant 8). */
@@ -468,7 +470,8 @@ export class OrderRun implements WriteListener, AttemptOf {
     call.timer?.[Symbol.dispose]();
     this.#host.callsUnderWayChanged(-1);
     // What may end the node is to be alone until it has ended.
-    if (call.isLingering && this.#isSuspect(currentCall(this.#order)?.crashes ?? 0)) this.#slots?.keepFor(call);
+    if (call.isLingering && this.#isSuspect(currentCall(this.#order)?.crashes ?? 0))
+      this.#slots?.keepFor(call, SUSPECTS.key);
     else this.#slots?.giveBack();
   }
 
@@ -503,7 +506,7 @@ export class OrderRun implements WriteListener, AttemptOf {
     const order = this.#order;
     const next = evolve(order, event);
     this.#next = next;
-    const goesOnWaiting = waitSinceMs(next) === waitSinceMs(order);
+    const goesOnWaiting = event.kind !== "owner_changed" && waitSinceMs(next) === waitSinceMs(order);
     this.#nextWaitsFromMs = goesOnWaiting ? this.#waitsFromMs : Math.round(this.#host.clock.monotonic());
     const [formerStatus, status] = [listedStatus(order), listedStatus(next)];
     if ("result" in event && event.result !== undefined) {

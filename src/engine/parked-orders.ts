@@ -93,15 +93,17 @@ export class ParkedOrders {
     return this.#parked.get(orderId)?.since ?? null;
   }
 
-  /** Those that wait for something that is counted on clocks. Their time has come, as far as this is concerned: they are to be read again. */
-  makeCountedDue(): string[] {
-    const orderIds: string[] = [];
-    for (const [orderId, parked] of this.#parked) {
-      if (parked.since === null || this.#stranded.has(orderId)) continue;
-      parked.isDue = true;
-      orderIds.push(orderId);
+  /** Those that wait for a length of time. */
+  get counted(): string[] {
+    return this.#agendas.monotonic.ids;
+  }
+
+  /** They are to be read again, as if their time had come. */
+  makeDue(orderIds: readonly string[]): void {
+    for (const orderId of orderIds) {
+      const parked = this.#parked.get(orderId);
+      if (parked !== undefined) parked.isDue = true;
     }
-    return orderIds;
   }
 
   /**

@@ -28,9 +28,12 @@ const FOREIGN_PREFIXES = ["x-forwarded", "x-original-", "x-envoy-", "sec-fetch-"
 export function isLoopbackCaller({ raw, headers }: Pick<FastifyRequest, "raw" | "headers">): boolean {
   if (!isLoopbackAddress(raw.socket.remoteAddress ?? "")) return false;
   if (raw.httpVersion !== "1.1" || !isLoopbackName(headers.host ?? "")) return false;
-  return !Object.keys(headers).some(
-    (name) => FOREIGN_HEADERS.has(name) || FOREIGN_PREFIXES.some((prefix) => name.startsWith(prefix)),
-  );
+  return !Object.keys(headers).some(isForeignHeader);
+}
+
+/** Whether a header, by its name in lower case, says that somebody else has asked. */
+export function isForeignHeader(name: string): boolean {
+  return FOREIGN_HEADERS.has(name) || FOREIGN_PREFIXES.some((prefix) => name.startsWith(prefix));
 }
 
 function isLoopbackAddress(address: string): boolean {

@@ -1,8 +1,9 @@
 /** What the head of a request keeps in memory while the request lives: what the service reads of it, and no more. */
 import type { IncomingMessage } from "node:http";
 import { PROOF_HEADER } from "../cluster/proof.ts";
+import { isForeignHeader } from "./loopback.ts";
 
-/** The headers that are read, by the service, Fastify or Node, once a request has begun. */
+/** The headers that are read, by the service, Fastify or Node, once a request has begun; of those of proxies and browsers the names. */
 const READ: ReadonlySet<string> = new Set([
   "authorization",
   "connection",
@@ -55,8 +56,12 @@ export function trimHead(request: IncomingMessage): number {
     times.set(key, time);
     kept.push(name, value);
   }
-  const headers = Object.entries(request.headers).filter(([name]) => READ.has(name));
-  request.headers = Object.fromEntries(headers);
+  const headers: IncomingMessage["headers"] = {};
+  for (const [name, value] of Object.entries(request.headers)) {
+    if (READ.has(name)) headers[name] = value;
+    else if (isForeignHeader(name)) headers[name] = ""; // that it is there says it all
+  }
+  request.headers = headers;
   request.rawHeaders = kept;
   chars = url.length + charsOf(kept);
   return Math.max(0, chars - SMALL_CHARS);

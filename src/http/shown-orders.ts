@@ -37,9 +37,9 @@ export function shownOrders({ pipelines, livePipelines, recordedShape }: ShownOr
       const { status, pipelineName: name, pipelineVersion: version } = stored;
       const view = orderView(stored, await pipelineOf(stored));
       const label = pipelineLabel({ name, version });
-      if (pipelines.find(name, version) !== null || livePipelines().has(label)) return view;
-      // A new order is made from one that has ended, in the newest version.
+      // A new order is made from one that has ended, in this node's newest version.
       if (isFinal(status)) return pipelines.choose(name).kind === "chosen" ? view : { ...view, allowed_actions: [] };
+      if (pipelines.find(name, version) !== null || livePipelines().has(label)) return view;
       return {
         ...view,
         waiting_for: `a node that has the pipeline ${label}`,

@@ -103,6 +103,8 @@ test("what comes back of a value alone is taken out, where it is no word", () =>
     AUTH: "Bearer sk_live_AUTHSECRET",
     BASIC: `Basic ${Buffer.from("anna:opensesame").toString("base64")}`,
     COOKIE: "lang=en; session=ab12cd34ef",
+    SENDER: "Acme Payments",
+    SHOP: "https://shop.example/orders?expand=customer",
     KEY: "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0\nBAQEFAASCBKcwggSjAgEA\n-----END KEY-----\n",
   });
   for (const [text, expected] of [
@@ -111,6 +113,7 @@ test("what comes back of a value alone is taken out, where it is no word", () =>
     ["the key querysecret is unknown", "the key [env.HOOK] is unknown"],
     ["invalid token sk_live_AUTHSECRET", "invalid token [env.AUTH]"],
     ["the bearer of services", "the bearer of services"],
+    ["Payments of Acme, expanded: customer", "Payments of Acme, expanded: customer"],
     ["anna:opensesame is unknown", "[env.BASIC] is unknown"],
     ["session ab12cd34ef", "session [env.COOKIE]"],
     ["key MIIEvQIBADANBgkqhkiG9w0 BAQEFAASCBKcwggSjAgEA", "key [env.KEY] [env.KEY]"],

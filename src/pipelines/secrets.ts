@@ -19,6 +19,15 @@ const PATH_TOKEN_CHARS_MIN = 12;
 const LONG_TOKEN_CHARS = 20;
 const TOKENS_MAX = 200;
 
+const ADDRESS = /^[a-z][a-z0-9+.-]*:\/\//i;
+
+/** What stands before credentials. */
+const SCHEME =
+  /^(?:bearer|basic|digest|token|jwt|api-?key|oauth|negotiate|dpop|hawk|aws4?-[\w-]+|shared\w*|[\w-]*key|[\w-]*token)$/i;
+
+/** Names of parameters that hold secrets. */
+const TELLING = /key|token|secret|sig|pass|pwd|auth|cred|code|hash/i;
+
 /** A regular expression with longer texts in it takes long to compile, or is refused: those are looked for as they are. */
 const FORM_CHARS_MAX = 500;
 
@@ -86,7 +95,7 @@ function findSecrets(env: Readonly<Record<string, string>>): Secrets {
  * as a host, as the word may be anywhere.
  */
 function addressParts(value: string): string[] {
-  const url = /^[a-z][a-z0-9+.-]*:\/\//i.test(value) && URL.canParse(value) ? new URL(value) : null;
+  const url = ADDRESS.test(value) && URL.canParse(value) ? new URL(value) : null;
   if (url === null) return [];
   const { host, hostname, port, username, password, pathname, search, searchParams } = url;
   const isWord = !/[.:]/.test(hostname);
@@ -96,7 +105,9 @@ function addressParts(value: string): string[] {
     ...[username, password].flatMap((part) => [part, decode(part)]),
     ...(password === "" ? [] : [`${decode(username)}:${decode(password)}`]),
     search,
-    ...searchParams.values(),
+    ...Array.from(searchParams)
+      .filter(([name, part]) => TELLING.test(name) || isToken(part, TOKEN_CHARS_MIN))
+      .map(([, part]) => part),
     // Most of a path is words that answers are made of.
     ...pathname
       .split("/")
@@ -107,12 +118,12 @@ function addressParts(value: string): string[] {
 
 /** What is secret in a text of several words, each of which may come back alone: `Bearer TOKEN`, `id=1; key=TOKEN`, the lines of a key. */
 function tokensOf(value: string): string[] {
-  if (URL.canParse(value) && value.includes("//")) return [];
+  if (ADDRESS.test(value) && URL.canParse(value)) return [];
   const [scheme = "", credentials = "", ...more] = value.split(/\s+/);
-  const isScheme = more.length === 0 && /^[a-z][\w-]*$/i.test(scheme);
+  const isScheme = more.length === 0 && SCHEME.test(scheme);
   const decoded = Buffer.from(credentials, "base64").toString();
   const words = value
-    .split(/[\s,;&=|"'<>{}[\]]+/)
+    .split(/[\s,:;&=|"'<>{}[\]]+/)
     .slice(0, TOKENS_MAX)
     .filter((word) => word !== value && isToken(word, TOKEN_CHARS_MIN));
   return [...words, ...(isScheme ? [credentials, ...(decoded.includes(":") ? [decoded] : [])] : [])];

@@ -25,7 +25,7 @@ const OUTSIDE = Object.values(networkInterfaces())
 const HAS_OUTSIDE = { skip: OUTSIDE === undefined ? "this host has a loopback address only" : false };
 
 /** As a proxy of this host passes a request on, or a browser. */
-const PASSED_ON: readonly Readonly<Record<string, string>>[] = [
+const MARKS: readonly Readonly<Record<string, string>>[] = [
   { "x-forwarded-for": "203.0.113.9" },
   { "X-Forwarded-Proto": "https" },
   { "x-forwarded": "for=127.0.0.1" },
@@ -38,6 +38,9 @@ const PASSED_ON: readonly Readonly<Record<string, string>>[] = [
   { origin: "http://localhost:8080" },
   { "sec-fetch-site": "same-origin" },
 ];
+
+/** The same in a large head, of which less is kept. */
+const PASSED_ON = MARKS.flatMap((mark) => [mark, { ...mark, cookie: "x".repeat(2_000) }]);
 
 test("callers of the node's own host are told where an embedded store is, and hear a proof of the host that only its boot can make", async (t) => {
   const { url, data } = await startService(t, { args: QUICK });
