@@ -4,8 +4,7 @@
  * and checks there, for so long and no longer.
  *
  * 1. What a schema does in one go is interrupted after `CHECK_MS_MAX` of processor time: the thread does that by itself.
- * 2. A thread that does not come round any more is ended, and another one goes on with what waits. Whose body it was at is refused; where
- *    that is not known, as it was going on with one that had awaited something, each of them is checked again, alone.
+ * 2. A thread that does not come round any more is ended, and another one goes on with what waits. Whose body it was at is refused.
  * 3. A schema that awaits something may take longer, beside others, up to `WAIT_MS_MAX`.
  * 4. Users take turns: who sends many bodies that take long waits for them, and nobody else.
  */
@@ -61,12 +60,8 @@ interface Waiting {
   readonly question: JudgeQuestion;
   readonly body: JsonObject;
   readonly user: string;
-  /** With the thread: it is still to come to it, or is at it, or it awaits something there. */
-  isGiven: boolean;
-  /** The thread is still to come to it, or is at it. */
+  /** Whether the thread is still to come to it, or is at it. */
   isAhead: boolean;
-  /** It may have ended the thread, and is checked alone (invariant 2). */
-  isSuspect: boolean;
   ticksLeft: number;
   readonly resolve: (finding: BodyFinding) => void;
   readonly reject: (error: Error) => void;
@@ -78,10 +73,6 @@ class BodyJudge {
   readonly #queues = new Map<string, Waiting[]>();
   /** How many the thread is to come to, or is at. */
   #ahead = 0;
-  /** How many it has been given in all, and has not answered. */
-  #given = 0;
-  /** The one of them that is checked alone. */
-  #alone: Waiting | null = null;
   #worker: Worker | null = null;
   #state = new Int32Array(new SharedArrayBuffer(STATE_LENGTH * Int32Array.BYTES_PER_ELEMENT));
   #timer: NodeJS.Timeout | null = null;
@@ -93,8 +84,7 @@ class BodyJudge {
     return new Promise((resolve, reject) => {
       const question = { id: ++this.#lastId, file, index, text: JSON.stringify(body) };
       const ticksLeft = WAIT_MS_MAX / TICK_MS;
-      const state = { isGiven: false, isAhead: false, isSuspect: false, ticksLeft };
-      const asked: Waiting = { question, body, user, ...state, resolve, reject };
+      const asked: Waiting = { question, body, user, isAhead: false, ticksLeft, resolve, reject };
       this.#waiting.set(question.id, asked);
       this.#timer ??= setInterval(() => this.#tick(), TICK_MS);
       this.#enqueue(asked);
@@ -109,11 +99,10 @@ class BodyJudge {
   }
 
   #sendMore(): void {
-    while (this.#ahead < AHEAD_MAX && this.#alone === null) {
+    while (this.#ahead < AHEAD_MAX) {
       const [turn] = this.#queues;
       if (turn === undefined) return;
       const [user, queue] = turn;
-      if (queue[0]?.isSuspect === true && this.#given > 0) return; // it is its turn when they are answered
       const asked = queue.shift();
       this.#queues.delete(user);
       if (queue.length > 0) this.#queues.set(user, queue);
@@ -122,11 +111,8 @@ class BodyJudge {
       this.#worker ??= this.#start();
       this.#worker.ref();
       this.#worker.postMessage(asked.question);
-      asked.isGiven = true;
       asked.isAhead = true;
-      this.#given++;
       this.#ahead++;
-      if (asked.isSuspect) this.#alone = asked;
     }
   }
 
@@ -149,7 +135,7 @@ class BodyJudge {
     if (asked === undefined) return;
     this.#leave(asked);
     if (answer.kind === "awaits") return;
-    this.#forget(asked);
+    this.#forget(answer.id);
     if (answer.kind === "failed") return asked.reject(new Error(`the schema of the body failed: ${answer.message}`));
     if (answer.kind === "refused") return asked.resolve({ kind: "refused", issues: answer.issues });
     const isSame = answer.text === asked.question.text;
@@ -164,12 +150,8 @@ class BodyJudge {
     this.#sendMore();
   }
 
-  #forget(asked: Waiting): void {
-    this.#waiting.delete(asked.question.id);
-    if (asked.isGiven) this.#given--;
-    asked.isGiven = false;
-    if (this.#alone === asked) this.#alone = null;
-    this.#sendMore();
+  #forget(id: number): void {
+    this.#waiting.delete(id);
     if (this.#waiting.size > 0) return;
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#timer = null;
@@ -177,10 +159,10 @@ class BodyJudge {
   }
 
   #tick(): void {
-    for (const asked of this.#waiting.values()) {
+    for (const [id, asked] of this.#waiting) {
       if (--asked.ticksLeft > 0 || Atomics.load(this.#state, STATE_LOADING) > 0) continue;
       this.#leave(asked);
-      this.#forget(asked);
+      this.#forget(id);
       asked.resolve(tooLong(`it could not be checked within ${WAIT_MS_MAX / 1_000} s; send it again`));
     }
     const rounds = Atomics.load(this.#state, STATE_ROUNDS);
@@ -198,24 +180,24 @@ class BodyJudge {
     if (this.#worker !== worker) return;
     this.#worker = null;
     const at = Atomics.load(this.#state, STATE_AT);
-    const given = Array.from(this.#waiting.values()).filter(({ isGiven }) => isGiven);
+    const sent = Array.from(this.#waiting.values()).filter((asked) => asked.isAhead || this.#isAwaited(asked));
     this.#ahead = 0;
-    this.#given = 0;
-    this.#alone = null;
-    for (const asked of given) {
-      asked.isGiven = false;
+    for (const asked of sent) {
+      const { id } = asked.question;
       asked.isAhead = false;
-    }
-    for (const asked of given) {
-      if (asked.question.id !== at && given.length > 1) {
-        if (at === 0) asked.isSuspect = true;
-        this.#enqueue(asked);
-      } else {
-        this.#forget(asked);
+      // What it awaited when it was at no body in particular may be what has ended it.
+      if (at === 0 || id === at) {
+        this.#forget(id);
         asked.resolve(tooLong("its check did not end, or ended the thread that it is made in"));
+      } else {
+        this.#enqueue(asked);
       }
     }
     this.#sendMore();
+  }
+
+  #isAwaited(asked: Waiting): boolean {
+    return this.#queues.get(asked.user)?.includes(asked) !== true;
   }
 }
 
