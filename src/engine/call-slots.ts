@@ -13,7 +13,7 @@ export class CallSlots implements SlotTaker {
   readonly #onGranted: () => void;
   #held: string[] = [];
   #queuedFor: string | null = null;
-  /** What holds them after its call was given up. */
+  /** The call that was given up and still holds a slot. */
   #lingering: object | null = null;
 
   /** @param onGranted a slot that was waited for is held: `take` is to be called again */
@@ -48,7 +48,7 @@ export class CallSlots implements SlotTaker {
     this.#onGranted();
   }
 
-  /** All but one are given back: that is held on for a call that was given up, until its code has ended, or another call is to be made. */
+  /** Gives back all but one. That one stays held for a call that was given up, until its code has ended or another call is to be made. */
   keepFor(call: object, key: string): void {
     const others = this.#held.filter((each) => each !== key);
     this.#held = this.#held.filter((each) => each === key);

@@ -11,7 +11,7 @@
  * 6. Slots are taken before a call and given back after it, or when the call is not made after all.
  * 7. When the store refuses a write, nothing more is written until the order has been read again (`reread`); a call that is under way
  *    goes on meanwhile, and afterwards if the order is still at it.
- * 8. No wait that is long is waited for on a wall clock that was set since it began: whoever takes the order over has only the wall clock.
+ * 8. A wait is written down anew when the wall clock was set since it began: whoever takes the order over counts on that clock.
  */
 import { type ActionRequest, decideAction } from "../order/actions.ts";
 import {

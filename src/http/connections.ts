@@ -413,7 +413,7 @@ function note(connection: Connection, piece: Buffer): void {
   connection.tail = isHeadEnd ? NOTHING : tailOf(connection.tail, piece);
 }
 
-/** Behind the last chunk there may be further headers. What looks like it may be a part of the body: then too much is counted, up to a limit. */
+/** Counts what comes behind the last chunk: further headers. A body may hold what looks like a last chunk; then too much is counted, up to a limit. */
 function noteChunks(connection: Connection, piece: Buffer): void {
   connection.isTrailing ||= piece[0] === ZERO || Buffer.concat([connection.tail, piece]).includes(LAST_CHUNK);
   if (connection.isTrailing) connection.headBytes = Math.min(connection.headBytes + piece.length, TRAILERS_BYTES_MAX);
