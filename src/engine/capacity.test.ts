@@ -5,14 +5,21 @@ import { Capacity, type PlacesTaken } from "./capacity.ts";
 const LIMITS = { ordersMax: 100, bodyBytesMax: 10_000, largestOrderBytes: 1_000 };
 const PARKED_MAX = 400;
 
-function capacityWith({ inFlight = 0, parked = {} }: { inFlight?: number; parked?: Record<string, number> }): Capacity {
+interface Taken {
+  readonly inFlight?: number;
+  readonly parked?: Record<string, number>;
+  readonly unread?: number;
+}
+
+function capacityWith({ inFlight = 0, parked = {}, unread = 0 }: Taken, limits = LIMITS): Capacity {
   const taken: PlacesTaken = {
     inFlight,
+    unread,
     parked: Object.values(parked).reduce((sum, count) => sum + count, 0),
     parkingUsers: Object.keys(parked).length,
     parkedOf: (user) => parked[user] ?? 0,
   };
-  return new Capacity(LIMITS, () => taken);
+  return new Capacity(limits, () => taken);
 }
 
 const now = { bytes: 10, isForLater: false };
@@ -48,7 +55,25 @@ test("what is in flight, parked or read together takes no more places and memory
   capacity.take(9_991);
   assert.equal(capacity.admits({ ...now, user: "ann" }), false);
   assert.equal(capacity.roomForUnread, 0);
-  capacity.release(9_991);
-  capacity.givenChanged(4);
-  assert.equal(capacity.roomForGiven, 6);
+  assert.equal(capacityWith({ unread: 4 }).roomForGiven, 6);
+});
+
+test("however many are parked, those whose time has come are read while a share of the places is free", () => {
+  const parked = { ann: PARKED_MAX / 2, bob: PARKED_MAX };
+  const limits = { ...LIMITS, largestOrderBytes: 100 };
+  const room = (inFlight: number): number => capacityWith({ inFlight, parked }, limits).roomForUnread;
+  assert.deepEqual([room(0), room(24), room(25), room(90)], [25, 1, 0, 0]);
+  assert.equal(capacityWith({ parked }).admits({ ...now, user: "eve" }), false);
+  assert.equal(capacityWith({ parked: { ann: 4 } }, { ...LIMITS, ordersMax: 1 }).roomForUnread, 1);
+});
+
+test("orders that are to be read get the places and the memory that become free, before new ones do", () => {
+  assert.equal(capacityWith({ inFlight: 96, unread: 3 }).admits({ ...now, user: "ann" }), true);
+  assert.equal(capacityWith({ inFlight: 96, unread: 4 }).admits({ ...now, user: "ann" }), false);
+  const capacity = capacityWith({ unread: 1 });
+  capacity.take(8_990);
+  assert.equal(capacity.admits({ ...now, user: "ann" }), true);
+  capacity.take(1);
+  assert.equal(capacity.admits({ ...now, user: "ann" }), false);
+  assert.equal(capacity.roomForUnread, 1);
 });

@@ -4,6 +4,8 @@
  * 1. What is in flight is bounded, in number and in the size of bodies and results: beyond it intake is refused, and orders of the dead
  *    wait in the store until there is room.
  * 2. Orders whose bodies nobody has seen yet count as if each were of the largest size.
+ * 3. Orders that exist come before new ones, and parked ones never keep them out: some are read for as long as those in flight leave a
+ *    share of the places, however many are parked.
  */
 
 export interface EngineLimits {
@@ -22,6 +24,8 @@ export interface PlacesTaken {
   /** Users who have parked orders. */
   readonly parkingUsers: number;
   readonly parkedOf: (user: string) => number;
+  /** Orders of this node that wait to be read: others have given them, or their time has come. */
+  readonly unread: number;
 }
 
 /** Orders claimed in one commit: it is over in some milliseconds, and others' writes come between. */
@@ -40,7 +44,7 @@ const PARKED_PER_ORDER = 4;
 /** Up to this share of the places, parked orders are nobody's business. Beyond it each user has an equal part of that share. */
 const PARKED_SHARE = 1 / 2;
 
-/** Orders that are submitted for later leave this share of the places to those that run at once, whoever submits them. */
+/** Orders for later leave this share of the places to those that run at once, and parked ones leave it to those that go on. */
 const RUNNING_SHARE = 1 / 4;
 
 /** An order that wants to come in. */
@@ -58,8 +62,6 @@ export class Capacity {
   readonly #limits: EngineLimits;
   readonly #taken: () => PlacesTaken;
   #bytes = 0;
-  /** Orders that others have given to this node, and that have not been read yet. */
-  #given = 0;
 
   constructor(limits: EngineLimits, taken: () => PlacesTaken) {
     this.#limits = limits;
@@ -70,12 +72,15 @@ export class Capacity {
 
   /**
    * Whether a new order may come in. One that nothing is done with for long must not keep those away that run: so a user whose parked orders
-   * take more than a fair part of the places submits no more, and orders for later leave some places alone.
+   * take more than a fair part of the places submits no more, and orders for later leave some places alone. None takes the place that one
+   * waits for which is to be read.
    */
   admits({ bytes, user, isForLater }: Candidate): boolean {
-    if (this.#room === 0 || this.#bytes + bytes > this.#limits.bodyBytesMax) return false;
-    const { parked, parkingUsers, parkedOf } = this.#taken();
-    const parkedMax = this.#limits.ordersMax * PARKED_PER_ORDER;
+    const { ordersMax, bodyBytesMax, largestOrderBytes } = this.#limits;
+    const { parked, parkingUsers, parkedOf, unread } = this.#taken();
+    const bytesMax = unread === 0 ? bodyBytesMax : bodyBytesMax - largestOrderBytes;
+    if (this.#room <= unread || this.#bytes + bytes > bytesMax) return false;
+    const parkedMax = ordersMax * PARKED_PER_ORDER;
     if (isForLater && parked >= parkedMax * (1 - RUNNING_SHARE)) return false;
     const isCrowded = parked >= parkedMax * PARKED_SHARE;
     return !isCrowded || parkedOf(user) < (parkedMax * PARKED_SHARE) / Math.max(1, parkingUsers);
@@ -83,14 +88,15 @@ export class Capacity {
 
   /** How many orders may be read from the store now, whatever their size. */
   get roomForUnread(): number {
-    const { bodyBytesMax, largestOrderBytes } = this.#limits;
+    const { ordersMax, bodyBytesMax, largestOrderBytes } = this.#limits;
+    const places = Math.max(this.#room, Math.ceil(ordersMax * RUNNING_SHARE) - this.#taken().inFlight);
     const bodies = Math.floor((bodyBytesMax - this.#bytes) / largestOrderBytes);
-    return Math.min(this.#room, this.#bytes === 0 ? Math.max(1, bodies) : Math.max(0, bodies));
+    return Math.max(0, Math.min(places, this.#bytes === 0 ? Math.max(1, bodies) : bodies));
   }
 
   /** How many orders others may give to this node now. */
   get roomForGiven(): number {
-    return Math.max(0, this.roomForUnread - this.#given);
+    return Math.max(0, this.roomForUnread - this.#taken().unread);
   }
 
   /** Memory is taken for bodies or results. */
@@ -100,11 +106,6 @@ export class Capacity {
 
   release(bytes: number): void {
     this.#bytes -= bytes;
-  }
-
-  /** So many more (or, negative, fewer) orders that were given wait to be read. */
-  givenChanged(by: number): void {
-    this.#given += by;
   }
 
   /** How many more orders may come in flight. */

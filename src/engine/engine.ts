@@ -131,6 +131,7 @@ export class Engine {
       parked: this.#parked.size,
       parkingUsers: this.#parked.users,
       parkedOf: (user) => this.#parked.countOf(user),
+      unread: this.#loader.unread,
     }));
     this.#groupCommit = new GroupCommit({
       store,

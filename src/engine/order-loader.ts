@@ -62,8 +62,11 @@ export interface OrderLoaderOptions {
   readonly onFenced: () => void;
 }
 
-/** How long to wait before looking again whether there is room for more, or whether the store answers. */
+/** How long to wait before asking the store again: whether it answers, or for more orders of the dead, when there was no room for them. */
 const LOOK_AGAIN_MS = 250;
+
+/** How long to wait before looking whether there is room for an order that is this incarnation's. Looking costs next to nothing. */
+const LOOK_FOR_ROOM_MS = 25;
 
 /** Order ids read at once by the audit. */
 const AUDIT_PAGE_ORDERS = 1_000;
@@ -77,6 +80,9 @@ export class OrderLoader {
   readonly #options: OrderLoaderOptions;
   /** The last of what reads orders (invariant 1). */
   #reading: Promise<unknown> = Promise.resolve();
+  /** Orders that are this incarnation's, and that are to be read when there is room. */
+  readonly #unread = new Set<string>();
+  #adopting: Promise<void> | null = null;
   #auditDue = false;
   #failure: string | null = null;
   /** Pipelines that orders wait for and this node lacks: named in the log once each. */
@@ -89,6 +95,11 @@ export class OrderLoader {
   /** Why orders that this node should go on with can't be read, or null. */
   get failure(): string | null {
     return this.#failure;
+  }
+
+  /** How many orders of this incarnation wait to be read. */
+  get unread(): number {
+    return this.#unread.size;
   }
 
   /** Something may have been committed without this engine's knowledge: the next `auditIfDue` looks for it. */
@@ -140,22 +151,38 @@ export class OrderLoader {
     });
   }
 
-  /** Goes on with orders that are this incarnation's by now, as there is room for them. */
-  async adopt(orderIds: readonly string[]): Promise<void> {
-    const { clock, capacity, isStopping } = this.#options;
-    let left = orderIds;
-    capacity.givenChanged(left.length);
+  /** Goes on with orders that are this incarnation's by now, as there is room for them. Resolves when none is left to read. */
+  adopt(orderIds: readonly string[]): Promise<void> {
+    for (const orderId of orderIds) this.#unread.add(orderId);
+    if (this.#unread.size > 0) this.#adopting ??= this.#adoptUnread();
+    return this.#adopting ?? Promise.resolve();
+  }
+
+  async #adoptUnread(): Promise<void> {
+    const { clock, isStopping } = this.#options;
     try {
-      while (left.length > 0 && !isStopping()) {
-        const given: readonly string[] = left;
-        const { unread } = await this.#oneAfterTheOther(() => this.#adoptOwn(given));
-        capacity.givenChanged(unread.length - left.length);
-        left = unread;
-        if (left.length > 0) await pause(clock, LOOK_AGAIN_MS);
+      while (this.#unread.size > 0 && !isStopping()) {
+        const read = await this.#oneAfterTheOther(() => this.#adoptPage());
+        if (read === 0) await pause(clock, LOOK_FOR_ROOM_MS);
       }
     } finally {
-      capacity.givenChanged(-left.length);
+      // In the turn of the last look: whoever comes next begins anew. What is left, the audit finds.
+      this.#unread.clear();
+      this.#adopting = null;
     }
+  }
+
+  /** @returns how many of those that are to be read have been */
+  async #adoptPage(): Promise<number> {
+    const limit = this.#pageLimit;
+    const page: string[] = [];
+    for (const orderId of this.#unread) {
+      if (!this.#isUnknown(orderId)) this.#unread.delete(orderId);
+      else if (page.length < limit) page.push(orderId);
+      else break;
+    }
+    if (page.length > 0) await this.#adoptOwn(page);
+    return page.length;
   }
 
   /** Audits when there is reason to. */
@@ -181,9 +208,12 @@ export class OrderLoader {
           () => store.listOrderIds(incarnation, from, AUDIT_PAGE_ORDERS),
           { orderIds: [], next: null },
         );
-        const { adopted, unread } = await this.#adoptOwn(page.orderIds);
-        found += adopted;
-        cursor = unread.length > 0 ? null : page.next; // what there is no room for now is found by the next audit
+        const lost = page.orderIds.filter((orderId) => this.#isUnknown(orderId) && !this.#unread.has(orderId));
+        let at = 0;
+        for (let limit = this.#pageLimit; at < lost.length && limit > 0; at += limit, limit = this.#pageLimit) {
+          found += await this.#adoptOwn(lost.slice(at, at + limit));
+        }
+        cursor = at < lost.length ? null : page.next; // what there is no room for now is found by the next audit
       } while (cursor !== null && !isStopping());
       if (found > 0) log.warn(`Orders of this node that it did not run are gone on with: ${found}`);
       return found;
@@ -250,31 +280,27 @@ export class OrderLoader {
     return runOf(orderId) === null && !isBeingCreated(orderId) && !isResting;
   }
 
+  /** How many orders may be read at once, now. */
+  get #pageLimit(): number {
+    const { capacity } = this.#options;
+    return Math.min(capacity.pageOrders, capacity.roomForUnread);
+  }
+
   /**
-   * @returns how many of the orders were this incarnation's, and had not been run by it; and those that have not been read, as there
-   *     was no room for more
+   * Reads orders, and goes on with those that are this incarnation's and that it does not run yet.
+   * @returns how many those were
    */
-  async #adoptOwn(orderIds: readonly string[]): Promise<{ adopted: number; unread: readonly string[] }> {
-    const { store, incarnation, capacity, parked, isStopping } = this.#options;
-    const unknown = orderIds.filter((orderId) => this.#isUnknown(orderId));
-    let adopted = 0;
-    let at = 0;
-    while (at < unknown.length && !isStopping()) {
-      const page = unknown.slice(at, at + Math.min(capacity.pageOrders, capacity.roomForUnread));
-      if (page.length === 0) break;
-      const { orders, damaged } = await this.#patiently(() => store.readOwned(incarnation, page), NO_ORDERS);
-      if (isStopping()) break;
-      for (const order of orders) {
-        if (!this.#isUnknown(order.orderId)) continue;
-        this.#adopt(order);
-        adopted++;
-      }
-      for (const { orderId, reason } of damaged) if (this.#isUnknown(orderId)) this.#leaveAlone(orderId, reason);
-      // What was due and is not this incarnation's any more.
-      for (const orderId of page) if (parked.isDue(orderId)) parked.unpark(orderId);
-      at += page.length;
-    }
-    return { adopted, unread: unknown.slice(at) };
+  async #adoptOwn(orderIds: readonly string[]): Promise<number> {
+    const { store, incarnation, parked, isStopping } = this.#options;
+    const { orders, damaged } = await this.#patiently(() => store.readOwned(incarnation, orderIds), NO_ORDERS);
+    if (isStopping()) return 0;
+    for (const orderId of orderIds) this.#unread.delete(orderId);
+    const unknown = orders.filter(({ orderId }) => this.#isUnknown(orderId));
+    for (const order of unknown) this.#adopt(order);
+    for (const { orderId, reason } of damaged) if (this.#isUnknown(orderId)) this.#leaveAlone(orderId, reason);
+    // What was due and is not this incarnation's any more.
+    for (const orderId of orderIds) if (parked.isDue(orderId)) parked.unpark(orderId);
+    return unknown.length;
   }
 
   /** Goes on with an order that is this incarnation's by a committed write. */

@@ -175,6 +175,7 @@ test("orders that were given, and can't be read for a reason that nobody foresaw
   const { engine, faults } = await start(t, [IDLE]);
   const { room } = engine;
   faults.readOwned = () => Promise.reject(new Error("a defect"));
+  await engine.adopt([]);
   const adopted = engine.adopt([randomUUID(), randomUUID()]);
   assert.equal(engine.room, room - 2);
   await assert.rejects(adopted, /a defect/);
