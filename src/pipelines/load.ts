@@ -130,7 +130,7 @@ async function readData(file: string, environment: Readonly<Record<string, strin
   return parse(text, environment);
 }
 
-/** Their schemas are code: it runs in a thread where it can be ended. */
+/** Their schemas are code: it runs in a process that can be ended. */
 function judged(found: FileResult, file: string): FileResult {
   if (found.kind === "problems") return found;
   const pipelines = found.pipelines.map((pipeline, index) =>

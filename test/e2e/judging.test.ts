@@ -1,12 +1,13 @@
 /** Orders that were made to keep a node, and receivers that tell what they were sent, on a running service. */
 import assert from "node:assert/strict";
-import { writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { type Answer, finalOrder, send } from "../support/client.ts";
 import { runCommand, startService, temporaryFolder } from "../support/service.ts";
+import { waitFor } from "../support/wait.ts";
 
 const REDOS = "^([a-zA-Z0-9]+[._-]?)+@example[.]org$";
 const SLOW = { email: `${"a".repeat(66)}!` };
@@ -97,3 +98,70 @@ test("patterns of no linear time are refused before anything starts, by file and
     assert.match(`${stdout}${stderr}`, /data\.yaml:3:41: the pattern "\^\(\?!x\)" is none of RE2/);
   }
 });
+
+const ENDLESS = `import { definePipeline } from "order-process";
+const validate = async (value: { isEndless: boolean }) => {
+  for (let at = 0; value.isEndless; at++) await null;
+  return { value };
+};
+export default definePipeline({
+  name: "endless", version: 1, body: { "~standard": { version: 1, vendor: "test", validate } } as never,
+  steps: [{ name: "A", run: () => undefined }],
+});
+`;
+
+/** Processes that a process has started, and that have not ended. */
+function childrenOf(pid: number): number[] {
+  return readdirSync("/proc")
+    .map(Number)
+    .filter((each) => {
+      try {
+        const [, state, parent] = /\) (\S) (\d+) /.exec(readFileSync(`/proc/${each}/stat`, "latin1")) ?? [];
+        return Number(parent) === pid && state !== "Z";
+      } catch {
+        return false;
+      }
+    });
+}
+
+/** Of processor time, in user mode. */
+function busyTicks(pid: number): number {
+  return Number(readFileSync(`/proc/${pid}/stat`, "latin1").split(") ")[1]?.split(" ")[11]);
+}
+
+function isGone(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return false;
+  } catch {
+    return true;
+  }
+}
+
+for (const [signal, isEndless] of [
+  ["SIGKILL", false],
+  ["SIGKILL", true],
+  ["SIGTERM", true],
+] as const) {
+  test(`the process that checks bodies ends with its node, which is ended by ${signal}${isEndless ? " in the middle of a body that does not end" : ""}`, async (t) => {
+    if (process.platform !== "linux") return t.skip("the system does not tell which processes a process has started");
+    const pipelines = temporaryFolder(t);
+    writeFileSync(join(pipelines, "endless.ts"), ENDLESS);
+    const service = await startService(t, { args: ["--pipelines", pipelines] });
+    assert.equal((await submit(service.url, "endless", { isEndless: false })).status, 201);
+    const [child = -1] = childrenOf(service.pid);
+    assert.ok(child > 0, "there is one");
+    assert.match(readFileSync(`/proc/${child}/cmdline`, "latin1"), /body-judge-child/);
+    for (const each of ["SIGTERM", "SIGINT"] as const) process.kill(child, each); // as whoever ends a group of processes does
+    assert.equal((await submit(service.url, "endless", { isEndless: false })).status, 201);
+    assert.deepEqual(childrenOf(service.pid), [child], "it is the same");
+    if (isEndless) {
+      const formerly = busyTicks(child);
+      void submit(service.url, "endless", { isEndless }).catch(() => undefined);
+      await waitFor(() => busyTicks(child) > formerly + 10, { what: "it is at the body" });
+    }
+    const ended = service.end(signal);
+    await waitFor(() => isGone(child), { what: "it has ended" });
+    await ended;
+  });
+}
