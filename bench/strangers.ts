@@ -37,6 +37,8 @@ interface Shape {
   readonly reads?: boolean;
   /** It says that it sends no more. */
   readonly halfClosed?: boolean;
+  /** It closes the connection as soon as it has sent that. */
+  readonly leaves?: boolean;
   /** A new connection takes the place of one that is closed. */
   readonly again?: boolean;
 }
@@ -46,6 +48,9 @@ const head = (method: string, path: string, headers = "Authorization: user\r\n")
 const posting = (bytes: number, path = "/orders", user = "user"): string =>
   head("POST", path, `Authorization: ${user}\r\nContent-Type: application/json\r\nContent-Length: ${bytes}\r\n`);
 const chunked = head("POST", "/orders", "Authorization: user\r\nTransfer-Encoding: chunked\r\n");
+/** As many headers as a request may have, and almost as much. */
+const MANY =
+  "Authorization: user\r\n" + Array.from({ length: 120 }, (_, at) => `x-${at}: ${"v".repeat(108)}\r\n`).join("");
 const BODY = `{"a":"${"x".repeat(200_000)}"}`;
 
 const SHAPES: Readonly<Record<string, Shape>> = {
@@ -108,6 +113,25 @@ const SHAPES: Readonly<Record<string, Shape>> = {
   "half-sent heads": { connections: 8_000, send: () => `GET / HTTP/1.1\r\n${"a: b\r\n".repeat(2_600)}` },
   "heads line by line": { connections: 5_000, send: () => "GET / HTTP/1.1\r\n", drip: "a: b\r\n" },
   "heads too large": { connections: 1_000, again: true, send: () => `GET / HTTP/1.1\r\n${"a: b\r\n".repeat(8_000)}` },
+  "large heads, half-sent bodies": {
+    connections: 6_000,
+    send: () => head("POST", "/orders", `${MANY}Content-Length: 200000\r\n`) + "{",
+  },
+  "large heads, a file each, unread": {
+    connections: 3_000,
+    send: () => head("GET", "/docs/static/swagger-ui-bundle.js", MANY),
+  },
+  "large heads, streams of one order": {
+    connections: 6_000,
+    send: ({ orderId }) => head("GET", `/orders/${orderId}/events`, MANY),
+  },
+  "half-sent trailers": { connections: 6_000, send: () => `${chunked}1\r\nx\r\n0\r\n${"a: b\r\n".repeat(2_600)}` },
+  "pages of orders for who has left": {
+    connections: 200,
+    again: true,
+    leaves: true,
+    send: () => head("GET", "/orders?limit=200"),
+  },
   nothing: { connections: 16_000, send: () => "" },
   "kept alive": { connections: 12_000, reads: true, send: () => head("GET", "/diagnostic/heartbeat", "") },
   "come and go": {
@@ -314,7 +338,8 @@ async function attack(name: string, port: number, orderId: string): Promise<void
     if (shape.reads === true) socket.resume();
     else socket.pause();
     const sent = shape.send({ port, orderId }, index);
-    if (shape.halfClosed === true) socket.end(sent);
+    if (shape.leaves === true) socket.write(sent, () => socket.destroy());
+    else if (shape.halfClosed === true) socket.end(sent);
     else if (sent !== "") socket.write(sent);
   };
   let opened = 0;
