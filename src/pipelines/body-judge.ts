@@ -139,6 +139,9 @@ class BodyJudge {
       } else if (isUnknown || id === at) {
         this.#forget(id);
         asked.resolve(tooLong("its check did not end, or ended the process that it is made in"));
+        process.stderr.write(
+          `order_process: a body is refused: its check by a schema in ${asked.question.file} did not end, or ended its process\n`,
+        );
       } else {
         this.#enqueue(asked);
       }

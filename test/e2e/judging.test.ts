@@ -165,3 +165,16 @@ for (const [signal, isEndless] of [
     await ended;
   });
 }
+
+test("a body whose check does not end is refused, the log tells which schema it was, and others go on", async (t) => {
+  const pipelines = temporaryFolder(t);
+  writeFileSync(join(pipelines, "endless.ts"), ENDLESS);
+  const service = await startService(t, { args: ["--pipelines", pipelines] });
+  const refused = await submit(service.url, "endless", { isEndless: true });
+  assert.equal(refused.status, 422, refused.text);
+  assert.equal((await submit(service.url, "endless", { isEndless: false })).status, 201);
+  const file = join(pipelines, "endless.ts");
+  await waitFor(() => service.output().includes(`a body is refused: its check by a schema in ${file} did not end`), {
+    what: "it is told",
+  });
+});
