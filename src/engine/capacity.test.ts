@@ -58,11 +58,11 @@ test("what is in flight, parked or read together takes no more places and memory
   assert.equal(capacityWith({ unread: 4 }).roomForGiven, 6);
 });
 
-test("however many are parked, those whose time has come are read while a share of the places is free", () => {
+test("however many are parked, those whose time has come find all places free that no order in flight has", () => {
   const parked = { ann: PARKED_MAX / 2, bob: PARKED_MAX };
   const limits = { ...LIMITS, largestOrderBytes: 100 };
   const room = (inFlight: number): number => capacityWith({ inFlight, parked }, limits).roomForUnread;
-  assert.deepEqual([room(0), room(24), room(25), room(90)], [25, 1, 0, 0]);
+  assert.deepEqual([room(0), room(24), room(99), room(100)], [100, 76, 1, 0]);
   assert.equal(capacityWith({ parked }).admits({ ...now, user: "eve" }), false);
   assert.equal(capacityWith({ parked: { ann: 4 } }, { ...LIMITS, ordersMax: 1 }).roomForUnread, 1);
 });

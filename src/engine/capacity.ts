@@ -4,8 +4,8 @@
  * 1. What is in flight is bounded, in number and in the size of bodies and results: beyond it intake is refused, and orders of the dead
  *    wait in the store until there is room.
  * 2. Orders whose bodies nobody has seen yet count as if each were of the largest size.
- * 3. Orders that exist come before new ones, and parked ones never keep them out: some are read for as long as those in flight leave a
- *    share of the places, however many are parked.
+ * 3. Orders that exist come before new ones. Parked ones take places of new orders, and of no others: so those whose time has come find
+ *    these places free.
  */
 
 export interface EngineLimits {
@@ -44,7 +44,7 @@ const PARKED_PER_ORDER = 4;
 /** Up to this share of the places, parked orders are nobody's business. Beyond it each user has an equal part of that share. */
 const PARKED_SHARE = 1 / 2;
 
-/** Orders for later leave this share of the places to those that run at once, and parked ones leave it to those that go on. */
+/** Orders that are submitted for later leave this share of the places to those that run at once, whoever submits them. */
 const RUNNING_SHARE = 1 / 4;
 
 /** An order that wants to come in. */
@@ -89,7 +89,7 @@ export class Capacity {
   /** How many orders may be read from the store now, whatever their size. */
   get roomForUnread(): number {
     const { ordersMax, bodyBytesMax, largestOrderBytes } = this.#limits;
-    const places = Math.max(this.#room, Math.ceil(ordersMax * RUNNING_SHARE) - this.#taken().inFlight);
+    const places = ordersMax - this.#taken().inFlight;
     const bodies = Math.floor((bodyBytesMax - this.#bytes) / largestOrderBytes);
     return Math.max(0, Math.min(places, this.#bytes === 0 ? Math.max(1, bodies) : bodies));
   }
@@ -108,7 +108,7 @@ export class Capacity {
     this.#bytes -= bytes;
   }
 
-  /** How many more orders may come in flight. */
+  /** How many more new orders may come in flight. */
   get #room(): number {
     if (this.#bytes >= this.#limits.bodyBytesMax) return 0;
     const { inFlight, parked } = this.#taken();

@@ -130,25 +130,33 @@ export class OrderLoader {
    * Takes over up to `ordersMax` orders of a dead incarnation, page by page, while there is room, and goes on with them.
    * Takes nothing when that incarnation is not dead, or this one is.
    */
-  takeOver(from: Incarnation, ordersMax: number): Promise<TakenOver> {
-    const { store, incarnation, clock, nowOf, capacity, isStopping, onFenced } = this.#options;
-    return this.#oneAfterTheOther(async () => {
-      for (let orders = 0; ;) {
-        const limit = Math.min(capacity.pageOrders, ordersMax - orders, capacity.roomForUnread);
-        if (isStopping()) return { orders, mayBeMore: false };
-        if (limit === 0) return { orders, mayBeMore: true };
-        const claim = await this.#patiently(() => {
-          const atMs = clock.now();
-          return store.claimOrders(from, incarnation, { atMs, formerAtMs: nowOf(from) ?? atMs }, limit);
-        }, null);
-        if (claim?.kind === "fenced") onFenced();
-        if (claim?.kind !== "claimed") return { orders, mayBeMore: false };
-        for (const order of claim.orders) this.#adopt(order);
-        for (const { orderId, reason } of claim.damaged) this.#leaveAlone(orderId, reason);
-        orders += claim.orders.length;
-        if (claim.orders.length + claim.damaged.length < limit) return { orders, mayBeMore: false };
-      }
-    });
+  async takeOver(from: Incarnation, ordersMax: number): Promise<TakenOver> {
+    for (let orders = 0; ;) {
+      // Page by page: what somebody asks of an order comes between.
+      const page = await this.#oneAfterTheOther(() => this.#claimPage(from, ordersMax - orders));
+      orders += page.orders;
+      if (page.mayBeMore !== null) return { orders, mayBeMore: page.mayBeMore };
+    }
+  }
+
+  /** @returns how many it has brought, and what `takeOver` ends with: null, it goes on */
+  async #claimPage(
+    from: Incarnation,
+    ordersMax: number,
+  ): Promise<{ readonly orders: number; readonly mayBeMore: boolean | null }> {
+    const { store, incarnation, clock, nowOf, isStopping, onFenced } = this.#options;
+    const limit = Math.min(this.#pageLimit, ordersMax);
+    if (limit === 0 || isStopping()) return { orders: 0, mayBeMore: !isStopping() };
+    const claim = await this.#patiently(() => {
+      const atMs = clock.now();
+      return store.claimOrders(from, incarnation, { atMs, formerAtMs: nowOf(from) ?? atMs }, limit);
+    }, null);
+    if (claim?.kind === "fenced") onFenced();
+    if (claim?.kind !== "claimed") return { orders: 0, mayBeMore: false };
+    for (const order of claim.orders) this.#adopt(order);
+    for (const { orderId, reason } of claim.damaged) this.#leaveAlone(orderId, reason);
+    const isLast = claim.orders.length + claim.damaged.length < limit;
+    return { orders: claim.orders.length, mayBeMore: isLast ? false : null };
   }
 
   /** Goes on with orders that are this incarnation's by now, as there is room for them. Resolves when none is left to read. */

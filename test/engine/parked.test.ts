@@ -114,6 +114,15 @@ test("orders whose deadline comes are gone on with, though parked orders take ev
   assert.ok((await rig.submit("works", "ann")) !== null, "the places are free again");
 });
 
+test("orders whose deadline comes are gone on with beside orders that take long", async (t) => {
+  const rig = await start(t, ORDERS_MAX, () => new Promise(() => undefined));
+  for (const user of ["ann", "bob"]) assert.ok((await rig.submit("works", user)) !== null);
+  const orderIds = await submitWaiting(rig, PARKED_MAX);
+  assert.ok(orderIds.length < PARKED_MAX, "no more are taken in");
+  rig.clock.advance(DEADLINE_MS);
+  await reach(rig, orderIds, "failed");
+});
+
 test("a node with fewer places than orders wait takes all of them over, and goes on with those that run", async (t) => {
   let isFirst = true;
   const rig = await start(t, 100, () => (isFirst ? new Promise(() => undefined) : Promise.resolve()));
