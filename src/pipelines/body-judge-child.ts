@@ -6,6 +6,7 @@ import { Script } from "node:vm";
 import { Worker } from "node:worker_threads";
 import type { BodyFinding, JsonObject, Pipeline } from "../order/pipeline.ts";
 import { textOf } from "../order/step-error.ts";
+import { oneLine } from "../printable.ts";
 import { AT_FD, type JudgeMessage, type JudgeQuestion } from "./body-judge-process.ts";
 import { type Kept, ROUND_MS, STATE_LENGTH, STATE_LOADING, STATE_ROUNDS } from "./body-judge-keeper.ts";
 import { importPipelines } from "./load.ts";
@@ -18,7 +19,8 @@ const ISSUES_MAX = 100;
 const TEXT_CHARS_MAX = 1_000;
 
 const state = new Int32Array(new SharedArrayBuffer(STATE_LENGTH * Int32Array.BYTES_PER_ELEMENT));
-const files = new Map<string, Promise<readonly Pipeline[]>>();
+const files = new Map<string, readonly Pipeline[]>();
+const loading = new Map<string, Promise<readonly Pipeline[]>>();
 
 const keeper = new Worker(new URL(`./body-judge-keeper${extname(import.meta.url)}`, import.meta.url), {
   workerData: { state: state.buffer, parentPid: process.ppid } satisfies Kept,
@@ -31,7 +33,8 @@ setInterval(() => Atomics.add(state, STATE_ROUNDS, 1), ROUND_MS).unref();
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => undefined);
 process.on("disconnect", () => process.exit());
 process.on("uncaughtException", (error) => {
-  console.error(`order_process: the schema of a body threw an error that nobody caught: ${textOf(error)}`);
+  const text = oneLine(textOf(error).slice(0, TEXT_CHARS_MAX));
+  console.error(`order_process: the schema of a body left an error behind that nobody caught: ${text}`);
   process.exit(1);
 });
 try {
@@ -40,25 +43,33 @@ try {
   // It is no Linux.
 }
 
-process.on("message", (question: JudgeQuestion) => {
-  const { id } = question;
-  answerTo(question).then(say, (error: unknown) => say({ id, kind: "failed", message: textOf(error) }));
-});
+process.on("message", (question: JudgeQuestion) => void take(question));
+
+async function take(question: JudgeQuestion): Promise<void> {
+  try {
+    check(question, files.get(question.file) ?? (await load(question.file)));
+  } catch (error) {
+    fail(question.id, error);
+  }
+}
 
 function say(message: JudgeMessage): void {
   process.send?.(message);
 }
 
+function fail(id: number, error: unknown): void {
+  say({ id, kind: "failed", message: textOf(error) });
+}
+
 /** The body that this process is at; 0: none. */
 let at = 0;
-let lastAt = 0;
+const lastAt = Buffer.alloc(Float64Array.BYTES_PER_ELEMENT);
 
-/** The node hears of it at once: it may be the last that it hears. */
 function setAt(id: number): void {
   at = id;
-  if (id === 0 || id === lastAt) return;
-  lastAt = id;
-  writeSync(AT_FD, `${id}\n`);
+  if (id === 0 || id === lastAt.readDoubleLE()) return;
+  lastAt.writeDoubleLE(id);
+  writeSync(AT_FD, lastAt, 0, lastAt.length, 0);
 }
 
 /** Also when a schema goes on after it has awaited something, it is known whose body it is at: whatever is made meanwhile is marked. */
@@ -66,36 +77,44 @@ const BODY = Symbol("body");
 interface Marked {
   [BODY]?: number;
 }
+const outer: number[] = [];
 createHook({
   init: (_asyncId, _type, _triggerAsyncId, resource: Marked) => {
     if (at !== 0) resource[BODY] = at;
   },
-  before: () => setAt((executionAsyncResource() as Marked)[BODY] ?? 0),
-  after: () => setAt(0),
+  before: () => {
+    outer.push(at);
+    setAt((executionAsyncResource() as Marked)[BODY] ?? 0);
+  },
+  after: () => setAt(outer.pop() ?? 0),
 }).enable();
 
-async function answerTo({ id, file, index, text }: JudgeQuestion): Promise<JudgeMessage> {
-  let pipelines = files.get(file);
-  if (pipelines === undefined) {
-    pipelines = load(file);
-    files.set(file, pipelines);
-  }
-  const check = (await pipelines)[index]?.checkBody;
-  if (check == null) throw new Error(`${file} exports something else in another process`);
+/** Says what it finds before anything else can happen: the next body may end this process. */
+function check({ id, file, index, text }: JudgeQuestion, pipelines: readonly Pipeline[]): void {
+  const checkBody = pipelines[index]?.checkBody;
+  if (checkBody == null) throw new Error(`${file} exports something else in another process`);
   const body = JSON.parse(text) as JsonObject;
   setAt(id);
-  let found: BodyFinding | Promise<BodyFinding> | null;
   try {
-    found = withinTime(() => check(body));
+    const found = withinTime(() => {
+      const finding = checkBody(body);
+      return finding instanceof Promise ? finding : answerOf(id, finding);
+    });
+    if (found === null) {
+      const message = `it takes more than ${CHECK_MS_MAX} ms to check it against the schema; send less at once`;
+      say({ id, kind: "refused", issues: [{ pointer: "", message }] });
+    } else if (found instanceof Promise) {
+      say({ id, kind: "awaits" });
+      found.then((finding) => say(answerOf(id, finding))).catch((error: unknown) => fail(id, error));
+    } else {
+      say(found);
+    }
   } finally {
     setAt(0);
   }
-  if (found === null) {
-    const message = `it takes more than ${CHECK_MS_MAX} ms to check it against the schema; send less at once`;
-    return { id, kind: "refused", issues: [{ pointer: "", message }] };
-  }
-  if (found instanceof Promise) say({ id, kind: "awaits" });
-  const finding = await found;
+}
+
+function answerOf(id: number, finding: BodyFinding): JudgeMessage {
   if (finding.kind === "accepted") {
     const made = JSON.stringify(finding.body) as string | undefined;
     // toJSON may have made something else of it.
@@ -109,13 +128,22 @@ async function answerTo({ id, file, index, text }: JudgeQuestion): Promise<Judge
   return { id, kind: "refused", issues };
 }
 
-async function load(file: string): Promise<readonly Pipeline[]> {
+/** Bodies that come meanwhile wait for the same. One that can't be loaded is tried again for the next. */
+function load(file: string): Promise<readonly Pipeline[]> {
+  const begun = loading.get(file) ?? importFile(file).finally(() => loading.delete(file));
+  loading.set(file, begun);
+  return begun;
+}
+
+async function importFile(file: string): Promise<readonly Pipeline[]> {
   Atomics.add(state, STATE_LOADING, 1);
   say({ kind: "loading", by: 1 });
   try {
     const found = await importPipelines(file);
-    if (found.kind === "pipelines") return found.pipelines;
-    throw new Error(`${file} can't be loaded in another process: ${found.problems[0]?.message ?? ""}`);
+    if (found.kind === "problems")
+      throw new Error(`${file} can't be loaded in another process: ${found.problems[0]?.message ?? ""}`);
+    files.set(file, found.pipelines);
+    return found.pipelines;
   } finally {
     Atomics.sub(state, STATE_LOADING, 1);
     say({ kind: "loading", by: -1 });
@@ -128,8 +156,8 @@ Object.defineProperty(globalThis, Symbol.for("order-process.judged"), { value: w
 const script = new Script('globalThis[Symbol.for("order-process.judged")].run()');
 
 /** Null when it took too long. Where others kept the processor from it, it is done again. */
-function withinTime<T>(check: () => T): T | null {
-  work.run = check;
+function withinTime<T>(judge: () => T): T | null {
+  work.run = judge;
   for (let usedMs = 0; usedMs < CHECK_MS_MAX;) {
     const before = process.threadCpuUsage();
     try {

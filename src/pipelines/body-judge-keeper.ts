@@ -1,6 +1,6 @@
 /**
  * The keeper of the process that bodies are checked in (body-judge-child.ts), a thread of it: ends the process when its main thread comes
- * round no more, or when the node that it works for is gone. It counts its own ticks: a process that was stopped and goes on was not stuck,
+ * round no more, when it takes too much memory, or when the node that it works for is gone. It counts its own ticks: a process that was stopped and goes on was not stuck,
  * for this thread was stopped, too.
  */
 import { workerData } from "node:worker_threads";
@@ -13,9 +13,12 @@ export const STATE_LENGTH = 2;
 /** The main thread comes round so often, at least, unless something keeps it. */
 export const ROUND_MS = 100;
 
-const TICK_MS = 250;
-const STUCK_TICKS = 8;
-const LOADING_TICKS = 120;
+const TICK_MS = 100;
+const STUCK_TICKS = 20;
+const LOADING_TICKS = 300;
+
+/** In all: a heap that is full, and what a process has beside it. Buffers are in no heap. */
+const MEMORY_BYTES_MAX = 384 * 1024 ** 2;
 
 /** For the keeper. */
 export interface Kept {
@@ -34,8 +37,9 @@ function keep({ state: memory, parentPid }: Kept): void {
     if (rounds !== seenRounds) ticks = 0;
     seenRounds = rounds;
     const ticksMax = Atomics.load(state, STATE_LOADING) > 0 ? LOADING_TICKS : STUCK_TICKS;
+    const isOver = ticks > ticksMax || process.ppid !== parentPid || process.memoryUsage.rss() > MEMORY_BYTES_MAX;
     // Nothing else ends a process from here whose main thread is in a loop.
-    if (ticks > ticksMax || process.ppid !== parentPid) process.kill(process.pid, "SIGKILL");
+    if (isOver) process.kill(process.pid, "SIGKILL");
   }
 }
 

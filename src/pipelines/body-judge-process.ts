@@ -1,7 +1,10 @@
 /** The process that bodies are checked in (body-judge-child.ts), as the node sees it: from its start to its end. */
 import { type ChildProcess, fork } from "node:child_process";
-import { Socket } from "node:net";
-import { extname } from "node:path";
+import { randomUUID } from "node:crypto";
+import { closeSync, openSync, readSync, unlinkSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { extname, join } from "node:path";
+import type { Socket } from "node:net";
 import { fileURLToPath } from "node:url";
 import type { BodyIssue } from "../order/pipeline.ts";
 
@@ -28,9 +31,8 @@ export type JudgeMessage =
   /** It begins or has ended to load a file. */
   | { readonly kind: "loading"; readonly by: 1 | -1 };
 
-/** Where it writes the id of the body that it is at, a line each: it may be the last that is heard of it. */
+/** A file without a name, in which it keeps the id of the body that it is at: that may be the last that is heard of it. */
 export const AT_FD = 4;
-const AT_CHARS_MAX = 20;
 
 /** What schemas may take up, in MiB; the process ends beyond that. */
 const HEAP_FLAGS = ["--max-old-space-size=128", "--min-semi-space-size=1", "--max-semi-space-size=8"];
@@ -41,6 +43,9 @@ const OWN_FLAGS = /^--(inspect|test|watch|(max-old|min-semi|max-semi)-space-size
 /** How V8 begins to say that its heap is full: much that is of no use to anybody here. */
 const HEAP_IS_FULL = "<--- Last few GCs --->";
 
+/** How long its last words may take once it is gone. */
+const LAST_WORDS_MS = 1_000;
+
 /** Source in a checkout, JavaScript in an installed package: whatever this file is. */
 const CHILD = fileURLToPath(new URL(`body-judge-child${extname(import.meta.url)}`, import.meta.url));
 
@@ -48,6 +53,8 @@ const CHILD = fileURLToPath(new URL(`body-judge-child${extname(import.meta.url)}
 export interface JudgeEnd {
   /** The body that it was at last; 0: none. */
   readonly at: number;
+  /** Its exit code or signal. */
+  readonly how: string;
   /** Why it could not work at all, or null: it did. */
   readonly failure: Error | null;
 }
@@ -61,23 +68,22 @@ export interface JudgeProcessOptions {
 export class JudgeProcess {
   readonly #onEnded: JudgeProcessOptions["onEnded"];
   readonly #child: ChildProcess;
-  readonly #pipes: readonly Socket[];
-  /** The end of what it has written of where it is. */
-  #written = "";
+  /** Null: there is nowhere to keep it. */
+  readonly #atFile = openNamelessFile();
+  readonly #endWithNode = (): void => this.kill();
   #loading = 0;
   #hasSpoken = false;
   #hasEnded = false;
 
-  /** @throws when it can't be started */
   constructor({ onAnswer, onEnded }: JudgeProcessOptions) {
     this.#onEnded = onEnded;
     this.#child = fork(CHILD, {
       env: { ...process.env, ORDER_PROCESS_CHECKS_BODIES: "1" },
       execArgv: [...process.execArgv.filter((flag) => !OWN_FLAGS.test(flag)), ...HEAP_FLAGS],
       serialization: "advanced",
-      stdio: ["ignore", "inherit", "pipe", "ipc", "pipe"],
+      stdio: ["ignore", "inherit", "pipe", "ipc", this.#atFile ?? "ignore"],
     });
-    this.#pipes = this.#child.stdio.filter((pipe) => pipe instanceof Socket);
+    process.once("exit", this.#endWithNode);
     this.#child.on("message", (message: JudgeMessage) => {
       this.#hasSpoken = true;
       if (message.kind === "loading") this.#loading += message.by;
@@ -105,29 +111,67 @@ export class JudgeProcess {
     this.#child.channel?.unref();
   }
 
+  /** It ends at once. */
+  kill(): void {
+    this.#child.kill("SIGKILL");
+  }
+
   #listen(): void {
-    let open = 2;
-    const closed = (): void => {
-      if (--open === 0) this.#end(this.#hasSpoken ? null : new Error("it ended as it was started"));
+    const child = this.#child;
+    let [hasExited, hasSaidAll, how] = [false, false, "it did not start"];
+    const ended = (): void => {
+      if (hasExited && hasSaidAll) this.#end(how, this.#hasSpoken ? null : new Error(`it ended at its start (${how})`));
     };
-    this.#child.on("disconnect", closed);
-    this.#child.on("error", (error) => this.#end(error));
-    const [errors, at] = this.#pipes;
-    at?.on("close", closed);
-    at?.on("data", (data) => {
-      this.#written = `${this.#written}${data.toString("latin1")}`.slice(-AT_CHARS_MAX);
+    child.on("error", (error) => this.#end(how, error));
+    child.on("exit", (code, signal) => {
+      hasExited = true;
+      how = signal ?? `exit code ${code}`;
+      ended();
+      // Should something that it has started hold the channel.
+      setTimeout(() => {
+        hasSaidAll = true;
+        ended();
+      }, LAST_WORDS_MS).unref();
+    });
+    child.on("disconnect", () => {
+      hasSaidAll = true;
+      ended();
     });
     let isFull = false;
-    errors?.on("data", (data) => {
+    // There is none where descriptors are short.
+    const errors = child.stderr as Socket | null | undefined;
+    errors?.on("data", (data: Buffer) => {
       isFull ||= data.includes(HEAP_IS_FULL);
       if (!isFull) process.stderr.write(data);
     });
-    for (const pipe of this.#pipes) pipe.unref();
+    errors?.unref();
   }
 
-  #end(failure: Error | null): void {
+  #end(how: string, error: Error | null): void {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
-    this.#onEnded({ at: Number(/(\d+)\n$/.exec(this.#written)?.[1] ?? 0), failure });
+    process.off("exit", this.#endWithNode);
+    const failure =
+      error === null ? null : new Error(`the process that checks bodies can't be started: ${error.message}`);
+    this.#onEnded({ at: this.#lastAt(), how, failure });
+  }
+
+  #lastAt(): number {
+    if (this.#atFile === null) return 0;
+    const id = Buffer.alloc(Float64Array.BYTES_PER_ELEMENT);
+    readSync(this.#atFile, id, { position: 0 });
+    closeSync(this.#atFile);
+    return id.readDoubleLE();
+  }
+}
+
+function openNamelessFile(): number | null {
+  try {
+    const path = join(tmpdir(), `order-process-${randomUUID()}`);
+    const file = openSync(path, "wx+", 0o600);
+    unlinkSync(path);
+    return file;
+  } catch {
+    return null; // then nobody is blamed
   }
 }

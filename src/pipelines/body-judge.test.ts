@@ -9,7 +9,8 @@ import type { BodyFinding, JsonObject } from "../order/pipeline.ts";
 import { loadPipelines } from "./load.ts";
 
 /** A schema whose `how` is in the body. */
-const FILE = `import { definePipeline } from "order-process";
+const FILE = `import { AsyncResource } from "node:async_hooks";
+import { definePipeline } from "order-process";
 let checked = 0;
 const ways = {
   backtrack: ({ text }) => ({ value: { ok: /^([a-zA-Z0-9]+[._-]?)+@example[.]org$/.test(text) } }),
@@ -33,6 +34,12 @@ const ways = {
   spinLater: async () => { await new Promise((done) => setTimeout(done, 50)); for (;;); },
   fillLater: async () => { await null; await new Promise((done) => setImmediate(done)); const all = []; for (;;) all.push(new Array(1000).fill({})); },
   throwLater: () => new Promise(() => { setTimeout(() => { throw new Error("nobody catches it"); }, 50); }),
+  exitAfter: (body) => { setTimeout(() => process.exit(1), 10); return { value: body }; },
+  busy: (body) => { const from = process.cpuUsage(); while (process.cpuUsage(from).user < 40_000); return { value: body }; },
+  turnForEver: async () => { for (;;) await new Promise((done) => setImmediate(done)); },
+  buffers: async () => { const all = []; for (;;) { all.push(Buffer.alloc(1 << 24, 1)); await new Promise((done) => setTimeout(done, 5)); } },
+  leaveScope: async () => { await null; new AsyncResource("X").runInAsyncScope(() => undefined); await null; for (;;); },
+  pid: () => ({ value: { pid: process.pid } }),
   same: (body) => ({ value: { ...body } }),
   count: () => ({ value: { checked: ++checked } }),
 };
@@ -114,7 +121,7 @@ for (const how of ["nothing", "list", "text", "other"]) {
   });
 }
 
-for (const how of ["spinLater", "fillLater", "throwLater"]) {
+for (const how of ["spinLater", "fillLater", "throwLater", "leaveScope", "buffers"]) {
   test(`a body whose check ends the process after it has awaited something is refused, and none of those beside it (${how})`, async () => {
     const bad = [judged({ how }, "mallory"), judged({ how }, "mallory")];
     const good = ["same", "later", "later", "same", "later"].map((each) => judged({ how: each, text: "" }, each));
@@ -154,4 +161,41 @@ test("who sends many bodies that take long keeps no other user waiting for all o
   const others = ["alice", "bob"].map((user) => judged({ how: "same" }, user).then(() => order.push(user)));
   await Promise.all([...many, ...others]);
   assert.ok(Math.max(order.indexOf("alice"), order.indexOf("bob")) < 8, order.join(" "));
+});
+
+test("who ends the process again and again has no other user's body refused", async () => {
+  const state = { isOver: false };
+  const flood = Array.from({ length: 4 }, async () => {
+    while (!state.isOver) await judged({ how: "exit" }, "mallory");
+  });
+  for (let at = 0; at < 10; at++)
+    assert.equal((await judged({ how: "same" }, at % 2 === 0 ? "alice" : "bob")).kind, "accepted");
+  state.isOver = true;
+  await Promise.all(flood);
+});
+
+test("a body that was accepted and ends the process later has no other refused", async () => {
+  const good = Array.from({ length: 20 }, (_, at) => judged({ how: "later", text: "" }, `user ${at}`));
+  assert.equal((await judged({ how: "exitAfter" }, "mallory")).kind, "accepted");
+  assert.deepEqual(new Set((await Promise.all(good)).map(({ kind }) => kind)), new Set(["accepted"]));
+});
+
+test("a body whose check goes on after its time is ended, and neither that nor many that take long has others refused", async () => {
+  const pid = async (): Promise<unknown> => {
+    const finding = await judged({ how: "pid" });
+    return finding.kind === "accepted" ? finding.body["pid"] : finding;
+  };
+  const first = await pid();
+  const bad = judged({ how: "turnForEver" }, "mallory");
+  const state = { isOver: false };
+  const many = Array.from({ length: 400 }, () => judged({ how: "busy" }, "bob"));
+  void bad.finally(() => (state.isOver = true));
+  while (!state.isOver) assert.equal((await judged({ how: "same" })).kind, "accepted");
+  const refused = await bad;
+  assert.match(refused.kind === "refused" ? (refused.issues[0]?.message ?? "") : "", /within 10 s/);
+  assert.ok(
+    (await Promise.all(many)).some(({ kind }) => kind === "refused"),
+    "they were too many",
+  );
+  while ((await pid()) === first) await turn();
 });

@@ -4,8 +4,10 @@
  * and checks there, for so long and no longer, and in so much memory and no more.
  *
  * 1. What a schema does in one go is interrupted after `CHECK_MS_MAX` of processor time: the process does that by itself.
- * 2. A process that does not come round any more ends itself, and another one goes on with what waits. Whose body it was at is refused.
- * 3. A schema that awaits something may take longer, beside others, up to `WAIT_MS_MAX`.
+ * 2. A process that does not come round, or takes too much memory, ends itself, and another one goes on with what waits. Whose body it was
+ *    at is refused; all others are checked again, before those of the same user.
+ * 3. A schema that awaits something may take longer, beside others, up to `WAIT_MS_MAX`. What has not been answered so long after it was given
+ *    to the process is ended with it.
  * 4. Users take turns: who sends many bodies that take long waits for them, and nobody else.
  */
 import type { BodyCheck, BodyFinding, JsonObject } from "../order/pipeline.ts";
@@ -14,152 +16,194 @@ import { type JudgeAnswer, type JudgeEnd, JudgeProcess, type JudgeQuestion } fro
 
 const TICK_MS = 250;
 
-/** As long as people wait for an answer. */
+/** As long as people wait for an answer; what loading a file takes comes on top, but not without end. */
 const WAIT_MS_MAX = 10_000;
+const WAIT_WITH_LOADING_MS_MAX = 40_000;
 
 /** Bodies that the process is given ahead, so that it need not wait for the next; so many may be before another user's. */
 const AHEAD_MAX = 4;
 
-interface Waiting {
+/** A process that ends before it has said anything is started again once; then something is wrong. */
+const SILENT_STARTS_MAX = 2;
+
+/** How long something takes, in ticks of this process: while that is paused, nothing takes long. */
+class Wait {
+  #ticks = 0;
+  #ticksWithLoading = 0;
+
+  get isTooLong(): boolean {
+    return this.#ticks * TICK_MS >= WAIT_MS_MAX || this.#ticksWithLoading * TICK_MS >= WAIT_WITH_LOADING_MS_MAX;
+  }
+
+  tick(isLoading: boolean): void {
+    if (!isLoading) this.#ticks++;
+    this.#ticksWithLoading++;
+  }
+}
+
+interface Asked {
   readonly question: JudgeQuestion;
   readonly body: JsonObject;
   readonly user: string;
-  /** Whether the process is still to come to it, or is at it. */
-  isAhead: boolean;
-  ticksLeft: number;
+  /** For its answer. */
+  readonly wait: Wait;
   readonly resolve: (finding: BodyFinding) => void;
   readonly reject: (error: Error) => void;
 }
 
+/** A body that the process has, and has not answered. Whoever asked may have been answered without it. */
+interface InHand {
+  readonly asked: Asked;
+  readonly wait: Wait;
+  /** The process has gone on with others. */
+  isAwaiting: boolean;
+}
+
 class BodyJudge {
-  readonly #waiting = new Map<number, Waiting>();
+  /** Who is still to be answered. */
+  readonly #asked = new Set<Asked>();
   /** What is not given to the process yet, by user, whose turn is first in front. */
-  readonly #queues = new Map<string, Waiting[]>();
-  /** How many it is to come to, or is at. */
+  #queues = new Map<string, Asked[]>();
+  readonly #inHand = new Map<number, InHand>();
+  /** How many of those the process is to come to, or is at. */
   #ahead = 0;
   #process: JudgeProcess | null = null;
+  /** It was ended from here, and not by a body. */
+  #isKilled = false;
+  #silentStarts = 0;
   #timer: NodeJS.Timeout | null = null;
   #lastId = 0;
 
   check(file: string, index: number, body: JsonObject, user: string): Promise<BodyFinding> {
     return new Promise((resolve, reject) => {
       const question = { id: ++this.#lastId, file, index, text: JSON.stringify(body) };
-      const ticksLeft = WAIT_MS_MAX / TICK_MS;
-      const asked: Waiting = { question, body, user, isAhead: false, ticksLeft, resolve, reject };
-      this.#waiting.set(question.id, asked);
+      const asked: Asked = { question, body, user, wait: new Wait(), resolve, reject };
+      this.#asked.add(asked);
       this.#timer ??= setInterval(() => this.#tick(), TICK_MS);
-      this.#enqueue(asked);
+      const queue = this.#queues.get(user);
+      if (queue === undefined) this.#queues.set(user, [asked]);
+      else queue.push(asked);
       this.#sendMore();
     });
   }
 
-  #enqueue(asked: Waiting): void {
-    const queue = this.#queues.get(asked.user);
-    if (queue === undefined) this.#queues.set(asked.user, [asked]);
-    else queue.push(asked);
-  }
-
   #sendMore(): void {
     while (this.#ahead < AHEAD_MAX) {
-      const [turn] = this.#queues;
-      if (turn === undefined) return;
-      const [user, queue] = turn;
-      const asked = queue.shift();
-      this.#queues.delete(user);
-      if (queue.length > 0) this.#queues.set(user, queue);
-      // It may have waited too long meanwhile.
-      if (asked === undefined || !this.#waiting.has(asked.question.id)) continue;
+      const asked = this.#next();
+      if (asked === null) return;
       try {
         this.#process ??= new JudgeProcess({
           onAnswer: (answer) => this.#answered(answer),
           onEnded: (end) => this.#ended(end),
         });
       } catch (error) {
-        this.#forget(asked.question.id);
-        asked.reject(notStarted(error));
+        if (this.#settle(asked)) asked.reject(error instanceof Error ? error : new Error(textOf(error)));
         continue;
       }
       this.#process.ask(asked.question);
-      asked.isAhead = true;
+      this.#inHand.set(asked.question.id, { asked, wait: new Wait(), isAwaiting: false });
       this.#ahead++;
     }
   }
 
+  /** Of the user whose turn it is. */
+  #next(): Asked | null {
+    for (const [user, queue] of this.#queues) {
+      const asked = queue.shift();
+      this.#queues.delete(user);
+      if (queue.length > 0) this.#queues.set(user, queue);
+      if (asked !== undefined && this.#asked.has(asked)) return asked; // it may have waited too long meanwhile
+    }
+    return null;
+  }
+
   #answered(answer: JudgeAnswer): void {
-    const asked = this.#waiting.get(answer.id);
-    if (asked === undefined) return;
-    this.#leave(asked);
-    if (answer.kind === "awaits") return;
-    this.#forget(answer.id);
+    this.#silentStarts = 0;
+    const inHand = this.#inHand.get(answer.id);
+    if (inHand === undefined) return;
+    if (!inHand.isAwaiting) this.#ahead--;
+    if (answer.kind === "awaits") {
+      inHand.isAwaiting = true;
+    } else {
+      this.#inHand.delete(answer.id);
+      this.#tell(inHand.asked, answer);
+    }
+    this.#sendMore();
+  }
+
+  #tell(asked: Asked, answer: Exclude<JudgeAnswer, { kind: "awaits" }>): void {
+    if (!this.#settle(asked)) return;
     if (answer.kind === "failed") return asked.reject(new Error(`the schema of the body failed: ${answer.message}`));
     if (answer.kind === "refused") return asked.resolve({ kind: "refused", issues: answer.issues });
     const isSame = answer.text === asked.question.text;
     return asked.resolve({ kind: "accepted", body: isSame ? asked.body : (JSON.parse(answer.text) as JsonObject) });
   }
 
-  /** The process is no longer at it. */
-  #leave(asked: Waiting): void {
-    if (!asked.isAhead) return;
-    asked.isAhead = false;
-    this.#ahead--;
-    this.#sendMore();
+  #refuse(asked: Asked, message: string): void {
+    if (this.#settle(asked)) asked.resolve({ kind: "refused", issues: [{ pointer: "", message }] });
   }
 
-  #forget(id: number): void {
-    this.#waiting.delete(id);
-    if (this.#waiting.size > 0) return;
-    if (this.#timer !== null) clearInterval(this.#timer);
-    this.#timer = null;
-    this.#process?.unref();
+  /** @returns whether it is still to be answered */
+  #settle(asked: Asked): boolean {
+    const isOpen = this.#asked.delete(asked);
+    if (this.#asked.size === 0) this.#process?.unref();
+    return isOpen;
   }
 
   #tick(): void {
-    if (this.#process?.isLoading === true) return;
-    for (const [id, asked] of this.#waiting) {
-      if (--asked.ticksLeft > 0) continue;
-      this.#leave(asked);
-      this.#forget(id);
-      asked.resolve(tooLong(`it could not be checked within ${WAIT_MS_MAX / 1_000} s; send it again`));
+    const isLoading = this.#process?.isLoading ?? false;
+    for (const asked of this.#asked) {
+      asked.wait.tick(isLoading);
+      if (asked.wait.isTooLong)
+        this.#refuse(asked, `it could not be checked within ${WAIT_MS_MAX / 1_000} s; send it again`);
     }
+    for (const { wait } of this.#inHand.values()) {
+      wait.tick(isLoading);
+      if (wait.isTooLong) this.#isKilled = true;
+    }
+    if (this.#isKilled) this.#process?.kill();
+    this.#sendMore();
+    if (this.#asked.size > 0 || this.#inHand.size > 0 || this.#timer === null) return;
+    clearInterval(this.#timer);
+    this.#timer = null;
   }
 
   /** Goes on in another process (invariant 2). */
-  #ended({ at, failure }: JudgeEnd): void {
+  #ended({ at, how, failure }: JudgeEnd): void {
+    const inHand = Array.from(this.#inHand.values(), ({ asked }) => asked);
+    const culprit = this.#isKilled ? undefined : inHand.find(({ question }) => question.id === at);
     this.#process = null;
-    const sent = Array.from(this.#waiting.values()).filter((asked) => asked.isAhead || this.#isAwaited(asked));
-    // It was at a body that it has answered, or at none: whatever it had in hand may be what has ended it.
-    const isUnknown = !sent.some(({ question }) => question.id === at);
+    this.#isKilled = false;
+    this.#inHand.clear();
     this.#ahead = 0;
-    for (const asked of sent) {
-      const { id } = asked.question;
-      asked.isAhead = false;
-      if (failure !== null) {
-        this.#forget(id);
-        asked.reject(notStarted(failure));
-      } else if (isUnknown || id === at) {
-        this.#forget(id);
-        asked.resolve(tooLong("its check did not end, or ended the process that it is made in"));
-        process.stderr.write(
-          `order_process: a body is refused: its check by a schema in ${asked.question.file} did not end, or ended its process\n`,
-        );
-      } else {
-        this.#enqueue(asked);
-      }
+    if (failure !== null && ++this.#silentStarts >= SILENT_STARTS_MAX) {
+      for (const asked of inHand) if (this.#settle(asked)) asked.reject(failure);
     }
+    if (culprit !== undefined) this.#refuse(culprit, "its check did not end, or ended the process that it is made in");
+    if (failure === null) {
+      const whose =
+        culprit === undefined ? "" : ` at a body of a pipeline in ${culprit.question.file}, which is refused`;
+      process.stderr.write(`order_process: the process that checks bodies ended (${how})${whose}\n`);
+    }
+    this.#putBack(
+      inHand.filter((asked) => this.#asked.has(asked)),
+      culprit?.user,
+    );
     this.#sendMore();
   }
 
-  #isAwaited(asked: Waiting): boolean {
-    return this.#queues.get(asked.user)?.includes(asked) !== true;
+  /** In front of what their users have sent since, and these users in front of others; the last is whose body ended the process. */
+  #putBack(former: readonly Asked[], culprit: string | undefined): void {
+    const users = Array.from(new Set([...former.map(({ user }) => user), ...this.#queues.keys()]));
+    const isCulprit = (user: string): boolean => user === culprit;
+    const inOrder = [...users.filter((user) => !isCulprit(user)), ...users.filter(isCulprit)];
+    this.#queues = new Map(
+      inOrder.map((user) => [
+        user,
+        [...former.filter((asked) => asked.user === user), ...(this.#queues.get(user) ?? [])],
+      ]),
+    );
   }
-}
-
-function notStarted(error: unknown): Error {
-  return new Error(`the process that bodies are checked in could not be started: ${textOf(error)}`);
-}
-
-function tooLong(message: string): BodyFinding {
-  return { kind: "refused", issues: [{ pointer: "", message }] };
 }
 
 let judge: BodyJudge | null = null;

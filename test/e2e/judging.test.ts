@@ -100,8 +100,9 @@ test("patterns of no linear time are refused before anything starts, by file and
 });
 
 const ENDLESS = `import { definePipeline } from "order-process";
-const validate = async (value: { isEndless: boolean }) => {
+const validate = async (value: { isEndless: boolean, text?: string }) => {
   for (let at = 0; value.isEndless; at++) await null;
+  if (value.text !== undefined) await new Promise(() => setTimeout(() => { throw new Error(value.text); }, 1));
   return { value };
 };
 export default definePipeline({
@@ -174,7 +175,11 @@ test("a body whose check does not end is refused, the log tells which schema it 
   assert.equal(refused.status, 422, refused.text);
   assert.equal((await submit(service.url, "endless", { isEndless: false })).status, 201);
   const file = join(pipelines, "endless.ts");
-  await waitFor(() => service.output().includes(`a body is refused: its check by a schema in ${file} did not end`), {
-    what: "it is told",
-  });
+  const said = `the process that checks bodies ended (SIGKILL) at a body of a pipeline in ${file}, which is refused`;
+  await waitFor(() => service.output().includes(said), { what: "it is told" });
+  const text = `card 4111\u001b[2J\nlevel=error msg=forged ${"x".repeat(100_000)}`;
+  assert.equal((await submit(service.url, "endless", { isEndless: false, text })).status, 422);
+  await waitFor(() => service.output().includes("that nobody caught: card 4111"), { what: "what it threw is told" });
+  const output = service.output();
+  assert.ok(!output.includes("\u001b") && !/^level=error/m.test(output) && output.length < 20_000, "in one line");
 });
