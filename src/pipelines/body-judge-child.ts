@@ -69,7 +69,11 @@ function setAt(id: number): void {
   at = id;
   if (id === 0 || id === lastAt.readDoubleLE()) return;
   lastAt.writeDoubleLE(id);
-  writeSync(AT_FD, lastAt, 0, lastAt.length, 0);
+  try {
+    writeSync(AT_FD, lastAt, 0, lastAt.length, 0);
+  } catch {
+    process.exit(1); // a schema has closed it
+  }
 }
 
 /** Also when a schema goes on after it has awaited something, it is known whose body it is at: whatever is made meanwhile is marked. */

@@ -101,8 +101,8 @@ export class JudgeProcess {
   ask(question: JudgeQuestion): void {
     this.#child.ref();
     this.#child.channel?.ref();
-    // Where it has ended meanwhile, `onEnded` says so.
-    this.#child.send(question, () => undefined);
+    // Where it has ended meanwhile, or could not be started, `onEnded` says so.
+    if (this.#child.connected) this.#child.send(question, () => undefined);
   }
 
   /** Nothing is expected from it: this process may end. */
