@@ -80,6 +80,8 @@ export class OrderLoader {
   readonly #options: OrderLoaderOptions;
   /** The last of what reads orders (invariant 1). */
   #reading: Promise<unknown> = Promise.resolve();
+  /** The last takeover: two at once would divide what there is between them. */
+  #takingOver: Promise<unknown> = Promise.resolve();
   /** Orders that are this incarnation's, and that are to be read when there is room. */
   readonly #unread = new Set<string>();
   #adopting: Promise<void> | null = null;
@@ -130,7 +132,13 @@ export class OrderLoader {
    * Takes over up to `ordersMax` orders of a dead incarnation, page by page, while there is room, and goes on with them.
    * Takes nothing when that incarnation is not dead, or this one is.
    */
-  async takeOver(from: Incarnation, ordersMax: number): Promise<TakenOver> {
+  takeOver(from: Incarnation, ordersMax: number): Promise<TakenOver> {
+    const done = this.#takingOver.then(() => this.#takeAll(from, ordersMax));
+    this.#takingOver = done.catch(() => undefined);
+    return done;
+  }
+
+  async #takeAll(from: Incarnation, ordersMax: number): Promise<TakenOver> {
     for (let orders = 0; ;) {
       // Page by page: what somebody asks of an order comes between.
       const page = await this.#oneAfterTheOther(() => this.#claimPage(from, ordersMax - orders));

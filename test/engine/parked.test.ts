@@ -149,6 +149,15 @@ test("a node with fewer places than orders wait takes all of them over, and goes
   await reach(rig, waiting, "failed");
 });
 
+test("two takeovers at once bring all orders to one of them", async (t) => {
+  const rig = await start(t, 100, () => Promise.resolve());
+  const orderIds = await submitWaiting(rig, 40);
+  const next = await rig.restart(ORDERS_MAX);
+  const [resumed, taken] = await Promise.all([next.resume(SERVICE_ID), next.takeOver(rig.incarnation, 1_000)]);
+  assert.equal(Math.max(resumed, taken.orders), orderIds.length);
+  assert.equal(Math.min(resumed, taken.orders), 0);
+});
+
 test("an order that is to be read gets the place that becomes free, however many others want it", async (t) => {
   const releases: (() => void)[] = [];
   const rig = await start(t, ORDERS_MAX, () => new Promise((resolve) => releases.push(resolve)));
