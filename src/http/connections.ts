@@ -99,10 +99,11 @@ export class Connections {
   readonly #answerTimeoutMs: number;
   readonly #onReceived: (bytes: number) => void;
   readonly #all = new Map<Socket, Connection>();
-  readonly #turns = new Turns<Connection>(
-    (connection) => {
-      this.#leftQueue(connection);
-      this.#serve(connection);
+  readonly #turns = new Turns<Connection | (() => void)>(
+    (next) => {
+      if (typeof next === "function") return next();
+      this.#leftQueue(next);
+      this.#serve(next);
     },
     () => this.#queuedBytes > this.received.max / 2,
   );
@@ -141,6 +142,11 @@ export class Connections {
     const connection = this.#all.get(socket);
     if (connection?.request?.complete !== false) return false;
     return connection.answer === null || connection.answer.headersSent;
+  }
+
+  /** Resolves when it is the turn of something that takes a millisecond, like a large answer: a request of its own may be served before. */
+  turnForLarge(): Promise<void> {
+    return new Promise((resolve) => this.#turns.add(resolve, "large"));
   }
 
   #add(socket: Socket, accept: () => void): void {

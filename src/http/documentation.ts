@@ -18,6 +18,9 @@ const FILES = {
   "favicon-32x32.png": "image/png",
 } as const;
 
+/** The kernel takes a millisecond to copy a large one: each waits for a turn, and new connections come first. */
+const LARGE_BYTES = 64 * 1024;
+
 /** Where the page finds the document, seen from itself: a proxy may have put something in front of all paths. */
 const INITIALIZER = `window.addEventListener("load", () => {
   const script = document.querySelector('script[src$="swagger-initializer.js"]');
@@ -56,13 +59,26 @@ function page(folder: string): string {
 `;
 }
 
-export function documentationRoutes(app: FastifyInstance): void {
-  constantRoute(app, "/openapi.json", "application/json; charset=utf-8", () => JSON.stringify(app.swagger()));
-  constantRoute(app, "/docs", "text/html; charset=utf-8", () => page("docs/static"));
-  constantRoute(app, "/docs/", "text/html; charset=utf-8", () => page("static"));
-  constantRoute(app, "/docs/static/swagger-initializer.js", "text/javascript; charset=utf-8", () => INITIALIZER);
+/** @param turnForLarge resolves when a large answer may be sent */
+export function documentationRoutes(app: FastifyInstance, turnForLarge: () => Promise<void>): void {
+  /** A route that always gives the same. */
+  const constantRoute = (url: string, type: string, make: () => string | Buffer): void => {
+    let constant: Constant | null = null;
+    app.get(url, { schema: { hide: true } }, async (request, reply) => {
+      constant ??= constantOf(make());
+      const { bytes, etag } = constant;
+      void reply.type(type).header("etag", etag).header("cache-control", "no-cache");
+      if (request.headers["if-none-match"] === etag) return reply.code(304).send();
+      if (bytes.length > LARGE_BYTES) await turnForLarge();
+      return request.raw.socket.destroyed ? reply.hijack() : reply.send(bytes);
+    });
+  };
+  constantRoute("/openapi.json", "application/json; charset=utf-8", () => JSON.stringify(app.swagger()));
+  constantRoute("/docs", "text/html; charset=utf-8", () => page("docs/static"));
+  constantRoute("/docs/", "text/html; charset=utf-8", () => page("static"));
+  constantRoute("/docs/static/swagger-initializer.js", "text/javascript; charset=utf-8", () => INITIALIZER);
   for (const [name, type] of Object.entries(FILES)) {
-    constantRoute(app, `/docs/static/${name}`, type, () => readFileSync(join(filesFolder(), name)));
+    constantRoute(`/docs/static/${name}`, type, () => readFileSync(join(filesFolder(), name)));
   }
 }
 
@@ -70,18 +86,12 @@ function filesFolder(): string {
   return join(dirname(createRequire(import.meta.url).resolve("@fastify/swagger-ui/package.json")), "static");
 }
 
-/** A route that always gives the same. */
-function constantRoute(app: FastifyInstance, url: string, type: string, make: () => string | Buffer): void {
-  let constant: { readonly bytes: Buffer; readonly etag: string } | null = null;
-  app.get(url, { schema: { hide: true } }, (request, reply) => {
-    constant ??= constantOf(make());
-    reply.type(type).header("etag", constant.etag).header("cache-control", "no-cache");
-    if (request.headers["if-none-match"] === constant.etag) return reply.code(304).send();
-    return reply.send(constant.bytes);
-  });
+interface Constant {
+  readonly bytes: Buffer;
+  readonly etag: string;
 }
 
-function constantOf(content: string | Buffer): { readonly bytes: Buffer; readonly etag: string } {
+function constantOf(content: string | Buffer): Constant {
   const bytes = Buffer.from(content);
   return { bytes, etag: `"${createHash("sha256").update(bytes).digest("base64url")}"` };
 }

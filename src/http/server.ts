@@ -209,7 +209,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
   serviceRoutes(app, options);
   clusterRoutes(app, options);
   diagnosticRoutes(app, options);
-  documentationRoutes(app);
+  documentationRoutes(app, () => connections.turnForLarge());
 
   return app;
 }

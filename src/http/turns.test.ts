@@ -42,7 +42,7 @@ test("what is served in a turn takes 20 ms at the most, with what it causes", as
   assert.deepEqual(served, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
 });
 
-test("something may be done at once while nobody waits, for 20 ms, and for 250 more where much waits", () => {
+test("something may be done at once while nobody waits, for 20 ms, and for 80 more where much waits", () => {
   let nowMs = 0;
   let isFull = false;
   const turns = new Turns<number>(
@@ -55,9 +55,9 @@ test("something may be done at once while nobody waits, for 20 ms, and for 250 m
   assert.equal(turns.mayServe(), false);
   isFull = true;
   assert.equal(turns.mayServe(), true);
-  nowMs = 269;
+  nowMs = 99;
   assert.equal(turns.mayServe(), true);
-  nowMs = 270;
+  nowMs = 100;
   assert.equal(turns.mayServe(), false);
 });
 
@@ -84,4 +84,16 @@ test("while connections come, what is received waits, and gets a part of the tim
   assert.ok(served.length >= 8 && served.length <= 16, `${served.length}`);
   while (served.length < 100) await nextTurn();
   assert.ok(nowMs >= 1_600);
+});
+
+test("large answers take turns with what is received", async () => {
+  const served: string[] = [];
+  const turns = new Turns<string>(
+    (item) => served.push(item),
+    () => false,
+  );
+  for (const item of ["answer 1", "answer 2"]) turns.add(item, "large");
+  for (const item of ["request 1", "request 2"]) turns.add(item, "fresh");
+  for (let turn = 0; turn < 5 && served.length < 4; turn++) await nextTurn();
+  assert.deepEqual(served, ["request 1", "answer 1", "request 2", "answer 2"]);
 });
