@@ -75,14 +75,20 @@ export class JudgeProcess {
   #hasSpoken = false;
   #hasEnded = false;
 
+  /** @throws when the system refuses to start it */
   constructor({ onAnswer, onEnded }: JudgeProcessOptions) {
     this.#onEnded = onEnded;
-    this.#child = fork(CHILD, {
-      env: { ...process.env, ORDER_PROCESS_CHECKS_BODIES: "1" },
-      execArgv: [...process.execArgv.filter((flag) => !OWN_FLAGS.test(flag)), ...HEAP_FLAGS],
-      serialization: "advanced",
-      stdio: ["ignore", "inherit", "pipe", "ipc", this.#atFile ?? "ignore"],
-    });
+    try {
+      this.#child = fork(CHILD, {
+        env: { ...process.env, ORDER_PROCESS_CHECKS_BODIES: "1" },
+        execArgv: [...process.execArgv.filter((flag) => !OWN_FLAGS.test(flag)), ...HEAP_FLAGS],
+        serialization: "advanced",
+        stdio: ["ignore", "inherit", "pipe", "ipc", this.#atFile ?? "ignore"],
+      });
+    } catch (error) {
+      if (this.#atFile !== null) closeSync(this.#atFile);
+      throw error;
+    }
     process.once("exit", this.#endWithNode);
     this.#child.on("message", (message: JudgeMessage) => {
       this.#hasSpoken = true;

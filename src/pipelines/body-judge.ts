@@ -12,6 +12,7 @@
  */
 import type { BodyCheck, BodyFinding, JsonObject } from "../order/pipeline.ts";
 import { textOf } from "../order/step-error.ts";
+import { printable } from "../printable.ts";
 import { type JudgeAnswer, type JudgeEnd, JudgeProcess, type JudgeQuestion } from "./body-judge-process.ts";
 
 const TICK_MS = 250;
@@ -182,7 +183,9 @@ class BodyJudge {
     if (culprit !== undefined) this.#refuse(culprit, "its check did not end, or ended the process that it is made in");
     if (failure === null) {
       const whose =
-        culprit === undefined ? "" : ` at a body of a pipeline in ${culprit.question.file}, which is refused`;
+        culprit === undefined
+          ? ""
+          : ` at a body of a pipeline in ${printable(culprit.question.file)}, which is refused`;
       process.stderr.write(`order_process: the process that checks bodies ended (${how})${whose}\n`);
     }
     this.#putBack(
