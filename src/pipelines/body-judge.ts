@@ -109,13 +109,13 @@ class BodyJudge {
 
   /** Of the user whose turn it is. */
   #next(): Asked | null {
-    for (const [user, queue] of this.#queues) {
-      const asked = queue.shift();
-      this.#queues.delete(user);
-      if (queue.length > 0) this.#queues.set(user, queue);
-      if (asked !== undefined && this.#asked.has(asked)) return asked; // it may have waited too long meanwhile
-    }
-    return null;
+    const [turn] = this.#queues;
+    if (turn === undefined) return null;
+    const [user, queue] = turn;
+    const asked = queue.shift() ?? null;
+    this.#queues.delete(user);
+    if (queue.length > 0) this.#queues.set(user, queue);
+    return asked;
   }
 
   #answered(answer: JudgeAnswer): void {
@@ -153,11 +153,13 @@ class BodyJudge {
 
   #tick(): void {
     const isLoading = this.#process?.isLoading ?? false;
+    const formerly = this.#asked.size;
     for (const asked of this.#asked) {
       asked.wait.tick(isLoading);
       if (asked.wait.isTooLong)
         this.#refuse(asked, `it could not be checked within ${WAIT_MS_MAX / 1_000} s; send it again`);
     }
+    if (this.#asked.size < formerly) this.#dropAnswered();
     for (const { wait } of this.#inHand.values()) {
       wait.tick(isLoading);
       if (wait.isTooLong) this.#isKilled = true;
@@ -167,6 +169,15 @@ class BodyJudge {
     if (this.#asked.size > 0 || this.#inHand.size > 0 || this.#timer === null) return;
     clearInterval(this.#timer);
     this.#timer = null;
+  }
+
+  /** Their bodies take no memory any more. */
+  #dropAnswered(): void {
+    for (const [user, queue] of this.#queues) {
+      const open = queue.filter((asked) => this.#asked.has(asked));
+      if (open.length > 0) this.#queues.set(user, open);
+      else this.#queues.delete(user);
+    }
   }
 
   /** Goes on in another process (invariant 2). */
