@@ -60,8 +60,7 @@ export async function runOrdersCommand(
         const options = given.at(-2) as Options;
         const operands = given.slice(0, -2).flat() as (string | undefined)[];
         const { url, user } = options;
-        if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))
-          throw new UsageError(`--url can't be "${url}": write http://host:port`);
+        checkUrl(url);
         await run(
           createClient({ url, user }),
           options,
@@ -223,6 +222,14 @@ export function describeClientError(error: unknown): string | null {
 }
 
 const PAGE_ORDERS = 200;
+
+/** @throws UsageError that quotes no password */
+function checkUrl(url: string): void {
+  if (url.includes("@"))
+    throw new UsageError("--url can't hold a user or a password: write http://host:port, and --user");
+  if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))
+    throw new UsageError(`--url can't be "${url}": write http://host:port`);
+}
 
 function parseJson(text: string, terminal: Terminal): object {
   const json = text === "-" ? terminal.readInput() : text.startsWith("@") ? readBody(text.slice(1)) : text;

@@ -172,6 +172,16 @@ test("what goes wrong at the command line is one line, with a code", async (t) =
     const refused = await runCommand(["orders", "get", "nope", "--url", address]);
     assertRefused(refused, 2, /--url can't be ".*": write http:\/\/host:port/);
   }
+  const secret = "hunter2secret";
+  for (const address of [
+    `http://ann:${secret}@localhost:8080`,
+    `http://${secret}@localhost`,
+    `ann:${secret}@localhost`,
+  ]) {
+    const refused = await runCommand(["orders", "get", "nope", "--url", address]);
+    assertRefused(refused, 2, /--url can't .*write http:\/\/host:port/);
+    assert.doesNotMatch(refused.stderr, new RegExp(secret));
+  }
   assertRefused(await runCommand(["orders"]), 2, /name a command; see order_process orders --help/);
   const asked = await runCommand(["orders", "get", "nope", "--url", url]);
   assert.deepEqual([asked.code, asked.stdout], [1, ""]);
