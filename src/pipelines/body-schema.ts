@@ -57,18 +57,43 @@ const GOES_THROUGH: ReadonlySet<string> = new Set([
 /** How Ajv writes a key of the body as a part of a pointer, for every error anew: all of a key that may be as long as the body. */
 const ESCAPED_KEY = '.replace(/~/g, "~0")';
 
+/**
+ * Ajv makes an object of each error, and keeps those of choices and items that do not fit until one does. It puts those of another schema
+ * behind them in a new list. In the code that it makes `self` is the Ajv.
+ */
+const COUNTED_ERROR = "errors++";
+const JOINED_ERRORS = "vErrors.concat(";
+
+/** One that is dropped at once costs little; many are kept together, which takes memory. */
+const STEPS_OF_ERROR = 2;
+const STEPS_OF_KEPT_ERROR = 10;
+const ERRORS_OF_FEW = 200;
+
 const ajvOptions = {
   strict: false,
   validateFormats: false,
   verbose: true,
   code: {
     regExp: linearEngine(),
-    process: (code: string) => code.replaceAll(ESCAPED_KEY, `.slice(0, ${KEY_CHARS_MAX + 1})${ESCAPED_KEY}`),
+    process: (code: string) =>
+      code
+        .replaceAll(ESCAPED_KEY, `.slice(0, ${KEY_CHARS_MAX + 1})${ESCAPED_KEY}`)
+        .replaceAll(COUNTED_ERROR, `self.countError(${COUNTED_ERROR})`)
+        .replaceAll(JOINED_ERRORS, "self.joinErrors(vErrors, "),
   },
 } as const;
 
-/** Counts the keywords that it compiles. */
+/** Counts the keywords that it compiles, and the errors that they make. */
 class MeteredAjv extends Ajv2020 {
+  countError(before: number): void {
+    spend(before < ERRORS_OF_FEW ? STEPS_OF_ERROR : STEPS_OF_KEPT_ERROR);
+  }
+
+  joinErrors(errors: readonly ErrorObject[], more: readonly ErrorObject[]): ErrorObject[] {
+    spend(STEPS_OF_ERROR + (errors.length + more.length) / PARTS_OF_STEP);
+    return [...errors, ...more];
+  }
+
   override addKeyword(definition: string | KeywordDefinition): this {
     if (typeof definition === "object" && definition.keyword === "uniqueItems") super.addKeyword(uniqueItems);
     else super.addKeyword(typeof definition === "object" && "code" in definition ? metered(definition) : definition);

@@ -258,6 +258,42 @@ for (const [what, schema, candidate, expected] of [
     { ["/".repeat(250_000)]: "x" },
     /must be equal/,
   ],
+  ...[3, 8, 55].map(
+    (choices) =>
+      [
+        `contains, and ${choices} choices that none of many items is`,
+        { properties: { a: { contains: { anyOf: numbers(choices).map(() => ({ type: "string" })) } } } },
+        { a: numbers(125_000).map(() => 1) },
+        tooMuch,
+      ] as const,
+  ),
+  [
+    "contains of a schema elsewhere, that none of many items is",
+    {
+      $defs: { a: { anyOf: [{ $ref: "#/$defs/b" }] }, b: { type: "string" } },
+      properties: { a: { contains: { $ref: "#/$defs/a" } } },
+    },
+    { a: numbers(125_000).map(() => 1) },
+    tooMuch,
+  ],
+  [
+    "49 choices of which many items are the last",
+    { properties: { a: { items: { anyOf: [...numbers(48).map(() => ({ type: "string" })), { type: "number" }] } } } },
+    { a: numbers(125_000).map(() => 1) },
+    tooMuch,
+  ],
+  [
+    "three choices of which some thousand items are the last",
+    { properties: { a: { items: { anyOf: [{ type: "string" }, { type: "null" }, { type: "number" }] } } } },
+    { a: numbers(20_000).map(() => 1) },
+    null,
+  ],
+  [
+    "contains, that one of some thousand items is",
+    { properties: { a: { contains: { const: 2 } } } },
+    { a: [...numbers(20_000).map(() => 1), 2] },
+    null,
+  ],
   [
     "a long text with a pattern",
     { properties: { e: { pattern: "^data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+$" } } },
