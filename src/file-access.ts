@@ -38,16 +38,7 @@ export function accessOf({ uid, mode }: Pick<Stats, "uid" | "mode">): Access {
  * @throws StartError where somebody else has put a link there
  */
 export function keepPrivate(path: string): string | null {
-  const link = statusOf(path, lstatSync);
-  if (link === undefined) return null;
-  if (link.isSymbolicLink()) {
-    const { owner } = accessOf(link);
-    if (owner !== null) {
-      throw new StartError(
-        `${path} is a symbolic link that user ${owner} has made; remove it, or name what it leads to`,
-      );
-    }
-  }
+  requireOwnLink(path);
   const found = statusOf(path, statSync);
   if (found === undefined) return null;
   const { owner, write, read, mode } = accessOf(found);
@@ -62,6 +53,15 @@ export function keepPrivate(path: string): string | null {
     return `${could.replace("could", "can")}, and this file system lets nobody change that`;
   }
   return `${could}, which is taken from them now (mode 0${isPrivate})`;
+}
+
+/** @throws StartError where somebody else has put a symbolic link */
+export function requireOwnLink(path: string): void {
+  const link = statusOf(path, lstatSync);
+  if (link?.isSymbolicLink() !== true) return;
+  const { owner } = accessOf(link);
+  if (owner === null) return;
+  throw new StartError(`${path} is a symbolic link that user ${owner} has made; remove it, or name what it leads to`);
 }
 
 /**

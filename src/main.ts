@@ -8,7 +8,7 @@ import { timingOf } from "./cluster/timing.ts";
 import type { Config } from "./config.ts";
 import { type DataFolder, openDataFolder } from "./data-folder.ts";
 import { Engine } from "./engine/engine.ts";
-import { accessOf, foreignKind, keepPrivate } from "./file-access.ts";
+import { accessOf } from "./file-access.ts";
 import { bufferCollector, memoryPlanOf, oldGenerationBytes } from "./start/heap.ts";
 import { hostOf, hostRule } from "./http/host-check.ts";
 import type { HeartbeatStatus } from "./http/schemas.ts";
@@ -27,6 +27,7 @@ import { newOrderId } from "./store/order-id.ts";
 import { type KnownLocation, openStoreAt } from "./store/open-store.ts";
 import { showStoreLocation } from "./store/store-location.ts";
 import { type Store, StoreMissingError, StoreUnavailableError } from "./store/store.ts";
+import { keepStorePrivate, requireStoreFiles, watchStore } from "./start/store-files.ts";
 import { chooseStore, membershipOf, requireSameCluster, type StoreChoice } from "./start/store-choice.ts";
 import { StoreSettings } from "./store-settings.ts";
 import { programVersion } from "./version.ts";
@@ -88,6 +89,7 @@ export async function startNode(
     cleanUp.push(() => store.close());
     const identity = await store.cluster.identity();
     requireSameCluster(identity.clusterId, choice, { config, folder });
+    if (location.kind === "sqlite") keepStorePrivate(location.path, log);
     const storeReport = await store.report();
     for (const line of storeReport.advice) log.warn(`The store: ${line}`);
     log.info(`Durability of what is acknowledged: ${storeReport.durability}`);
@@ -253,7 +255,7 @@ export async function startNode(
   async function openStore(location: KnownLocation, mustExist: boolean): Promise<Store> {
     log.info(`Store configuration loaded: {${showStoreLocation(location)}}`);
     log.info("Opening and checking the store");
-    if (location.kind === "sqlite") keepStorePrivate(location.path, log);
+    if (location.kind === "sqlite") requireStoreFiles(location.path);
     try {
       const store = await openStoreAt(location, {
         credentials: config.storeCredentials,
@@ -424,34 +426,4 @@ function ownHosts({ host, advertise }: Config): string[] {
 function requireStarted(node: ClusterNode | null): ClusterNode {
   if (node === null) throw new StoreUnavailableError(STARTING);
   return node;
-}
-
-/** @throws StartError where one of an embedded store's files is none, or a link that somebody else has made */
-function keepStorePrivate(path: string, log: Logger): void {
-  for (const file of [path, `${path}-wal`, `${path}-shm`]) {
-    const kind = file === path ? null : foreignKind(file);
-    if (kind !== null) throw new StartError(`${file} ${kind}, and can't belong to the store; remove it`);
-    const notice = keepPrivate(file);
-    if (notice !== null) log.warn(notice);
-  }
-}
-
-/** How often it is looked whether the store's file is still the one that was opened. */
-const STORE_WATCH_MS = 1_000;
-
-/**
- * A file that was removed or replaced goes on being written, and all that is acknowledged from then on would be lost with the
- * process: then the node must stop.
- * @returns ends the watch
- */
-function watchStore(path: string, onBroken: (error: Error) => void): () => void {
-  const { dev, ino } = statSync(path);
-  const timer = setInterval(() => {
-    const now = statSync(path, { throwIfNoEntry: false });
-    if (now?.ino === ino && now.dev === dev) return;
-    clearInterval(timer);
-    onBroken(new Error(`the store ${path} was removed or replaced while it was in use`));
-  }, STORE_WATCH_MS);
-  timer.unref();
-  return () => clearInterval(timer);
 }

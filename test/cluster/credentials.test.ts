@@ -1,11 +1,13 @@
 /** The store's credentials, and whom a node sends them to: never to a store that another process named. */
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
+import { execFileSync } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { type AddressInfo, createServer as createTcpServer } from "node:net";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { text } from "node:stream/consumers";
 import { test, type TestContext } from "node:test";
 import { PROTOCOL } from "../../src/cluster/join.ts";
@@ -43,6 +45,38 @@ test("a new node that has credentials sends them to no store that the node at --
     }
     assert.equal(trap.connections(), 0);
     assert.ok(stranger.asked() !== "" && !stranger.asked().includes(PASSWORD));
+  }
+});
+
+test("what the node at --join names as an embedded store is left as it is, unless it is the store of its cluster", async (t) => {
+  const folder = temporaryFolder(t);
+  const other = await startService(t, { args: QUICK });
+  await other.end("SIGKILL");
+  const make: Readonly<Record<string, (path: string) => void>> = {
+    "an empty file": (path) => writeFileSync(path, ""),
+    "a file of one byte": (path) => writeFileSync(path, "x"),
+    "a script": (path) => writeFileSync(path, "#!/bin/sh\n", { mode: 0o755 }),
+    "a folder": (path) => mkdirSync(path),
+    "a pipe": (path) => execFileSync("mkfifo", [path]),
+    "a database of another program": (path) => {
+      const db = new DatabaseSync(path);
+      db.exec("CREATE TABLE a (b)");
+      db.close();
+    },
+    "a store of another cluster": (path) => {
+      for (const log of ["", "-wal"]) copyFileSync(`${other.data}/orders.sqlite${log}`, `${path}${log}`);
+    },
+  };
+  for (const [what, write] of Object.entries(make)) {
+    const path = join(folder, what);
+    write(path);
+    chmodSync(path, 0o755);
+    const before = statSync(path);
+    const { address } = await startStranger(t, { store: `sqlite:${path}`, embedded: true });
+    assertRefused(await start(t, ["--join", address], {}), 1, /the store|its cluster is/);
+    const { mode, size, mtimeMs } = statSync(path);
+    assert.equal(mode.toString(8), before.mode.toString(8), what);
+    if (what !== "a store of another cluster") assert.deepEqual([size, mtimeMs], [before.size, before.mtimeMs], what);
   }
 });
 

@@ -9,6 +9,7 @@ import {
   lstatSync,
   mkdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -79,6 +80,30 @@ test("what belongs to another user is told of", async (t) => {
   const service = await startService(t, { data: first.data });
   assert.match(service.output(), new RegExp(`orders\\.sqlite belongs to user ${OTHER_USER}, who can change it`));
   assert.match(service.output(), new RegExp(`${first.data} belongs to user ${OTHER_USER}`));
+});
+
+test("a journal or log that somebody else has put beside the store is not carried out", async (t) => {
+  if (!needsRoot(t)) return;
+  const first = await startService(t);
+  const orderId = await acceptedOrderId(first.url);
+  await first.end("SIGTERM");
+  for (const suffix of ["-journal", "-wal", "-shm"]) {
+    const file = join(first.data, `orders.sqlite${suffix}`);
+    writeFileSync(file, "from somewhere");
+    chownSync(file, OTHER_USER, OTHER_USER);
+    const refused = await runCommand(["--port", "0", "--data", first.data]);
+    assertRefused(refused, 1, new RegExp(`orders\\.sqlite${suffix} belongs to user ${OTHER_USER}, .*; remove it`));
+    rmSync(file);
+  }
+  const second = await startService(t, { data: first.data });
+  assert.equal((await fetch(`${second.url}/orders/${orderId}`, { headers: { authorization: "user" } })).status, 200);
+});
+
+test("a folder that others can write, with a store in it, is told of", async (t) => {
+  const folder = temporaryFolder(t);
+  chmodSync(folder, 0o1777);
+  const service = await startService(t, { args: ["--store", `sqlite:${join(folder, "orders.sqlite")}`] });
+  assert.match(service.output(), /level=warn msg="The folder \S+ can be changed by others \(mode 01777\), who can/);
 });
 
 test("nothing is written through a symbolic link in the data folder", async (t) => {

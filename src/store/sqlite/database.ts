@@ -85,10 +85,18 @@ export class SqliteDatabase {
   /**
    * Opens the database, making it if it isn't there, checks it and brings its tables up to date.
    * @param changesKept how many changes are remembered; 0: none
-   * @param cacheBytes memory for pages
+   * @param options.cacheBytes memory for pages
+   * @param options.mustExist refuse a file in which no cluster was ever
    * @throws SqliteStoreError with one line for an operator
    */
-  constructor(path: string, changesKept = CHANGES_KEPT, cacheBytes = CACHE_BYTES) {
+  constructor(
+    path: string,
+    changesKept = CHANGES_KEPT,
+    {
+      cacheBytes = CACHE_BYTES,
+      mustExist = false,
+    }: { readonly cacheBytes?: number; readonly mustExist?: boolean } = {},
+  ) {
     this.#changesKept = changesKept;
     requireVersion(process.versions.sqlite);
     let db: DatabaseSync | null = null;
@@ -97,7 +105,7 @@ export class SqliteDatabase {
       if (!isSoundAtSomeTime(path)) {
         throw new SqliteStoreError(`its log ${path}-wal is damaged; restore both from a backup`);
       }
-      db = openPatiently(path);
+      db = openPatiently(path, mustExist);
       syncFolder(dirname(path));
       db.exec("PRAGMA busy_timeout = 0");
       db.exec(`PRAGMA cache_size = -${Math.floor(cacheBytes / 1024)}`); // negative: in KiB, not in pages
@@ -494,12 +502,12 @@ function requireOneName(path: string): void {
 }
 
 /** Opens the file and brings it up to date, again and again while other processes do the same. */
-function openPatiently(path: string): DatabaseSync {
+function openPatiently(path: string, mustExist: boolean): DatabaseSync {
   const endMs = performance.now() + OPEN_BUSY_MS_MAX;
   for (;;) {
     const db = new DatabaseSync(path, { timeout: OPEN_TRY_MS });
     try {
-      prepareFile(db);
+      prepareFile(db, mustExist);
       migrate(db);
       return db;
     } catch (error) {
@@ -529,7 +537,7 @@ function prepareAll(db: DatabaseSync): Statements {
 }
 
 /** Sets the file up, or refuses one that is not ours or is damaged. */
-function prepareFile(db: DatabaseSync): void {
+function prepareFile(db: DatabaseSync, mustExist: boolean): void {
   db.exec(`PRAGMA page_size = ${PAGE_BYTES}`);
   // In this order: another process that is making the file writes both at once, in between.
   const empty = pragmaNumber(db, "schema_version") === 0;
@@ -537,6 +545,7 @@ function prepareFile(db: DatabaseSync): void {
   if (!empty && applicationId !== APPLICATION_ID) {
     throw new SqliteStoreError("it is a database of another program; choose another file with --store");
   }
+  if (empty && mustExist) throw new SqliteStoreError("there is no cluster in it");
   db.exec("PRAGMA journal_mode = WAL");
   db.exec("PRAGMA synchronous = FULL");
   db.exec(`PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES}`);

@@ -122,6 +122,8 @@ export interface OpenArguments {
   readonly changesKept: number;
   /** Memory for pages; left out: enough for many orders. */
   readonly cacheBytes?: number;
+  /** Refuse a file in which no cluster was ever. */
+  readonly mustExist: boolean;
   /** A write waits as long for a process that holds the lock and is frozen, before that process is ended. */
   readonly frozenWriterMs: number;
 }

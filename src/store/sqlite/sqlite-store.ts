@@ -60,7 +60,7 @@ export interface SqliteStoreOptions {
   readonly changesKept?: number;
   /** Memory for pages of the database. */
   readonly cacheBytes?: number;
-  /** Refuse a store that isn't there, and leave it so. */
+  /** Refuse a store in which no cluster was ever, and leave it as it is. */
   readonly mustExist?: boolean;
 }
 
@@ -156,8 +156,10 @@ class SqliteStore implements Store {
   }
 
   async open(): Promise<void> {
-    const { path, frozenWriterMs = FROZEN_WRITER_MS, changesKept = CHANGES_KEPT, cacheBytes } = this.#options;
-    await this.#ask("open", { path, frozenWriterMs, changesKept, ...(cacheBytes === undefined ? {} : { cacheBytes }) });
+    const { path, cacheBytes, ...options } = this.#options;
+    const { frozenWriterMs = FROZEN_WRITER_MS, changesKept = CHANGES_KEPT, mustExist = false } = options;
+    const cache = cacheBytes === undefined ? {} : { cacheBytes };
+    await this.#ask("open", { path, frozenWriterMs, changesKept, mustExist, ...cache });
   }
 
   async terminate(): Promise<void> {

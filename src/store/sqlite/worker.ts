@@ -131,8 +131,8 @@ function answer(request: RequestMessage, isLastTry: boolean): boolean {
 
 function perform(request: RequestMessage): unknown {
   if (request.kind === "open") {
-    const { path, changesKept, cacheBytes } = request.args;
-    database = new SqliteDatabase(path, changesKept, cacheBytes);
+    const { path, changesKept, ...options } = request.args;
+    database = new SqliteDatabase(path, changesKept, options);
     opened = request.args;
     lastDataVersion = database.dataVersion;
     return null;

@@ -1,0 +1,64 @@
+/** The files of an embedded store: that they are this node's own, and the same ones as long as it runs. */
+import { lstatSync, statSync } from "node:fs";
+import { dirname } from "node:path";
+import { accessOf, foreignKind, keepPrivate, requireOwnLink } from "../file-access.ts";
+import type { Logger } from "../log.ts";
+import { StartError } from "../order/errors.ts";
+
+/**
+ * Before it is opened: SQLite follows links, and carries out what it finds in a journal or a log, whoever has put it there.
+ * @throws StartError where one of these files can't belong to the store
+ */
+export function requireStoreFiles(path: string): void {
+  requireOwnLink(path);
+  const store = statSync(path, { throwIfNoEntry: false });
+  if (store?.isFile() === false)
+    throw new StartError(`the store ${path} can't be opened: it is no regular file; name another with --store`);
+  for (const file of [`${path}-journal`, `${path}-wal`, `${path}-shm`]) {
+    const found = lstatSync(file, { throwIfNoEntry: false });
+    if (found === undefined) continue;
+    const kind = foreignKind(file);
+    if (kind !== null) throw new StartError(`${file} ${kind}, and can't belong to the store; remove it`);
+    const { owner } = accessOf(found);
+    if (owner !== null && owner !== store?.uid)
+      throw new StartError(`${file} belongs to user ${owner}, and can't belong to the store; remove it`);
+  }
+}
+
+/**
+ * Takes from others what they can do with the store. Not before it is known that it is one: its path may be another node's word.
+ * @throws StartError where somebody else has put a link there
+ */
+export function keepStorePrivate(path: string, log: Logger): void {
+  for (const file of [path, `${path}-wal`, `${path}-shm`]) {
+    const notice = keepPrivate(file);
+    if (notice !== null) log.warn(notice);
+  }
+  const folder = dirname(path);
+  const { owner, write, mode } = accessOf(statSync(folder));
+  if (owner === null && !write) return;
+  const who = owner === null ? `can be changed by others (mode ${mode})` : `belongs to user ${owner}`;
+  log.warn(
+    `The folder ${folder} ${who}, who can put other files in the place of the store's; keep it in a folder of its own`,
+  );
+}
+
+/** How often it is looked whether the store's file is still the one that was opened. */
+const STORE_WATCH_MS = 1_000;
+
+/**
+ * A file that was removed or replaced goes on being written, and all that is acknowledged from then on would be lost with the
+ * process: then the node must stop.
+ * @returns ends the watch
+ */
+export function watchStore(path: string, onBroken: (error: Error) => void): () => void {
+  const { dev, ino } = statSync(path);
+  const timer = setInterval(() => {
+    const now = statSync(path, { throwIfNoEntry: false });
+    if (now?.ino === ino && now.dev === dev) return;
+    clearInterval(timer);
+    onBroken(new Error(`the store ${path} was removed or replaced while it was in use`));
+  }, STORE_WATCH_MS);
+  timer.unref();
+  return () => clearInterval(timer);
+}
