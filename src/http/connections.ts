@@ -32,15 +32,11 @@ export interface ConnectionLimits {
 /** The end of a request's head, of a chunked body, and here and there of something else: that makes a piece shorter, no more. */
 const HEAD_END = Buffer.from("\r\n\r\n");
 
-/** How requests begin that are taken first where many wait: health checks, and what nodes say to each other. They are small, or bounded. */
-const FIRST = [
-  "GET /diagnostic/",
-  "HEAD /diagnostic/",
-  "GET /health/",
-  "HEAD /health/",
-  "POST /cluster/",
-  "POST /service/",
-].map((start) => Buffer.from(start));
+/** How requests begin that wait for no others where many wait: health checks, and what nodes say to each other. They are small, or bounded. */
+const CHECKS = ["GET /diagnostic/", "HEAD /diagnostic/", "GET /health/", "HEAD /health/"].map((start) =>
+  Buffer.from(start),
+);
+const NODES = ["POST /cluster/", "POST /service/"].map((start) => Buffer.from(start));
 
 /** So many pieces of a connection are given to the parser in its turn: a head, a body, and the beginning of a next head. */
 const PIECES_MAX = 3;
@@ -245,8 +241,7 @@ export class Connections {
     const { waiting, answer } = connection;
     // More of a body comes at once, up to its limit; what comes of one that is let go may have no end.
     if (waiting === null && answer?.headersSent === false) return this.#settle(connection);
-    const isFirst = waiting !== null && startsWithAny(waiting, FIRST);
-    this.#enqueue(connection, isFirst ? "first" : "fresh");
+    this.#enqueue(connection, waiting === null ? "fresh" : kindOf(waiting));
   }
 
   /** Gives a request what has come of its body, but for the last byte: with that the work begins, and it waits for a turn. */
@@ -432,6 +427,11 @@ const LAST_CHUNK = Buffer.from("\r\n0");
 const TRAILERS_BYTES_MAX = 16 * 1024;
 
 const NOTHING = Buffer.alloc(0);
+
+function kindOf(waiting: Buffer): Kind {
+  if (startsWithAny(waiting, CHECKS)) return "checks";
+  return startsWithAny(waiting, NODES) ? "nodes" : "fresh";
+}
 
 function startsWithAny(bytes: Buffer, starts: readonly Buffer[]): boolean {
   return starts.some((start) => bytes.length >= start.length && bytes.subarray(0, start.length).equals(start));

@@ -56,8 +56,8 @@ export class EventStream {
       if (!this.isFull) this.send(sign());
     }, KEEP_ALIVE_MS);
     this.#keepAlive.unref();
-    // A client that has gone before this was made is not heard of any more.
-    if (raw.destroyed) this.end();
+    // A client that has gone, or has said that it goes, before this was made is not heard of any more.
+    if (raw.destroyed || raw.socket?.readableEnded === true) this.end();
   }
 
   get hasEnded(): boolean {

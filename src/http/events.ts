@@ -17,7 +17,8 @@ import { EventStream, eventText } from "./event-stream.ts";
 import { historyView, type ServiceOf } from "./history-view.ts";
 import { holderOf } from "./intake.ts";
 import type { ReadVisible } from "./orders.ts";
-import { named, problemResponses } from "./schemas.ts";
+import { type HistoryEntry, named, problemResponses } from "./schemas.ts";
+import { turns } from "./store-reads.ts";
 
 export interface EventsResource {
   readonly log: Logger;
@@ -29,8 +30,11 @@ export interface EventsResource {
 /** Events that are sent at once, before it is looked whether the client takes them. */
 const PIECE_CHARS = 64 * 1024;
 
-/** Changes that are read and told at once to who follows all orders. */
-const ALL_PAGE_CHANGES = 500;
+/** Changes that are read and told at once to who follows all orders. Each may be of another order, with a hundred events. */
+const ALL_PAGE_CHANGES = 100;
+
+/** So many pages are made at once, of all who follow all orders: one takes some milliseconds of the main thread. */
+const PAGES_MAX = 1;
 
 const LAST_EVENT_ID = {
   type: "object",
@@ -57,6 +61,7 @@ export function eventsRoutes(
   const { log, follow, serviceOf } = resource;
   const feed = new ChangeFeed(follow, log);
   const watched = new WatchedOrders(resource, feed);
+  const inTurn = turns(PAGES_MAX);
   const streams = new Set<EventStream>();
   const remember = (stream: EventStream): EventStream => {
     streams.add(stream);
@@ -162,7 +167,13 @@ export function eventsRoutes(
         );
       }
       const { user } = request;
-      const following = new Following(resource, feed, resource.isOperator(user) ? null : user, cursor ?? first.next);
+      const following = new Following({
+        resource,
+        feed,
+        inTurn,
+        user: resource.isOperator(user) ? null : user,
+        cursor: cursor ?? first.next,
+      });
       const unread = unreadOf(request, reply, capacity.outgoing);
       const stream = remember(new EventStream(reply, { unread, position: () => following.cursor }));
       stream.onEnd(() => streams.delete(stream));
@@ -211,18 +222,24 @@ function unreadOf(request: FastifyRequest, { raw }: FastifyReply, outgoing: Budg
   return unread;
 }
 
+interface FollowingOptions {
+  readonly resource: EventsResource;
+  readonly feed: ChangeFeed;
+  /** Has one page made after another. */
+  readonly inTurn: <T>(make: () => Promise<T>) => Promise<T>;
+  /** Null: all. */
+  readonly user: string | null;
+  readonly cursor: string;
+}
+
 /** One who follows the events of all orders, or of all of a user's. */
 class Following {
-  readonly #resource: EventsResource;
-  readonly #feed: ChangeFeed;
-  readonly #user: string | null;
+  readonly #options: FollowingOptions;
   #cursor: string;
 
-  constructor(resource: EventsResource, feed: ChangeFeed, user: string | null, cursor: string) {
-    this.#resource = resource;
-    this.#feed = feed;
-    this.#user = user;
-    this.#cursor = cursor;
+  constructor(options: FollowingOptions) {
+    this.#options = options;
+    this.#cursor = options.cursor;
   }
 
   /** All up to it was sent, or is not to be seen. */
@@ -232,10 +249,11 @@ class Following {
 
   /** Sends what has happened behind the cursor, and then what happens, until the stream ends. */
   async follow(stream: EventStream): Promise<void> {
-    const { follow, serviceOf } = this.#resource;
+    const { resource, feed, inTurn, user } = this.#options;
+    const { follow, serviceOf } = resource;
     let wake: () => void = () => undefined;
     let isDue = true;
-    const stop = this.#feed.listen({
+    const stop = feed.listen({
       changed: () => {
         isDue = true;
         wake();
@@ -248,8 +266,11 @@ class Following {
         const page = await follow.readChanges(this.#cursor, ALL_PAGE_CHANGES);
         // It has fallen so far behind that it must begin anew; it is told so when it connects again.
         if (page.kind === "gone") return stream.end();
-        const visible = page.changes.filter((change) => this.#user === null || change.user === this.#user);
-        const texts = visible.length === 0 ? [] : await eventsOf(visible, follow, serviceOf);
+        const visible = page.changes.filter((change) => user === null || change.user === user);
+        const texts =
+          visible.length === 0
+            ? []
+            : await inTurn(async () => (stream.hasEnded ? [] : eventsOf(visible, follow, serviceOf)));
         for (let at = 0; at < texts.length && !stream.hasEnded;) {
           const piece = pieceOf(texts, at);
           stream.send(piece.join(""));
@@ -275,26 +296,25 @@ function pieceOf(texts: readonly string[], from: number): string[] {
   return texts.slice(from, to);
 }
 
-/** The events of changes, in their order. An order's history has whatever the change has made of it. */
+/** The events of changes, in their order. An order's history has whatever the change has made of it, and is gone through once. */
 async function eventsOf(
   changes: readonly Change[],
   follow: EventsResource["follow"],
   serviceOf: ServiceOf,
 ): Promise<string[]> {
-  const ids = new Set(changes.map(({ orderId }) => orderId));
-  const orders = new Map((await follow.readOrders([...ids])).map((order) => [order.orderId, order]));
-  const texts: string[] = [];
-  for (const { orderId, revision, cursor } of changes) {
-    const stored = orders.get(orderId);
-    if (stored === undefined) continue;
-    const [entry] = await historyView(
-      { ...stored, history: stored.history.slice(0, revision) },
-      revision - 1,
-      serviceOf,
-    );
-    if (entry !== undefined) texts.push(eventText(cursor, entry));
+  const revisions = new Map<string, number>();
+  for (const { orderId, revision } of changes)
+    revisions.set(orderId, Math.min(revision, revisions.get(orderId) ?? revision));
+  const entries = new Map<string, Map<number, HistoryEntry>>();
+  for (const stored of await follow.readOrders([...revisions.keys()])) {
+    const first = revisions.get(stored.orderId) ?? 1;
+    const view = await historyView(stored, first - 1, serviceOf);
+    entries.set(stored.orderId, new Map(view.map((entry) => [entry.revision, entry])));
   }
-  return texts;
+  return changes.flatMap(({ orderId, revision, cursor }) => {
+    const entry = entries.get(orderId)?.get(revision);
+    return entry === undefined ? [] : [eventText(cursor, entry)];
+  });
 }
 
 interface Watcher {
@@ -308,6 +328,10 @@ interface Watcher {
 /** An order that somebody follows. */
 interface WatchedOrder {
   readonly watchers: Set<Watcher>;
+  /** Those that have not been sent all that is known: who comes is no matter for the others. */
+  readonly behind: Set<Watcher>;
+  /** Up to that revision all are sent its events, or are behind. */
+  known: number;
   /** Its events from behind that revision on; those before have been sent to all. */
   after: number;
   texts: string[];
@@ -332,6 +356,8 @@ class WatchedOrders {
   watch({ orderId, revision }: StoredOrder, after: number, stream: EventStream): () => void {
     const order = this.#orders.get(orderId) ?? {
       watchers: new Set(),
+      behind: new Set(),
+      known: 0,
       after,
       texts: [],
       isFinal: false,
@@ -341,6 +367,7 @@ class WatchedOrders {
     this.#orders.set(orderId, order);
     const watcher = { stream, sent: after, waits: false };
     order.watchers.add(watcher);
+    order.behind.add(watcher);
     if (after < order.after) {
       order.after = after;
       order.texts = [];
@@ -351,6 +378,8 @@ class WatchedOrders {
     if (order.after + order.texts.length < revision) void this.#read(orderId, order);
     return () => {
       order.watchers.delete(watcher);
+      order.behind.delete(watcher);
+      forgetSent(order);
       if (order.watchers.size === 0 && this.#orders.get(orderId) === order) this.#orders.delete(orderId);
       if (this.#orders.size > 0) return;
       this.#stop?.();
@@ -383,6 +412,11 @@ class WatchedOrders {
         }
         order.texts.push(...entries.map((entry) => eventText(String(entry.revision), entry)));
         order.isFinal = isFinal(stored.status);
+        const end = order.after + order.texts.length;
+        if (end > order.known) {
+          order.known = end;
+          for (const watcher of order.watchers) order.behind.add(watcher);
+        }
         this.#send(order);
       }
     } catch (error) {
@@ -395,7 +429,7 @@ class WatchedOrders {
   }
 
   #send(order: WatchedOrder): void {
-    for (const watcher of order.watchers) this.#sendTo(order, watcher);
+    for (const watcher of order.behind) this.#sendTo(order, watcher);
     forgetSent(order);
   }
 
@@ -417,15 +451,17 @@ class WatchedOrders {
         this.#sendTo(order, watcher);
         forgetSent(order);
       });
-    } else if (order.isFinal && watcher.sent >= end) stream.end();
+    } else if (watcher.sent >= Math.max(end, order.known)) {
+      order.behind.delete(watcher);
+      if (order.isFinal) stream.end();
+    }
   }
 }
 
 /** Events that all who follow have been sent are read again for whoever comes later: there may be a megabyte of them. */
 function forgetSent(order: WatchedOrder): void {
-  const end = order.after + order.texts.length;
-  if (order.texts.length === 0 || !order.watchers.values().every(({ sent }) => sent >= end)) return;
-  order.after = end;
+  if (order.behind.size > 0) return;
+  order.after += order.texts.length;
   order.texts = [];
 }
 

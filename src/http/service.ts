@@ -5,13 +5,18 @@ import { CatalogueError } from "../order/errors.ts";
 import { requireUser, USER_SECURITY } from "./authorization.ts";
 import { membershipUnproven, NODE_BODY_BYTES_MAX, type NodeGate, nodeRoute } from "./cluster.ts";
 import { named, problemResponses, TransferRequest } from "./schemas.ts";
+import { turns } from "./store-reads.ts";
 
 export interface ServiceResource {
   readonly serviceId: string;
   readonly transfer: (request: Transfer) => Promise<TransferOutcome>;
 }
 
+/** So many are under way at once that people have asked for: each reads the store. What nodes ask for waits for none of them. */
+const PEOPLES_TRANSFERS_MAX = 1;
+
 export function serviceRoutes(app: FastifyInstance, { serviceId, transfer, admit }: ServiceResource & NodeGate): void {
+  const inTurn = turns(PEOPLES_TRANSFERS_MAX);
   const { hooks, isNodes } = nodeRoute({ admit }, "people");
   app.route<{ Body: TransferRequest }>({
     method: "POST",
@@ -47,7 +52,8 @@ export function serviceRoutes(app: FastifyInstance, { serviceId, transfer, admit
       // An operator names a service. Which start of it, only nodes say, and they sign what they say.
       if (incarnation !== null && !isNodes(request)) throw membershipUnproven();
       const dead = request.body.service_id.toLowerCase();
-      const outcome = await transfer({ serviceId: dead, incarnation, ordersMax });
+      const take = (): Promise<TransferOutcome> => transfer({ serviceId: dead, incarnation, ordersMax });
+      const outcome = await (isNodes(request) ? take() : inTurn(take));
       switch (outcome.kind) {
         case "service_not_found":
           throw new CatalogueError("service_not_found", "No node of this cluster has or had this service_id.");

@@ -12,9 +12,9 @@ test("kinds take turns, each of them in the order in which they came", async () 
   for (let at = 0; at < 3; at++) turns.add(`fresh ${at}`, "fresh");
   turns.add("ahead", "ahead");
   turns.add("body", "bodies");
-  turns.add("first", "first");
-  turns.add("gone", "first");
-  turns.delete("gone", "first");
+  turns.add("first", "checks");
+  turns.add("gone", "checks");
+  turns.delete("gone", "checks");
   while (served.length < 6) await nextTurn();
   assert.deepEqual(served, ["first", "fresh 0", "ahead", "body", "fresh 1", "fresh 2"]);
 });

@@ -8,8 +8,8 @@
  *    accepted soon, and those that are there go on.
  */
 
-/** Who comes first, who had nothing under way, who has sent requests ahead, who sends a body, who gets a large answer. */
-export type Kind = "first" | "fresh" | "ahead" | "bodies" | "large";
+/** Health checks, other nodes, who had nothing under way, who has sent requests ahead, who sends a body, who gets a large answer. */
+export type Kind = "checks" | "nodes" | "fresh" | "ahead" | "bodies" | "large";
 
 const TURN_MS = 20;
 
@@ -48,7 +48,8 @@ export class Turns<Item> {
   readonly #isFull: () => boolean;
   readonly #clock: TurnClock;
   readonly #queues: Readonly<Record<Kind, Set<Item>>> = {
-    first: new Set(),
+    checks: new Set(),
+    nodes: new Set(),
     fresh: new Set(),
     ahead: new Set(),
     bodies: new Set(),
@@ -90,7 +91,8 @@ export class Turns<Item> {
   mayServe(): boolean {
     this.#begin();
     const usedMs = this.#clock.now() - (this.#startMs ?? 0);
-    const isBehind = this.#isAccepting || this.#queues.first.size > 0 || this.#queues.fresh.size > 0;
+    const { checks, nodes, fresh } = this.#queues;
+    const isBehind = this.#isAccepting || checks.size + nodes.size + fresh.size > 0;
     const mostMs = isBehind ? 0 : TURN_MS;
     if (usedMs < mostMs) return true;
     if (!this.#isFull()) return false;

@@ -400,6 +400,32 @@ test("a health check is answered before the requests that came before it, where 
   assert.ok(served < 150, `${served} of 300 were answered before it`);
 });
 
+test("a health check is answered before requests as of nodes, where many wait, and those of people take one at a time", async (t) => {
+  let [served, underWay, most] = [0, 0, 0];
+  const { url, app } = await startBareServer(t, {
+    transfer: async () => {
+      served++;
+      most = Math.max(most, ++underWay);
+      workFor(5);
+      await new Promise((resolve) => setImmediate(resolve));
+      underWay--;
+      return { kind: "service_not_found" };
+    },
+  });
+  const sockets = await connections(t, url, 301, () => "");
+  await waitFor(() => app.capacity.connections.used === sockets.length, { what: "all are accepted" });
+  const heartbeat = sockets.pop();
+  assert.ok(heartbeat !== undefined);
+  const body = JSON.stringify({ service_id: ORDER_ID });
+  const json = { "content-type": "application/json" };
+  for (const socket of sockets) socket.write(`${posted("/service/transfer", body.length, json)}${body}`);
+  heartbeat.write(requestHead("GET", "/diagnostic/heartbeat"));
+  await once(heartbeat, "data");
+  assert.ok(served < 150, `${served} of 300 were answered before it`);
+  await waitFor(() => served === sockets.length, { what: "all are answered" });
+  assert.equal(most, 1);
+});
+
 test("a client that does not take its answer is cut, and so is one that does not go when it was told to", async (t) => {
   const { url, app } = await startBareServer(t, { limits: { ...DEFAULT_HTTP_LIMITS, answerTimeoutMs: 100 } });
   const file = requestHead("GET", "/docs/static/swagger-ui-bundle.js");

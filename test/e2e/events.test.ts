@@ -6,15 +6,29 @@ import { connect, type Socket } from "node:net";
 import { test } from "node:test";
 import Fastify from "fastify";
 import { EventStream } from "../../src/http/event-stream.ts";
+import type { OrderEvent } from "../../src/order/events.ts";
 import { newOrderId } from "../../src/store/order-id.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite-store.ts";
-import type { AdvanceWrite } from "../../src/store/store.ts";
+import type { AdvanceWrite, ChangePage, StoredOrder } from "../../src/store/store.ts";
+import { BARE, startBareServer } from "../support/bare-server.ts";
 import { assertProblem, heartbeatStatus } from "../support/checks.ts";
 import { acceptedOrderId, type Answer, finalOrder, readOrder, send, submitOrder } from "../support/client.ts";
 import { gatedPipeline } from "../support/gated-pipeline.ts";
 import { startService, temporaryFolder } from "../support/service.ts";
 import { openStream } from "../support/sse.ts";
 import { waitFor } from "../support/wait.ts";
+
+/** An order that waits for its time, and is paused and resumed again and again. */
+function pausedOften(times: number): OrderEvent[] {
+  const again = Array.from({ length: times }, (_, index): OrderEvent[] => [
+    { kind: "paused", atMs: 10 * index + 2 },
+    { kind: "resumed", atMs: 10 * index + 3, by: "user" },
+  ]);
+  return [{ kind: "created", atMs: 1, owner: 1, stepName: "Scheduling", startAtMs: 9e12 }, ...again.flat()];
+}
+
+/** As long as a stream says nothing (event-stream.ts). */
+const KEEP_ALIVE_MS = 15_000;
 
 const OPERATOR = ["--operators", "olga"];
 
@@ -261,6 +275,71 @@ test("who goes away before an answer has begun leaves its place to others", asyn
     socket.resetAndDestroy();
   }
   await waitFor(async () => (await openStream(`${url}/events`)).status === 200, { what: "there is a place" });
+});
+
+test("who says goodbye before an answer has begun leaves its place to others", async (t) => {
+  const held = Promise.withResolvers<undefined>();
+  let asked = 0;
+  const { url, app } = await startBareServer(t, {
+    follow: {
+      ...BARE.follow,
+      readChanges: async () => {
+        asked++;
+        await held.promise;
+        return { kind: "changes", changes: [], next: "1" };
+      },
+    },
+  });
+  const { port } = new URL(url);
+  const sockets = Array.from({ length: 10 }, () => connect(Number(port), "127.0.0.1"));
+  t.after(() => sockets.forEach((socket) => socket.destroy()));
+  for (const socket of sockets) socket.end("GET /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: user\r\n\r\n");
+  await waitFor(() => asked === sockets.length, { what: "all have asked" });
+  assert.equal(app.capacity.followers.used, sockets.length);
+  held.resolve(undefined);
+  await waitFor(() => app.capacity.followers.used === 0, { what: "all is given back", deadlineMs: KEEP_ALIVE_MS / 2 });
+});
+
+test("a page of changes goes through an order's history once", async (t) => {
+  let reads = 0;
+  const history = new Proxy<readonly OrderEvent[]>(pausedOften(50), {
+    get: (events, key) => {
+      if (/^\d+$/.test(String(key))) reads++;
+      return Reflect.get(events, key) as unknown;
+    },
+  });
+  const stored: StoredOrder = {
+    orderId: newOrderId("user", null),
+    user: "user",
+    pipelineName: "default",
+    pipelineVersion: 1,
+    status: "scheduled",
+    owner: 1,
+    ownerServiceId: "",
+    revision: history.length,
+    history,
+  };
+  const follow = {
+    readOrder: () => Promise.resolve(null),
+    readChanges: (cursor: string | null): Promise<ChangePage> => {
+      const after = Number(cursor ?? 0);
+      const changes = history.slice(after, after + 100).map((_, index) => ({
+        ...stored,
+        revision: after + index + 1,
+        cursor: String(after + index + 1),
+      }));
+      return Promise.resolve({ kind: "changes", changes, next: String(after + changes.length) });
+    },
+    readOrders: () => Promise.resolve([stored]),
+  };
+  const { url } = await startBareServer(t, { follow });
+  const stream = await openStream(`${url}/events`, { lastEventId: "0" });
+  await waitFor(() => stream.events.length === history.length, { what: "all is told" });
+  assert.deepEqual(
+    stream.events.map(({ data }) => data["revision"]),
+    history.map((_, index) => index + 1),
+  );
+  assert.ok(reads < 10 * history.length, `${reads} of ${history.length} events were read`);
 });
 
 test("ten thousand watchers of one order all see its end, and the service goes on", async (t) => {
