@@ -14,9 +14,21 @@ export interface ServiceResource {
 
 /** So many are under way at once that people have asked for: each reads the store. What nodes ask for waits for none of them. */
 const PEOPLES_TRANSFERS_MAX = 1;
+const PEOPLES_TRANSFERS_WAITING_MAX = 16;
 
 export function serviceRoutes(app: FastifyInstance, { serviceId, transfer, admit }: ServiceResource & NodeGate): void {
   const inTurn = turns(PEOPLES_TRANSFERS_MAX);
+  let waiting = 0;
+  const takeForPeople = async (request: Transfer): Promise<TransferOutcome> => {
+    if (waiting > PEOPLES_TRANSFERS_WAITING_MAX)
+      throw new CatalogueError("store_unavailable", "Many transfers were asked for at once; ask again in a moment.");
+    waiting++;
+    try {
+      return await inTurn(() => transfer(request));
+    } finally {
+      waiting--;
+    }
+  };
   const { hooks, isNodes } = nodeRoute({ admit }, "people");
   app.route<{ Body: TransferRequest }>({
     method: "POST",
@@ -52,8 +64,8 @@ export function serviceRoutes(app: FastifyInstance, { serviceId, transfer, admit
       // An operator names a service. Which start of it, only nodes say, and they sign what they say.
       if (incarnation !== null && !isNodes(request)) throw membershipUnproven();
       const dead = request.body.service_id.toLowerCase();
-      const take = (): Promise<TransferOutcome> => transfer({ serviceId: dead, incarnation, ordersMax });
-      const outcome = await (isNodes(request) ? take() : inTurn(take));
+      const wanted = { serviceId: dead, incarnation, ordersMax };
+      const outcome = await (isNodes(request) ? transfer(wanted) : takeForPeople(wanted));
       switch (outcome.kind) {
         case "service_not_found":
           throw new CatalogueError("service_not_found", "No node of this cluster has or had this service_id.");
