@@ -3,7 +3,9 @@
  * round no more, when it takes too much memory, or when the node that it works for is gone. It counts its own ticks: a process that was stopped and goes on was not stuck,
  * for this thread was stopped, too.
  */
+import { writeSync } from "node:fs";
 import { workerData } from "node:worker_threads";
+import { AT_FD, MEMORY_POSITION } from "./body-judge-process.ts";
 
 /** Shared with the main thread: how often that came round, and how many files it is loading. */
 export const STATE_ROUNDS = 0;
@@ -37,9 +39,18 @@ function keep({ state: memory, parentPid }: Kept): void {
     if (rounds !== seenRounds) ticks = 0;
     seenRounds = rounds;
     const ticksMax = Atomics.load(state, STATE_LOADING) > 0 ? LOADING_TICKS : STUCK_TICKS;
-    const isOver = ticks > ticksMax || process.ppid !== parentPid || process.memoryUsage.rss() > MEMORY_BYTES_MAX;
+    const isTooLarge = process.memoryUsage.rss() > MEMORY_BYTES_MAX;
+    if (isTooLarge) noteMemory();
     // Nothing else ends a process from here whose main thread is in a loop.
-    if (isOver) process.kill(process.pid, "SIGKILL");
+    if (ticks > ticksMax || process.ppid !== parentPid || isTooLarge) process.kill(process.pid, "SIGKILL");
+  }
+}
+
+function noteMemory(): void {
+  try {
+    writeSync(AT_FD, Buffer.from([1]), 0, 1, MEMORY_POSITION);
+  } catch {
+    // A schema has closed it: then nobody is blamed.
   }
 }
 

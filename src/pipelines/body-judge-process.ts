@@ -31,8 +31,12 @@ export type JudgeMessage =
   /** It begins or has ended to load a file. */
   | { readonly kind: "loading"; readonly by: 1 | -1 };
 
-/** A file without a name, in which it keeps the id of the body that it is at: that may be the last that is heard of it. */
+/**
+ * A file without a name, in which it keeps the id of the body that it is at, and behind it whether it has ended for its memory: that may be the
+ * last that is heard of it.
+ */
 export const AT_FD = 4;
+export const MEMORY_POSITION = Float64Array.BYTES_PER_ELEMENT;
 
 /** What schemas may take up, in MiB; the process ends beyond that. */
 const HEAP_FLAGS = ["--max-old-space-size=128", "--min-semi-space-size=1", "--max-semi-space-size=8"];
@@ -42,6 +46,7 @@ const OWN_FLAGS = /^--(inspect|test|watch|(max-old|min-semi|max-semi)-space-size
 
 /** How V8 begins to say that its heap is full: much that is of no use to anybody here. */
 const HEAP_IS_FULL = "<--- Last few GCs --->";
+const HEAP_IS_FULL_SIGNAL = "SIGABRT";
 
 /** How long its last words may take once it is gone. */
 const LAST_WORDS_MS = 1_000;
@@ -53,6 +58,8 @@ const CHILD = fileURLToPath(new URL(`body-judge-child${extname(import.meta.url)}
 export interface JudgeEnd {
   /** The body that it was at last; 0: none. */
   readonly at: number;
+  /** It had taken too much memory: of which body is not known. */
+  readonly isByMemory: boolean;
   /** Its exit code or signal. */
   readonly how: string;
   /** Why it could not work at all, or null: it did. */
@@ -61,6 +68,8 @@ export interface JudgeEnd {
 
 export interface JudgeProcessOptions {
   readonly onAnswer: (answer: JudgeAnswer) => void;
+  /** It begins or has ended to load a file. */
+  readonly onLoading: () => void;
   /** It has ended, and all that it has said was heard. */
   readonly onEnded: (end: JudgeEnd) => void;
 }
@@ -76,7 +85,7 @@ export class JudgeProcess {
   #hasEnded = false;
 
   /** @throws when the system refuses to start it */
-  constructor({ onAnswer, onEnded }: JudgeProcessOptions) {
+  constructor({ onAnswer, onLoading, onEnded }: JudgeProcessOptions) {
     this.#onEnded = onEnded;
     try {
       this.#child = fork(CHILD, {
@@ -90,10 +99,12 @@ export class JudgeProcess {
       throw error;
     }
     process.once("exit", this.#endWithNode);
-    this.#child.on("message", (message: JudgeMessage) => {
+    this.#child.on("message", (message: unknown) => {
+      if (!isJudgeMessage(message)) return; // a schema has sent it
       this.#hasSpoken = true;
-      if (message.kind === "loading") this.#loading += message.by;
-      else onAnswer(message);
+      if (message.kind !== "loading") return onAnswer(message);
+      this.#loading += message.by;
+      onLoading();
     });
     this.#listen();
   }
@@ -159,16 +170,34 @@ export class JudgeProcess {
     process.off("exit", this.#endWithNode);
     const failure =
       error === null ? null : new Error(`the process that checks bodies can't be started: ${error.message}`);
-    this.#onEnded({ at: this.#lastAt(), how, failure });
+    const { at, isByMemory } = this.#lastWords();
+    this.#onEnded({ at, isByMemory: isByMemory || how === HEAP_IS_FULL_SIGNAL, how, failure });
   }
 
-  #lastAt(): number {
-    if (this.#atFile === null) return 0;
-    const id = Buffer.alloc(Float64Array.BYTES_PER_ELEMENT);
-    readSync(this.#atFile, id, { position: 0 });
+  #lastWords(): { readonly at: number; readonly isByMemory: boolean } {
+    if (this.#atFile === null) return { at: 0, isByMemory: false };
+    const words = Buffer.alloc(MEMORY_POSITION + 1);
+    readSync(this.#atFile, words, { position: 0 });
     closeSync(this.#atFile);
-    return id.readDoubleLE();
+    return { at: words.readDoubleLE(), isByMemory: words[MEMORY_POSITION] !== 0 };
   }
+}
+
+/** Schemas can send what they like: none of it must have this process stumble. */
+function isJudgeMessage(message: unknown): message is JudgeMessage {
+  if (typeof message !== "object" || message === null) return false;
+  const { kind, id, by, text, issues, message: words } = message as Readonly<Record<string, unknown>>;
+  if (kind === "loading") return by === 1 || by === -1;
+  if (typeof id !== "number") return false;
+  if (kind === "accepted") return typeof text === "string";
+  if (kind === "refused") return Array.isArray(issues) && issues.every(isIssue);
+  return kind === "awaits" || (kind === "failed" && typeof words === "string");
+}
+
+function isIssue(issue: unknown): issue is BodyIssue {
+  if (typeof issue !== "object" || issue === null) return false;
+  const { pointer, message } = issue as Readonly<Record<string, unknown>>;
+  return typeof pointer === "string" && typeof message === "string";
 }
 
 function openNamelessFile(): number | null {

@@ -10,6 +10,7 @@ import { loadPipelines } from "./load.ts";
 
 /** A schema whose `how` is in the body. */
 const FILE = `import { AsyncResource } from "node:async_hooks";
+import { closeSync } from "node:fs";
 import { definePipeline } from "order-process";
 let checked = 0;
 const ways = {
@@ -39,6 +40,17 @@ const ways = {
   turnForEver: async () => { for (;;) await new Promise((done) => setImmediate(done)); },
   buffers: async () => { const all = []; for (;;) { all.push(Buffer.alloc(1 << 24, 1)); await new Promise((done) => setTimeout(done, 5)); } },
   leaveScope: async () => { await null; new AsyncResource("X").runInAsyncScope(() => undefined); await null; for (;;); },
+  slow: async (body) => { await new Promise((done) => setTimeout(done, 700)); return { value: body }; },
+  leakAfter: (body) => { const all = []; setInterval(() => all.push(Buffer.alloc(1 << 24, 1)), 5); return { value: body }; },
+  closeFd: (body) => { closeSync(3); return { value: body }; },
+  stop: (body) => { process.kill(process.pid, "SIGSTOP"); return { value: body }; },
+  deaf: (body) => { process.removeAllListeners("message"); return { value: body }; },
+  send: (body) => {
+    for (const message of [null, "x", 1, {}, { id: 1, kind: "x" }, { kind: "loading", by: 7 }, { id: 1, kind: "refused", issues: [null] }]) process.send(message);
+    for (let id = 0; id < 1_000; id++) if (id % 2 === 0) process.send({ id, kind: "accepted", text: "no JSON" });
+    return { value: body };
+  },
+  deep: ({ levels }) => { let value = {}; for (let at = 0; at < levels; at++) value = { value }; return { value }; },
   pid: () => ({ value: { pid: process.pid } }),
   same: (body) => ({ value: { ...body } }),
   count: () => ({ value: { checked: ++checked } }),
@@ -172,6 +184,45 @@ test("who ends the process again and again has no other user's body refused", as
     assert.equal((await judged({ how: "same" }, at % 2 === 0 ? "alice" : "bob")).kind, "accepted");
   state.isOver = true;
   await Promise.all(flood);
+});
+
+for (const [how, wait] of [
+  ["exit", "slow"],
+  ["spinLater", "slow"],
+  ["exitAfter", "slow"],
+  ["leakAfter", "same"],
+] as const) {
+  test(`whose bodies end the process again and again (${how}) keeps nobody else from an answer (${wait})`, async () => {
+    const state = { isOver: false };
+    const flood = Array.from({ length: 2 }, async () => {
+      while (!state.isOver) await judged({ how }, `mallory ${how}`);
+    });
+    for (let at = 0; at < (wait === "same" ? 100 : 4); at++)
+      assert.equal((await judged({ how: wait, at }, `carol ${at}`)).kind, "accepted");
+    state.isOver = true;
+    await Promise.all(flood);
+  });
+}
+
+for (const how of ["closeFd", "stop", "deaf"]) {
+  test(`a process that hears or says nothing any more is ended soon enough for others (${how})`, async () => {
+    const bad = judged({ how }, `mallory ${how}`);
+    const good = Array.from({ length: 3 }, (_, at) => judged({ how: "same" }, `dora ${at}`));
+    assert.deepEqual(new Set((await Promise.all(good)).map(({ kind }) => kind)), new Set(["accepted"]));
+    await bad;
+  });
+}
+
+test("what a schema sends to the node by itself is not taken for an answer that it understands", async () => {
+  const finding = await judged({ how: "send" }, "eve").catch((error: unknown) => error);
+  assert.ok(finding instanceof Error ? /no JSON object/.test(finding.message) : finding !== null);
+  assert.equal((await judged({ how: "same" }, "frank")).kind, "accepted");
+});
+
+test("what a schema makes of a body is nested no deeper than a body may be", async () => {
+  assert.equal((await judged({ how: "deep", levels: 90 }, "gina")).kind, "accepted");
+  const refused = await judged({ how: "deep", levels: 150 }, "gina");
+  assert.match(refused.kind === "refused" ? (refused.issues[0]?.message ?? "") : "", /nested deeper than 100 levels/);
 });
 
 test("a body that was accepted and ends the process later has no other refused", async () => {

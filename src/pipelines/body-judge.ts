@@ -4,12 +4,15 @@
  * and checks there, for so long and no longer, and in so much memory and no more.
  *
  * 1. What a schema does in one go is interrupted after `CHECK_MS_MAX` of processor time: the process does that by itself.
- * 2. A process that does not come round, or takes too much memory, ends itself, and another one goes on with what waits. Whose body it was
- *    at is refused; all others are checked again, before those of the same user.
+ * 2. A process that does not come round, or takes too much memory, ends itself, and another one goes on with what waits. The body that it was
+ *    at is checked once more, apart: in a second process, which others have nothing in. If it ends that, too, it is refused; if not, something
+ *    else was to blame. All others are checked again, before those of the same user.
  * 3. A schema that awaits something may take longer, beside others, up to `WAIT_MS_MAX`. What has not been answered so long after it was given
  *    to the process is ended with it.
- * 4. Users take turns: who sends many bodies that take long waits for them, and nobody else.
+ * 4. Users take turns: who sends many bodies that take long waits for them, and nobody else. Who has sent one that ended both processes has
+ *    all checked apart for a while.
  */
+import { exceedsDepth, JSON_DEPTH_MAX } from "../order/json-depth.ts";
 import type { BodyCheck, BodyFinding, JsonObject } from "../order/pipeline.ts";
 import { textOf } from "../order/step-error.ts";
 import { printable } from "../printable.ts";
@@ -20,6 +23,16 @@ const TICK_MS = 250;
 /** As long as people wait for an answer; what loading a file takes comes on top, but not without end. */
 const WAIT_MS_MAX = 10_000;
 const WAIT_WITH_LOADING_MS_MAX = 40_000;
+
+/** Where the process is at a body, and says nothing for so long, it is ended: it may be stopped, or hear nothing. */
+const SILENT_MS_MAX = 4_000;
+
+/** Who has ended processes is forgiven after a while, or when there are many others. */
+const APART_MS = 10 * 60_000;
+const APART_USERS_MAX = 1_000;
+
+/** So many answered bodies are remembered, until their process ends. */
+const ANSWERED_MAX = 1_000;
 
 /** Bodies that the process is given ahead, so that it need not wait for the next; so many may be before another user's. */
 const AHEAD_MAX = 4;
@@ -42,6 +55,9 @@ class Wait {
   }
 }
 
+/** Each question has another, in whatever process it is put. */
+let lastId = 0;
+
 interface Asked {
   readonly question: JudgeQuestion;
   readonly body: JsonObject;
@@ -60,32 +76,43 @@ interface InHand {
   isAwaiting: boolean;
 }
 
+interface BlameHooks {
+  /** Has a body checked elsewhere that the process was at when it ended; false: there is nowhere else. */
+  readonly retry: (asked: Asked) => boolean;
+  /** Told whose body ended a process. */
+  readonly blame: (user: string) => void;
+}
+
 class BodyJudge {
+  readonly #hooks: BlameHooks;
   /** Who is still to be answered. */
   readonly #asked = new Set<Asked>();
   /** What is not given to the process yet, by user, whose turn is first in front. */
   #queues = new Map<string, Asked[]>();
   readonly #inHand = new Map<number, InHand>();
+  /** Whose bodies were answered last, by question: code of theirs may go on. */
+  readonly #answeredUsers = new Map<number, string>();
   /** How many of those the process is to come to, or is at. */
   #ahead = 0;
   #process: JudgeProcess | null = null;
   /** It was ended from here, and not by a body. */
   #isKilled = false;
   #silentStarts = 0;
+  /** How long the process has said nothing while it is at a body. */
+  #silentMs = 0;
   #timer: NodeJS.Timeout | null = null;
-  #lastId = 0;
 
-  check(file: string, index: number, body: JsonObject, user: string): Promise<BodyFinding> {
-    return new Promise((resolve, reject) => {
-      const question = { id: ++this.#lastId, file, index, text: JSON.stringify(body) };
-      const asked: Asked = { question, body, user, wait: new Wait(), resolve, reject };
-      this.#asked.add(asked);
-      this.#timer ??= setInterval(() => this.#tick(), TICK_MS);
-      const queue = this.#queues.get(user);
-      if (queue === undefined) this.#queues.set(user, [asked]);
-      else queue.push(asked);
-      this.#sendMore();
-    });
+  constructor(hooks: BlameHooks) {
+    this.#hooks = hooks;
+  }
+
+  check(asked: Asked): void {
+    this.#asked.add(asked);
+    this.#timer ??= setInterval(() => this.#tick(), TICK_MS);
+    const queue = this.#queues.get(asked.user);
+    if (queue === undefined) this.#queues.set(asked.user, [asked]);
+    else queue.push(asked);
+    this.#sendMore();
   }
 
   #sendMore(): void {
@@ -95,6 +122,7 @@ class BodyJudge {
       try {
         this.#process ??= new JudgeProcess({
           onAnswer: (answer) => this.#answered(answer),
+          onLoading: () => (this.#silentMs = 0),
           onEnded: (end) => this.#ended(end),
         });
       } catch (error) {
@@ -120,6 +148,7 @@ class BodyJudge {
 
   #answered(answer: JudgeAnswer): void {
     this.#silentStarts = 0;
+    this.#silentMs = 0;
     const inHand = this.#inHand.get(answer.id);
     if (inHand === undefined) return;
     if (!inHand.isAwaiting) this.#ahead--;
@@ -127,17 +156,30 @@ class BodyJudge {
       inHand.isAwaiting = true;
     } else {
       this.#inHand.delete(answer.id);
+      this.#remember(inHand.asked);
       this.#tell(inHand.asked, answer);
     }
     this.#sendMore();
+  }
+
+  #remember({ question, user }: Asked): void {
+    this.#answeredUsers.set(question.id, user);
+    const [first] = this.#answeredUsers.keys();
+    if (this.#answeredUsers.size > ANSWERED_MAX && first !== undefined) this.#answeredUsers.delete(first);
   }
 
   #tell(asked: Asked, answer: Exclude<JudgeAnswer, { kind: "awaits" }>): void {
     if (!this.#settle(asked)) return;
     if (answer.kind === "failed") return asked.reject(new Error(`the schema of the body failed: ${answer.message}`));
     if (answer.kind === "refused") return asked.resolve({ kind: "refused", issues: answer.issues });
-    const isSame = answer.text === asked.question.text;
-    return asked.resolve({ kind: "accepted", body: isSame ? asked.body : (JSON.parse(answer.text) as JsonObject) });
+    if (answer.text === asked.question.text) return asked.resolve({ kind: "accepted", body: asked.body });
+    if (exceedsDepth(answer.text)) {
+      const message = `its schema makes of it what is nested deeper than ${JSON_DEPTH_MAX} levels`;
+      return asked.resolve({ kind: "refused", issues: [{ pointer: "", message }] });
+    }
+    const made = parsed(answer.text);
+    if (made === null) return asked.reject(new Error("the schema of the body failed: it made no JSON object of it"));
+    return asked.resolve({ kind: "accepted", body: made });
   }
 
   #refuse(asked: Asked, message: string): void {
@@ -160,11 +202,14 @@ class BodyJudge {
         this.#refuse(asked, `it could not be checked within ${WAIT_MS_MAX / 1_000} s; send it again`);
     }
     if (this.#asked.size < formerly) this.#dropAnswered();
-    for (const { wait } of this.#inHand.values()) {
+    for (const { asked, wait } of this.#inHand.values()) {
       wait.tick(isLoading);
-      if (wait.isTooLong) this.#isKilled = true;
+      if (!wait.isTooLong) continue;
+      this.#isKilled = true;
+      this.#hooks.blame(asked.user);
     }
-    if (this.#isKilled) this.#process?.kill();
+    this.#silentMs = this.#ahead > 0 && !isLoading ? this.#silentMs + TICK_MS : 0;
+    if (this.#isKilled || this.#silentMs >= SILENT_MS_MAX) this.#process?.kill();
     this.#sendMore();
     if (this.#asked.size > 0 || this.#inHand.size > 0 || this.#timer === null) return;
     clearInterval(this.#timer);
@@ -181,22 +226,30 @@ class BodyJudge {
   }
 
   /** Goes on in another process (invariant 2). */
-  #ended({ at, how, failure }: JudgeEnd): void {
+  #ended({ at, how, isByMemory, failure }: JudgeEnd): void {
     const inHand = Array.from(this.#inHand.values(), ({ asked }) => asked);
     const culprit = this.#isKilled ? undefined : inHand.find(({ question }) => question.id === at);
     this.#process = null;
     this.#isKilled = false;
+    this.#silentMs = 0;
     this.#inHand.clear();
     this.#ahead = 0;
     if (failure !== null && ++this.#silentStarts >= SILENT_STARTS_MAX) {
       for (const asked of inHand) if (this.#settle(asked)) asked.reject(failure);
     }
-    if (culprit !== undefined) this.#refuse(culprit, "its check did not end, or ended the process that it is made in");
+    const isElsewhere = culprit !== undefined && this.#asked.has(culprit) && this.#hooks.retry(culprit);
+    if (isElsewhere) this.#leaveElsewhere(culprit, inHand);
+    else if (culprit !== undefined)
+      this.#refuse(culprit, "its check did not end, or ended the process that it is made in");
+    const late = isByMemory ? undefined : this.#answeredUsers.get(at);
+    const blamed = isElsewhere ? undefined : (culprit?.user ?? late);
+    if (blamed !== undefined) this.#hooks.blame(blamed);
+    this.#answeredUsers.clear();
     if (failure === null) {
       const whose =
         culprit === undefined
           ? ""
-          : ` at a body of a pipeline in ${printable(culprit.question.file)}, which is refused`;
+          : ` at a body of a pipeline in ${printable(culprit.question.file)}, which is ${isElsewhere ? "checked once more" : "refused"}`;
       process.stderr.write(`order_process: the process that checks bodies ended (${how})${whose}\n`);
     }
     this.#putBack(
@@ -204,6 +257,18 @@ class BodyJudge {
       culprit?.user,
     );
     this.#sendMore();
+  }
+
+  /** A body, and behind it what else of its user's waits here: it may be the same. */
+  #leaveElsewhere(culprit: Asked, inHand: readonly Asked[]): void {
+    const { user } = culprit;
+    const others = [
+      ...inHand.filter((asked) => asked !== culprit && asked.user === user),
+      ...(this.#queues.get(user) ?? []),
+    ];
+    this.#queues.delete(user);
+    for (const asked of others) if (this.#asked.has(asked)) this.#hooks.retry(asked);
+    for (const asked of [culprit, ...others]) this.#settle(asked);
   }
 
   /** In front of what their users have sent since, and these users in front of others; the last is whose body ended the process. */
@@ -220,7 +285,44 @@ class BodyJudge {
   }
 }
 
-let judge: BodyJudge | null = null;
+/** Who has ended processes, and until when that counts. */
+const apartUntil = new Map<string, number>();
+
+function keepApart(user: string): void {
+  apartUntil.delete(user);
+  apartUntil.set(user, performance.now() + APART_MS);
+  const [first] = apartUntil.keys();
+  if (apartUntil.size > APART_USERS_MAX && first !== undefined) apartUntil.delete(first);
+}
+
+/** Where bodies are checked that have ended a process, and those of who has sent such. */
+const apart = new BodyJudge({ retry: () => false, blame: keepApart });
+
+/** Where all others are. */
+const together = new BodyJudge({
+  retry: (asked) => {
+    apart.check(asked);
+    return true;
+  },
+  blame: keepApart,
+});
+
+function parsed(text: string): JsonObject | null {
+  try {
+    const json: unknown = JSON.parse(text);
+    return typeof json === "object" && json !== null && !Array.isArray(json) ? (json as JsonObject) : null;
+  } catch {
+    return null; // a schema has sent it by itself
+  }
+}
+
+function isApart(user: string): boolean {
+  const untilMs = apartUntil.get(user);
+  if (untilMs === undefined) return false;
+  if (performance.now() < untilMs) return true;
+  apartUntil.delete(user);
+  return false;
+}
 
 /**
  * A check that is made in the process.
@@ -228,8 +330,10 @@ let judge: BodyJudge | null = null;
  * @param index which of its pipelines it is
  */
 export function judgedBy(file: string, index: number): BodyCheck {
-  return (body, user = "") => {
-    judge ??= new BodyJudge();
-    return judge.check(file, index, body, user);
-  };
+  return (body, user = "") =>
+    new Promise((resolve, reject) => {
+      const question = { id: ++lastId, file, index, text: JSON.stringify(body) };
+      const judge = isApart(user) ? apart : together;
+      judge.check({ question, body, user, wait: new Wait(), resolve, reject });
+    });
 }
