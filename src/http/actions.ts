@@ -22,7 +22,7 @@ import { encodeResult } from "../order/result.ts";
 import { type StoredOrder, StoreUnavailableError } from "../store/store.ts";
 import { requireUser, USER_SECURITY } from "./authorization.ts";
 import { ACTION_BODY_BYTES_MAX } from "./cluster.ts";
-import { bodyRefused, type ReadVisible, submitRefusal } from "./orders.ts";
+import { acceptedText, type ReadVisible, submitRefusal } from "./orders.ts";
 import { ActionBodies, named, problemResponses } from "./schemas.ts";
 import type { ShownOrders } from "./shown-orders.ts";
 
@@ -121,7 +121,12 @@ function actionRoute(
       }
       if (request.body.dry_run === true) return dryRun(stored, await shown.pipelineOf(stored));
       if (action === "retry" && isFinal(stored.status)) {
-        const made = await retryAsNew(stored, request, resource, readVisible);
+        const made = await retryAsNew(
+          stored,
+          request,
+          { ...resource, bodyBytesMax: app.initialConfig.bodyLimit ?? 0 },
+          readVisible,
+        );
         return reply
           .code(201)
           .header("location", `/orders/${made.orderId}`)
@@ -204,12 +209,12 @@ const RETRY_KEY = "\u0000retry";
 
 /**
  * Makes a failed or canceled order again, as a new one.
- * @throws CatalogueError action_not_allowed, too_many_in_flight, store_unavailable, shutting_down
+ * @throws CatalogueError action_not_allowed, body_refused, body_too_large, too_many_in_flight, store_unavailable, shutting_down
  */
 async function retryAsNew(
   stored: StoredOrder,
   request: ActionCall,
-  { pipelines, submit, readBody }: ActionsResource,
+  { pipelines, submit, readBody, bodyBytesMax }: ActionsResource & { readonly bodyBytesMax: number },
   readVisible: ReadVisible,
 ): Promise<StoredOrder> {
   const { orderId, user } = stored;
@@ -223,17 +228,29 @@ async function retryAsNew(
   }
   const body = await readBody(orderId);
   if (body === null) throw new StoreUnavailableError(`the body of order ${orderId} is gone`);
-  // The pipeline may be a newer one, which wants another body.
-  const parsed = JSON.parse(body) as JsonObject;
-  const finding = (await pipeline.checkBody?.(parsed, user)) ?? { kind: "accepted", body: parsed };
-  if (finding.kind === "refused") throw bodyRefused(finding.issues);
+  const isSameVersion = pipeline.version === stored.pipelineVersion;
   const outcome = await submit({
     user,
-    body: finding.body === parsed ? body : JSON.stringify(finding.body),
+    body: isSameVersion ? body : await bodyForVersion(body, pipeline, { user, bytesMax: bodyBytesMax }),
     idempotencyKey: `${RETRY_KEY} ${orderId} ${from}`,
     pipeline,
     options: { retry: { orderId, by: request.user, carried: found.steps } },
   });
   if (outcome.kind !== "accepted") throw submitRefusal(outcome);
   return readVisible(request, outcome.orderId);
+}
+
+/**
+ * A newer version of a pipeline may want another body. What its own version's schema has made of a body, that schema does not get again: it
+ * may make something else of it each time.
+ * @throws CatalogueError body_refused, body_too_large
+ */
+async function bodyForVersion(
+  text: string,
+  { checkBody }: Pipeline,
+  { user, bytesMax }: { readonly user: string; readonly bytesMax: number },
+): Promise<string> {
+  if (checkBody === null) return text;
+  const body = JSON.parse(text) as JsonObject;
+  return acceptedText(await checkBody(body, user), { body, text, bytesMax });
 }

@@ -202,14 +202,13 @@ function bodyToKeep(pipeline: Pipeline, request: FastifyRequest): string | Promi
   const parsed = request.body as JsonObject;
   request.body = null;
   if (pipeline.checkBody === null) return request.bodyText;
+  const came = { body: parsed, text: request.bodyText, bytesMax: request.routeOptions.bodyLimit };
   const finding = pipeline.checkBody(parsed, request.user);
-  return finding instanceof Promise
-    ? finding.then((found) => acceptedText(found, parsed, request))
-    : acceptedText(finding, parsed, request);
+  return finding instanceof Promise ? finding.then((found) => acceptedText(found, came)) : acceptedText(finding, came);
 }
 
 /** What a pipeline's schema says against a body. */
-export function bodyRefused(issues: readonly BodyIssue[]): CatalogueError {
+function bodyRefused(issues: readonly BodyIssue[]): CatalogueError {
   const shown = issues.slice(0, SHOWN_ISSUES_MAX);
   const sentence = shown.map(({ pointer, message }) => `${pointer || "the body"}: ${message}`).join("; ");
   const more = issues.length - shown.length;
@@ -220,19 +219,29 @@ export function bodyRefused(issues: readonly BodyIssue[]): CatalogueError {
   );
 }
 
-/** @throws CatalogueError body_refused, body_too_large */
-function acceptedText(finding: BodyFinding, parsed: JsonObject, request: FastifyRequest): string {
+/** A body as it was given to a pipeline's schema. */
+interface CheckedBody {
+  readonly body: JsonObject;
+  readonly text: string;
+  /** How large the schema may make it. */
+  readonly bytesMax: number;
+}
+
+/**
+ * The text of a body that a schema has accepted: its own, or that of what the schema has made of it.
+ * @throws CatalogueError body_refused, body_too_large
+ */
+export function acceptedText(finding: BodyFinding, { body, text, bytesMax }: CheckedBody): string {
   if (finding.kind === "refused") throw bodyRefused(finding.issues);
-  if (finding.body === parsed) return request.bodyText;
-  const text = JSON.stringify(finding.body);
-  const { bodyLimit } = request.routeOptions;
-  if (Buffer.byteLength(text) > bodyLimit) {
+  if (finding.body === body) return text;
+  const made = JSON.stringify(finding.body);
+  if (Buffer.byteLength(made) > bytesMax) {
     throw new CatalogueError(
       "body_too_large",
-      `With what the pipeline adds the body is larger than ${bodyLimit} bytes.`,
+      `With what the pipeline adds the body is larger than ${bytesMax} bytes.`,
     );
   }
-  return text;
+  return made;
 }
 
 /** What a refused submission is answered with. */

@@ -146,6 +146,38 @@ export default definePipeline({ name: "trip", version: ${version}, ${body} steps
   assert.deepEqual([again.status, again.json?.["pipeline_version"]], [201, 2]);
 });
 
+test("an order that is made again has the very body that it had, and no larger one by a newer version", async (t) => {
+  const file = join(temporaryFolder(t), "cents.ts");
+  const write = (version: number): void => {
+    writeFileSync(
+      file,
+      `import { definePipeline, permanent } from "order-process";
+const cents = { "~standard": { version: 1, vendor: "test", validate: ({ amount, text }) => typeof amount !== "number"
+  ? { issues: [{ message: "is no number", path: ["amount"] }] }
+  : { value: { amount: amount * 100, ...(text ? { text: text + text } : {}), list: String(amount) } } } };
+export default definePipeline({ name: "cents", version: ${version}, body: cents, steps: [
+  { name: "Pay", run: ({ body }) => { throw permanent(JSON.stringify(body.amount)); } }] });
+`,
+    );
+  };
+  write(1);
+  const first = await startService(t, { args: ["--pipelines", file] });
+  const retry = (url: string, orderId: string): Promise<Answer> =>
+    send(`${url}/orders/${orderId}/retry`, { method: "POST", headers: { authorization: "user" } });
+  const large = await acceptedOrderId(first.url, { amount: 1, text: "x".repeat(100_000) });
+  for (let orderId = await acceptedOrderId(first.url, { amount: 30 }), times = 0; times < 3; times++) {
+    assert.match((await finalOrder(first.url, orderId)).steps[0]?.error ?? "", /3000/);
+    const again = await retry(first.url, orderId);
+    assert.equal(again.status, 201, again.text);
+    orderId = String(again.json?.["order_id"]);
+  }
+  await finalOrder(first.url, large);
+  await first.end("SIGTERM");
+  write(2);
+  const second = await startService(t, { data: first.data, args: ["--pipelines", file] });
+  assertProblem(await retry(second.url, large), 413, "body_too_large");
+});
+
 test("a promise that a step leaves behind and that fails ends no node", async (t) => {
   const file = join(temporaryFolder(t), "careless.ts");
   writeFileSync(
