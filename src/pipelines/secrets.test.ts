@@ -76,6 +76,83 @@ test("a long secret, such as a key of several lines, is taken out", () => {
     assert.match(redact(`-${form}-`), /^-\[env\.KEY\]=*-$/);
 });
 
+test("a long secret is taken out in either case, and the longest of two that begin alike", () => {
+  const long = "S3cretAb".repeat(80);
+  const { redact } = secretsOf({ A: long, B: `${long}-and-more-of-it` });
+  assert.equal(redact(`<${long.toLowerCase()}>`), "<[env.A]>");
+  assert.equal(redact(`<${long}-and-more-of-it>`), "<[env.B]>");
+});
+
+for (const [value, sent] of [
+  ["48213377\n", 48_213_377],
+  ["048213377", 48_213_377],
+  ["Bearer 48213377", 48_213_377],
+  ["http://u:48213377@h.example/", 48_213_377],
+  ["id=7;pin=48213377", 48_213_377],
+  ["48213377.50", 48_213_377.5],
+  ["4821337712345678901", Number("4821337712345678901")],
+] as const) {
+  test(`a number is taken out that ${JSON.stringify(value)} may come back as`, () => {
+    assert.deepEqual(secretsOf({ PIN: value }).redactJson({ pin: sent }), { pin: "[env.PIN]" });
+  });
+}
+
+const PEM = `-----BEGIN PRIVATE KEY-----\n${Array.from({ length: 26 }, (_, line) => Buffer.from(String(line).padStart(48, "x")).toString("base64")).join("\n")}\n-----END PRIVATE KEY-----\n`;
+
+for (const [what, value, sent, secret] of [
+  ["a key in one line, as lines", PEM.replaceAll("\n", String.raw`\n`), PEM, "eHh4"],
+  [
+    "the key of a service account",
+    JSON.stringify({ type: "service_account", private_key: PEM }),
+    { private_key: PEM },
+    "eHh4",
+  ],
+  ["a password in JSON", JSON.stringify({ password: 'p"ss\\word' }), { why: 'p"ss\\word' }, "word"],
+  [
+    "a password of a connection string",
+    "Server=db;User Id=ann;Password=open,sesame!;",
+    "failed: open,sesame!",
+    "sesame",
+  ],
+  ["a password of libpq", "host=db user=ann password=opensesame", "failed: opensesame", "opensesame"],
+  ["a password in a query", "jdbc:postgresql://h/db?user=ann&password=opensesame", "failed: opensesame", "opensesame"],
+  ["a password for several hosts", "mongodb://ann:opensesame@h1.example:1,h2.example:2/db", "opensesame", "opensesame"],
+  ["a password of an address within", "url=https://ann:opensesame@h.example/", "opensesame", "opensesame"],
+  ["a session", "session=opensesame; x=1", "no session opensesame", "opensesame"],
+  ["a header's value", "X-Api-Key: opensesame", "bad opensesame", "opensesame"],
+  ["the password of a pair", "anna:opensesame", "anna, opensesame", "opensesame"],
+  ["the password of a pair in base64", Buffer.from("anna:opensesame").toString("base64"), "opensesame", "opensesame"],
+  [
+    "the password behind Basic",
+    `Basic ${Buffer.from("anna:opensesame").toString("base64")}`,
+    "opensesame",
+    "opensesame",
+  ],
+  ["a value in quotes", '"opensesameword"', "opensesameword", "opensesame"],
+  [
+    "a part of a web token",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm5hLXNlY3JldCJ9.c2lnbmF0dXJlLXNlY3JldA",
+    "eyJzdWIiOiJhbm5hLXNlY3JldCJ9",
+    "eyJz",
+  ],
+  ["JSON as Go writes it", "Kd9&xv<Q2>zz", String.raw`{"t":"Kd9\u0026xv\u003cQ2\u003ezz"}`, "Kd9"],
+  ["JSON as PHP writes it", "Kd9/ä2zz", String.raw`{"t":"Kd9\/\u00e42zz"}`, "Kd9"],
+  ["a url that is encoded in part", "ab/cd+ef=1", "ab/cd%2Bef%3D1", "cd%2Bef"],
+  ["entities by number", `a<b>c'd"e`, "a&#60;b&#62;c&#39;d&#34;e", "&#60;b"],
+] as const) {
+  test(`${what} is taken out`, () => {
+    const redacted = JSON.stringify(secretsOf({ KEY: value }).redactJson({ sent }));
+    assert.ok(!redacted.includes(secret) && redacted.includes("[env.KEY]"), redacted);
+  });
+}
+
+test("many words of one value are taken out, and it does not take long to look for them", () => {
+  const { redact } = secretsOf({
+    KEYS: Array.from({ length: 2_000 }, (_, at) => `tok${at}secret${at * 7919}`).join("\n"),
+  });
+  assert.equal(redact("bad tok1999secret15830081!"), "bad [env.KEYS]!");
+});
+
 test("a number that is a secret is taken out", () => {
   const { redactJson } = secretsOf({ PIN: "48213377" });
   assert.deepEqual(redactJson({ pin: 48_213_377, at: "48213377", other: 48_213_378 }), {

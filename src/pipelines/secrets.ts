@@ -17,16 +17,27 @@ const SECRET_CHARS_MIN = 6;
 const TOKEN_CHARS_MIN = 8;
 const PATH_TOKEN_CHARS_MIN = 12;
 const LONG_TOKEN_CHARS = 20;
-const TOKENS_MAX = 200;
+/** Of so many parts of a value all forms are known; of more than that the part itself. */
+const PARTS_OF_ALL_FORMS_MAX = 200;
+const PARTS_MAX = 10_000;
 
-const ADDRESS = /^[a-z][a-z0-9+.-]*:\/\//i;
+const ADDRESSES = /[a-z][a-z0-9+.-]*:\/\/[^\s"'<>]+/gi;
+
+/** `//user:password@`, also in addresses of several hosts, which are no URL. */
+const CREDENTIALS = /\/\/([^\s/:@]*):([^\s/@]+)@/g;
+
+/** `name=value` and `"name": "value"`, up to what separates it from the next: a password may hold some of that. */
+const PAIR = /([\w-]+)["']?\s*[=:]\s*(?:"([^"]*)"|'([^']*)'|([^\s;&]+))/g;
 
 /** What stands before credentials. */
 const SCHEME =
   /^(?:bearer|basic|digest|token|jwt|api-?key|oauth|negotiate|dpop|hawk|aws4?-[\w-]+|shared\w*|[\w-]*key|[\w-]*token)$/i;
 
 /** Names of parameters that hold secrets. */
-const TELLING = /key|token|secret|sig|pass|pwd|auth|cred|code|hash/i;
+const TELLING = /key|token|secret|sig|pass|pwd|auth|cred|code|hash|sess|sid$|^pin$/i;
+
+/** How deep JSON in a variable is looked into. */
+const NESTED_MAX = 4;
 
 /** A regular expression with longer texts in it takes long to compile, or is refused: those are looked for as they are. */
 const FORM_CHARS_MAX = 500;
@@ -47,21 +58,20 @@ const NONE: Secrets = { redact: (text) => text, redactJson: (json) => json };
 
 function findSecrets(env: Readonly<Record<string, string>>): Secrets {
   const names = new Map<string, string>();
-  const long = new Map<string, string>();
+  const longNames = new Map<string, string>();
   const numbers = new Map<number, string>();
   for (const [name, value] of Object.entries(env)) {
-    // A file that a variable was read from often ends in a line break, which receivers take off.
-    const trimmed = value.trim();
-    const parts = [value, trimmed, ...addressParts(trimmed), ...tokensOf(trimmed)].filter(
-      (part) => part.length >= SECRET_CHARS_MIN,
-    );
-    for (const form of parts.flatMap(formsOf)) {
-      if (form.length > FORM_CHARS_MAX) long.set(form, name);
-      else names.set(form.toLowerCase(), name);
+    const parts = Array.from(new Set(partsOf(value))).filter((part) => part.length >= SECRET_CHARS_MIN);
+    for (const [index, part] of parts.slice(0, PARTS_MAX).entries()) {
+      if (NUMBER.test(part)) numbers.set(Number(part), name);
+      for (const form of index < PARTS_OF_ALL_FORMS_MAX ? formsOf(part) : [part]) {
+        if (form.length > FORM_CHARS_MAX) longNames.set(form, name);
+        else names.set(form.toLowerCase(), name);
+      }
     }
-    if (value.length >= SECRET_CHARS_MIN && String(Number(value)) === value) numbers.set(Number(value), name);
   }
-  if (names.size === 0 && long.size === 0) return NONE;
+  if (names.size === 0 && longNames.size === 0) return NONE;
+  const long = Array.from(longNames).toSorted(([one], [other]) => other.length - one.length);
   // The longest first: one may be the beginning of another. Hosts, hexadecimal digits and names of headers come in either case.
   const forms = Array.from(names.keys()).toSorted((one, other) => other.length - one.length);
   const pattern = new RegExp(
@@ -70,7 +80,7 @@ function findSecrets(env: Readonly<Record<string, string>>): Secrets {
   );
   const redact = (text: string): string => {
     let redacted = text;
-    for (const [form, name] of long) redacted = redacted.replaceAll(form, () => `[env.${name}]`);
+    for (const [form, name] of long) redacted = replacedAll(redacted, form, `[env.${name}]`);
     if (forms.length === 0) return redacted;
     return redacted.replace(pattern, (found) => `[env.${names.get(found.toLowerCase()) ?? "?"}]`);
   };
@@ -90,14 +100,68 @@ function findSecrets(env: Readonly<Record<string, string>>): Secrets {
   return { redact, redactJson };
 }
 
+/** A JSON Web Token: who reads one of its parts has what is in it. */
+const WEB_TOKEN = /(?:^|\s)eyJ[\w-]+\.[\w-]+\.[\w-]*$/;
+
+const NUMBER = /^[+-]?\d+(\.\d+)?$/;
+
+/** In either case, where that changes no lengths. */
+function replacedAll(text: string, form: string, replacement: string): string {
+  const [lowText, lowForm] = [text.toLowerCase(), form.toLowerCase()];
+  const isSafe = lowText.length === text.length && lowForm.length === form.length;
+  const [searched, wanted] = isSafe ? [lowText, lowForm] : [text, form];
+  let result = "";
+  let from = 0;
+  for (let at = searched.indexOf(wanted); at >= 0; at = searched.indexOf(wanted, from)) {
+    result += text.slice(from, at) + replacement;
+    from = at + form.length;
+  }
+  return result + text.slice(from);
+}
+
+/** A value, and all of it that is secret and may come back alone. */
+function partsOf(value: string, nested = 0): string[] {
+  // A file that a variable was read from often ends in a line break, which receivers take off.
+  const trimmed = value.trim();
+  const unquoted = /^(["'`])(.*)\1$/s.exec(trimmed)?.[2] ?? trimmed;
+  const parts = [value, trimmed, unquoted, ...addressParts(trimmed), ...credentialsOf(unquoted), ...tokensOf(unquoted)];
+  if (nested === NESTED_MAX) return parts;
+  // A key of several lines is often written in one, and a whole file of credentials is JSON.
+  const unescaped = unquoted.replaceAll(/\\r?\\n|\\n/g, "\n");
+  if (unescaped !== unquoted) parts.push(...partsOf(unescaped, nested + 1));
+  for (const [key, text] of textsIn(unquoted))
+    if (TELLING.test(key) || isToken(text, TOKEN_CHARS_MIN)) parts.push(...partsOf(text, nested + 1));
+  return parts;
+}
+
+/** The texts and numbers of JSON, with their keys. */
+function textsIn(json: string): (readonly [key: string, text: string])[] {
+  if (!/^[[{]/.test(json)) return [];
+  const found: (readonly [string, string])[] = [];
+  try {
+    JSON.parse(json, (key, value: unknown) => {
+      if (typeof value === "string" || typeof value === "number") found.push([key, String(value)]);
+      return value;
+    });
+  } catch {
+    return []; // it only looks like it
+  }
+  return found;
+}
+
 /**
- * What is secret about an address: where it is, and who may go there. A host that is one plain word (`payments`) is so only with its port or
+ * What is secret about addresses: where it is, and who may go there. A host that is one plain word (`payments`) is so only with its port or
  * as a host, as the word may be anywhere.
  */
 function addressParts(value: string): string[] {
-  const url = ADDRESS.test(value) && URL.canParse(value) ? new URL(value) : null;
-  if (url === null) return [];
-  const { host, hostname, port, username, password, pathname, search, searchParams } = url;
+  const found = Array.from(value.matchAll(ADDRESSES), ([address]) => address);
+  return found.flatMap((address) => {
+    const url = URL.parse(address) ?? URL.parse(address.replace(/[,;)\]}].*$/s, ""));
+    return url === null ? [] : partsOfUrl(url);
+  });
+}
+
+function partsOfUrl({ host, hostname, port, username, password, pathname, search, searchParams, hash }: URL): string[] {
   const isWord = !/[.:]/.test(hostname);
   return [
     ...(port === "" ? [] : [host]),
@@ -109,24 +173,47 @@ function addressParts(value: string): string[] {
       .filter(([name, part]) => TELLING.test(name) || isToken(part, TOKEN_CHARS_MIN))
       .map(([, part]) => part),
     // Most of a path is words that answers are made of.
-    ...pathname
-      .split("/")
+    ...[...pathname.split("/"), hash.slice(1)]
       .flatMap((part) => [part, decode(part)])
       .filter((part) => isToken(part, PATH_TOKEN_CHARS_MIN)),
   ];
 }
 
-/** What is secret in a text of several words, each of which may come back alone: `Bearer TOKEN`, `id=1; key=TOKEN`, the lines of a key. */
-function tokensOf(value: string): string[] {
-  if (ADDRESS.test(value) && URL.canParse(value)) return [];
+/** What is a secret by what stands before it: `Bearer TOKEN`, `password=SECRET`, `user:SECRET`, `//user:SECRET@host`, also in base64. */
+function credentialsOf(value: string): string[] {
   const [scheme = "", credentials = "", ...more] = value.split(/\s+/);
-  const isScheme = more.length === 0 && SCHEME.test(scheme);
-  const decoded = Buffer.from(credentials, "base64").toString();
-  const words = value
-    .split(/[\s,:;&=|"'<>{}[\]]+/)
-    .slice(0, TOKENS_MAX)
-    .filter((word) => word !== value && isToken(word, TOKEN_CHARS_MIN));
-  return [...words, ...(isScheme ? [credentials, ...(decoded.includes(":") ? [decoded] : [])] : [])];
+  const isScheme = more.length === 0 && credentials !== "" && SCHEME.test(scheme);
+  const pairs = Array.from(value.matchAll(PAIR)).flatMap(([, name = "", ...texts]) => {
+    const text = texts.find((each) => each !== undefined) ?? "";
+    return TELLING.test(name) ? [text, ...text.split(/[,"')\]}]/).slice(0, 1)] : [];
+  });
+  const alone = isScheme ? credentials : value;
+  const decoded = /^[\w+/-]{8,}={0,2}$/.test(alone) ? Buffer.from(alone, "base64").toString() : "";
+  const isPrintable = /^[^\p{C}]*:[^\p{C}]*$/u.test(decoded);
+  return [
+    ...(isScheme ? [credentials] : []),
+    ...pairs,
+    ...Array.from(value.matchAll(CREDENTIALS)).flatMap(([, user = "", password = ""]) => [
+      password,
+      decode(password),
+      `${decode(user)}:${decode(password)}`,
+    ]),
+    ...[alone, ...(isPrintable ? [decoded] : [])].flatMap(userAndPassword),
+    ...(isPrintable ? [decoded] : []),
+  ];
+}
+
+/** `user:password`, and nothing else that has a colon: no address, no host with its port. */
+function userAndPassword(text: string): string[] {
+  const password = /^[^\s:/@]+:([^\s:/]+)$/.exec(text)?.[1];
+  return password === undefined || /^\d{1,5}$/.test(password) ? [] : [password];
+}
+
+/** What is secret in a text of several words, each of which may come back alone: `id=1; key=TOKEN`, the lines of a key. */
+function tokensOf(value: string): string[] {
+  const separators = WEB_TOKEN.test(value) ? /[\s.]+/ : /[\s,:;&=|"'<>{}[\]]+/;
+  const words = value.split(separators).filter((word) => word !== value && isToken(word, TOKEN_CHARS_MIN));
+  return /^[a-z][a-z0-9+.-]*:\/\//i.test(value) && URL.canParse(value) ? [] : words;
 }
 
 /** Whether it is hardly a word: it has digits and letters, or is long. */
@@ -145,8 +232,8 @@ function decode(text: string): string {
 /** The same text as it may come back. */
 function formsOf(value: string): string[] {
   const inJson = (text: string): string => JSON.stringify(text).slice(1, -1);
-  const inAscii = (text: string): string =>
-    text.replaceAll(/[^\x20-\x7e]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  const inUnicode = (char: string): string => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  const inAscii = (text: string): string => text.replaceAll(/[^\x20-\x7e]/g, inUnicode);
   const encoded = encodeURIComponent(value.toWellFormed());
   const bytes = Buffer.from(value, "utf8");
   return [
@@ -155,9 +242,15 @@ function formsOf(value: string): string[] {
     inJson(inJson(value)),
     inAscii(inJson(value)),
     value.replaceAll("/", String.raw`\/`),
+    inAscii(inJson(value)).replaceAll("/", String.raw`\/`),
+    // As Go and others write it, for pages.
+    inJson(value).replaceAll(/[<>&]/g, inUnicode),
+    inAscii(inJson(value)).replaceAll(/[<>&'/]/g, inUnicode),
     encoded,
     encoded.replaceAll(/[!'()*]/g, (char) => `%${char.charCodeAt(0).toString(16)}`),
     encoded.replaceAll("%20", "+"),
+    encoded.replaceAll("%2F", "/"),
+    value.replaceAll("/", "%2F"),
     encodeURIComponent(encoded),
     encodeURI(value.toWellFormed()),
     ...["&#39;", "&#x27;", "&apos;", "'"].map((quote) =>
@@ -168,6 +261,9 @@ function formsOf(value: string): string[] {
         .replaceAll('"', "&quot;")
         .replaceAll("'", quote),
     ),
+    value.replaceAll(/[<>&"']/g, (char) => `&#${char.charCodeAt(0)};`),
+    value.replaceAll(/[<>&"']/g, (char) => `&#x${char.charCodeAt(0).toString(16)};`),
+    bytes.toString("latin1"),
     bytes.toString("hex"),
     bytes.toString("hex").replaceAll(/../g, "%$&"),
     ...base64Within(Buffer.from(bytes.toString("base64").replaceAll("=", "")), 0),
