@@ -291,9 +291,7 @@ export function readInvocation(
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return { kind: "print", text: printed };
-    throw new UsageError(
-      `${error.message.replace(/^error: /, "").replaceAll(/\s+/g, " ")}; see ${command.name()} --help`,
-    );
+    throw new UsageError(`${withoutValue(error.message).replaceAll(/\s+/g, " ")}; see ${command.name()} --help`);
   }
   const [extra] = command.args;
   if (extra !== undefined) {
@@ -317,6 +315,11 @@ export function readInvocation(
     );
   }
   return { kind: "drill", config: { ...config, store: config.store } };
+}
+
+/** What commander says, without its beginning, and without the value of an option that it does not know: that may be a password. */
+function withoutValue(message: string): string {
+  return message.replace(/^error: /, "").replace(/(unknown option '--[^'=]*)=.*'/s, "$1'");
 }
 
 function readCheck(args: readonly string[]): Invocation {
@@ -381,7 +384,9 @@ function toConfig(
       return row.parse(text) as ReturnType<(typeof OPTIONS)[K]["parse"]>;
     } catch (error) {
       if (!(error instanceof InvalidArgumentError)) throw error;
-      const shown = name === "storePassword" || (name === "store" && text.includes("@")) ? "what it is" : `"${text}"`;
+      // A store's text has a password in it anywhere, where it is not as it must be.
+      const mayHoldSecret = name === "storePassword" || name === "store" || text.includes("@");
+      const shown = mayHoldSecret ? "what it is" : `"${text}"`;
       throw new UsageError(`${where} can't be ${shown}: ${error.message}`);
     }
   };
@@ -434,17 +439,27 @@ function variableOf(name: string): string {
 function readFile(path: string, warn: (line: string) => void): Record<string, string> {
   let content: unknown;
   let found: Stats;
+  let text: string;
   try {
     const file = openSync(path, "r");
     try {
       found = fstatSync(file);
-      content = parseYaml(readFileSync(file, "utf8"), { logLevel: "error" });
+      text = readFileSync(file, "utf8");
     } finally {
       closeSync(file);
     }
   } catch (error) {
     const [line] = (error instanceof Error ? error.message : String(error)).split("\n");
-    throw new UsageError(`the configuration file ${path} can't be read: ${line?.replace(/:$/, "")}`);
+    throw new UsageError(`the configuration file ${path} can't be read: ${line}`);
+  }
+  try {
+    content = parseYaml(text, { logLevel: "error" });
+  } catch (error) {
+    // Its words may quote the file: `Unresolved alias …: PASSWORD`, `Unresolved tag: !PASSWORD at line 1`.
+    const [line = ""] = (error instanceof Error ? error.message : String(error)).split("\n");
+    throw new UsageError(
+      `the configuration file ${path} can't be read: ${line.replace(/: .*?(?= at line \d+|$)/, "").replace(/:$/, "")}`,
+    );
   }
   if (content === null || content === undefined) return {};
   if (typeof content !== "object" || Array.isArray(content)) {

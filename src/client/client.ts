@@ -137,21 +137,24 @@ export function createClient({ url, user, fetch: ask = fetch }: ClientOptions): 
   ): AsyncGenerator<FollowedEvent, void> {
     let last = lastEventId;
     for (;;) {
+      let hasEvents = false;
       try {
         const headers = { accept: "text/event-stream", ...(last === "" ? {} : { "last-event-id": last }) };
         const response = await request(path, { headers, ...(signal === undefined ? {} : { signal }) });
         if (response.status === 204 || response.body === null) return;
         for await (const { id, entry } of eventsIn(response.body)) {
           last = id;
+          hasEvents = true;
           if (entry !== null) yield { id, entry };
         }
       } catch (error) {
         if (signal?.aborted === true) return;
         const mayPass = error instanceof ServiceError ? error.problem.status >= 500 : error instanceof TypeError;
         if (!mayPass) throw error;
+        hasEvents = false;
         onDisconnect?.(error as Error);
-        await new Promise((resolve) => setTimeout(resolve, RECONNECT_MS));
       }
+      if (!hasEvents) await new Promise((resolve) => setTimeout(resolve, RECONNECT_MS));
       if (signal?.aborted === true) return;
     }
   }

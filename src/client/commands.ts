@@ -210,7 +210,8 @@ export async function runOrdersCommand(
 /** What stands in the way, in one line. */
 export function describeClientError(error: unknown): string | null {
   if (error instanceof ServiceError) {
-    const { code, detail } = error.problem;
+    const { code } = error.problem;
+    const detail = error.problem.detail.slice(0, DETAIL_CHARS_MAX); // another service may answer with anything
     if (code === "order_not_found") return `${detail.replace("the Authorization header", "--user")} (${code})`;
     return code === "" ? detail : `${detail} (${code})`;
   }
@@ -222,6 +223,7 @@ export function describeClientError(error: unknown): string | null {
 }
 
 const PAGE_ORDERS = 200;
+const DETAIL_CHARS_MAX = 4_000;
 
 /** @throws UsageError that quotes no password */
 function checkUrl(url: string): void {

@@ -10,7 +10,17 @@ const USER_CHARS_MAX = 1_024;
  * hardly before a name. A name may begin with one: "basic-user", "Token.Ring".
  */
 const CREDENTIALS =
-  /^(?:Bearer|Basic|Digest|Negotiate|NTLM|Kerberos|OAuth|DPoP|GNAP|HOBA|Hawk|PrivateToken|SCRAM-SHA-\d+|Token|JWT|Api-?Key|AWS|AWS4-[\w-]+|Shared(?:Access(?:Signature|Key)|Key(?:Lite)?)|vapid)(?![\w.@+-])/i;
+  /^(?:Bearer|Basic(?:Auth)?|Digest|Negotiate|NTLM|Kerberos|OAuth2?|DPoP|GNAP|HOBA|Hawk|PrivateToken|SCRAM-SHA-\d+|(?:Access)?Token|JWT|(?:x[-_])?Api[-_ ]?Key|AWS|AWS4-[\w-]+|Shared(?:Access(?:Signature|Key)|Key(?:Lite)?)|vapid|SSWS|GoogleLogin|Zoho-oauthtoken|GenieKey|HMAC(?:-SHA-?\d+)?)(?![\w.@+-])/i;
+
+/** As some put the header's name in once more, or a proxy two headers into one. */
+const NAMED_OR_SECOND = /^(?:Proxy-)?Authorization\s*[:=]|[,;]\s*(?:Bearer|Basic)\s/i;
+
+/** Any scheme with a parameter, or with what is long and no word (RFC 9110, 11.4). */
+const SCHEME_AND_PARAMETER = /^[\w-]+\s+[\w-]+\s*=\s*["\w]/;
+const SCHEME_AND_TOKEN = /^[\w-]+\s+(?=[^\s]*\d)(?=[^\s]*[a-z])[\w.~+/-]{20,}=*$/i;
+
+/** Quotes and brackets are put around it by mistake, and what nobody sees comes along when it is copied. */
+const AROUND = /^[^\p{L}\p{N}]+/u;
 
 /** A JSON Web Token by itself: its header begins with `{"`. */
 const WEB_TOKEN = /^eyJ[\w-]*\.[\w-]+\.[\w.-]*$/;
@@ -26,7 +36,7 @@ export function requireUser(request: FastifyRequest, _reply: FastifyReply, done:
   const user = request.headers.authorization ?? "";
   if (user === "") {
     done(new CatalogueError("authorization_required", "Send the header Authorization: <user>."));
-  } else if (CREDENTIALS.test(user) || WEB_TOKEN.test(user)) {
+  } else if (isCredentials(user)) {
     done(
       new CatalogueError(
         "authorization_required",
@@ -41,4 +51,12 @@ export function requireUser(request: FastifyRequest, _reply: FastifyReply, done:
     request.user = user;
     done();
   }
+}
+
+function isCredentials(user: string): boolean {
+  // Node reads headers byte by byte.
+  const text = Buffer.from(user, "latin1").toString().normalize("NFKC").replace(AROUND, "");
+  return [CREDENTIALS, WEB_TOKEN, NAMED_OR_SECOND, SCHEME_AND_PARAMETER, SCHEME_AND_TOKEN].some((form) =>
+    form.test(text),
+  );
 }

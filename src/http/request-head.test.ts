@@ -21,6 +21,7 @@ function isFromHere(raw: IncomingMessage): boolean {
 
 const HOST = ["Host", "localhost:8080"] as const;
 const PADDING = ["X-Padding", "x".repeat(2_000)] as const;
+const LONG_NAME = ["User-Agent", "x".repeat(2_000)] as const;
 
 test("a small head stays as it is, and counts nothing", () => {
   const request = requestWith([HOST, ["X-Other", "1"]]);
@@ -34,7 +35,8 @@ test("of a large head stays what is read, and what is long of that counts", () =
     trimHead(request),
     "/".length + 2_000 + "HostAuthorizationIdempotency-Keylocalhost:8080ann".length - 1_024,
   );
-  assert.deepEqual(Object.keys(request.headers), ["host", "authorization", "idempotency-key"]);
+  assert.deepEqual(Object.keys(request.headers), ["host", "authorization", "idempotency-key", "x-padding"]);
+  assert.equal(request.headers["x-padding"], "");
   assert.ok(!request.rawHeaders.includes("X-Padding"));
 });
 
@@ -47,12 +49,18 @@ test("that somebody else has asked is seen of a large head, too", () => {
     "CF-Connecting-IP",
     "Referer",
     "Forwarded",
+    "CDN-Loop",
+    "Cookie",
+    "X-Amzn-Trace-Id",
+    "Client-IP",
   ]) {
-    const request = requestWith([HOST, PADDING, [name, "y".repeat(3_000)]]);
+    assert.equal(isFromHere(requestWith([HOST, [name, "y"]])), false, name);
+    const request = requestWith([HOST, LONG_NAME, [name, "y".repeat(3_000)]]);
     assert.equal(trimHead(request), 0);
     assert.equal(isFromHere(request), false, name);
   }
-  const own = requestWith([HOST, PADDING]);
+  assert.equal(isFromHere(requestWith([HOST], "http://8.8.8.8/cluster/join")), false);
+  const own = requestWith([HOST, LONG_NAME]);
   trimHead(own);
   assert.equal(isFromHere(own), true);
 });

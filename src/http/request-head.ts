@@ -1,9 +1,9 @@
 /** What the head of a request keeps in memory while the request lives: what the service reads of it, and no more. */
 import type { IncomingMessage } from "node:http";
 import { PROOF_HEADER } from "../cluster/proof.ts";
-import { isForeignHeader } from "./loopback.ts";
+import { isOwnHeader } from "./loopback.ts";
 
-/** The headers that are read, by the service, Fastify or Node, once a request has begun; of those of proxies and browsers the names. */
+/** The headers that are read, by the service, Fastify or Node, once a request has begun. Of the others it counts that there is one. */
 const READ: ReadonlySet<string> = new Set([
   "authorization",
   "connection",
@@ -57,10 +57,13 @@ export function trimHead(request: IncomingMessage): number {
     kept.push(name, value);
   }
   const headers: IncomingMessage["headers"] = {};
-  for (const [name, value] of Object.entries(request.headers)) {
+  const others = Object.entries(request.headers).filter(([name, value]) => {
     if (READ.has(name)) headers[name] = value;
-    else if (isForeignHeader(name)) headers[name] = ""; // that it is there says it all
-  }
+    return !READ.has(name);
+  });
+  // That it is there says it all (loopback.ts).
+  const foreign = others.find(([name]) => !isOwnHeader(name));
+  if (foreign !== undefined) headers[foreign[0]] = "";
   request.headers = headers;
   request.rawHeaders = kept;
   chars = url.length + charsOf(kept);

@@ -1,6 +1,9 @@
 /** The client, and the commands on top of it, against a real service. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { type Client, createClient, ServiceError } from "../../src/client/client.ts";
@@ -9,6 +12,7 @@ import { UsageError } from "../../src/config.ts";
 import { assertRefused } from "../support/checks.ts";
 import { freePort } from "../support/ports.ts";
 import { runCommand, startService, temporaryFolder } from "../support/service.ts";
+import { waitFor } from "../support/wait.ts";
 
 interface Ran {
   readonly code: number;
@@ -186,6 +190,26 @@ test("what goes wrong at the command line is one line, with a code", async (t) =
   const asked = await runCommand(["orders", "get", "nope", "--url", url]);
   assert.deepEqual([asked.code, asked.stdout], [1, ""]);
   assert.match(asked.stderr, /^order_process: You have no order[^\n]*\n$/);
+});
+
+test("a stream that ends at once without an event is not asked for again at once", async (t) => {
+  let asked = 0;
+  const server = createServer((_, response) => {
+    asked++;
+    response.writeHead(200, { "content-type": "text/event-stream" }).end();
+  });
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  t.after(() => server.close());
+  const { port } = server.address() as AddressInfo;
+  const client = createClient({ url: `http://127.0.0.1:${port}`, user: "user" });
+  const stop = new AbortController();
+  const following = (async () => {
+    for await (const each of client.follow("any", { signal: stop.signal })) assert.fail(JSON.stringify(each));
+  })();
+  await waitFor(() => asked > 1, { what: "it is asked for again" });
+  assert.ok(asked < 10, `${asked} times`);
+  stop.abort();
+  await following;
 });
 
 test("a client follows an order to its end, and one that is over again", async (t) => {

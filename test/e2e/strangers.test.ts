@@ -182,6 +182,21 @@ test("credentials in the place of a user are refused with a hint, and kept nowhe
     `SharedAccessSignature sr=${secret}`,
     `eyJhbGciOiJIUzI1NiJ9.${secret}.sig`,
     `Bearer ${secret.repeat(100)}`,
+    `"Bearer ${secret}"`,
+    `(Basic ${secret}==)`,
+    `,Bearer ${secret}`,
+    `\u00a0Bearer ${secret}`,
+    `\u200bBearer ${secret}`,
+    `Ｂｅａｒｅｒ ${secret}`,
+    `Authorization: Bearer ${secret}`,
+    `Proxy-Authorization: Basic ${secret}`,
+    `ann, Bearer ${secret}`,
+    `x-api-key: ${secret}`,
+    `OAuth2 ${secret}`,
+    `GoogleLogin auth=${secret}`,
+    `Splunk ${secret}`,
+    `MAC id="ann", mac="${secret}"`,
+    `Signature keyId="ann",signature="${secret}"`,
   ]) {
     for (const first of ["POST /orders HTTP/1.1", "GET /orders HTTP/1.1", "GET /events HTTP/1.1"]) {
       const body = first.startsWith("POST") ? "{}" : "";
@@ -192,7 +207,17 @@ test("credentials in the place of a user are refused with a hint, and kept nowhe
       assert.notEqual(answer.headers.get("www-authenticate"), null);
     }
   }
-  for (const user of ["basic-user", "bearer@example.org", "Ann Bearer", "token_1", "Basically", "cluster"]) {
+  for (const user of [
+    "basic-user",
+    "bearer@example.org",
+    "Ann Bearer",
+    "token_1",
+    "Basically",
+    "cluster",
+    "Ann Basic",
+    "Jean-Luc Picard-Ω",
+    "tenant:ann",
+  ]) {
     const lines = ["Host: localhost", `Authorization: ${user}`];
     assert.equal((await ask(service, "POST /orders HTTP/1.1", lines, "{}")).status, 201, user);
   }

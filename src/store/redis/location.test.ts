@@ -38,6 +38,7 @@ test("what is not an address is refused with what is wrong, and never with the p
     ["redis://user:s3cret@host?db=1", /end after the database/],
     ["redis://user:s3cret%zz@host", /write %25/],
     ["redis://user:s3cret@ho st", /not of the form/],
+    ["redis://$(reboot);id;`id`&x", /host is neither/],
   ] as const) {
     assert.throws(() => parseRedisUrl(text), { message: why }, text);
     try {

@@ -34,6 +34,7 @@ export function parseRedisUrl(text: string): ParsedRedisUrl {
       "it is not of the form redis://user:password@host:port/database; in a password, write %40 for @, %2F for / and so on",
     );
   }
+  if (!/^(?:[\w.-]+|\[[\da-f:.]+\])$/i.test(url.hostname)) throw new Error("its host is neither a name nor an address");
   if (url.search !== "" || url.hash !== "") throw new Error("it must end after the database's number");
   if (url.port === "0") throw new Error("its port must be from 1 to 65535");
   const location = {
