@@ -21,20 +21,25 @@ const LONG_TOKEN_CHARS = 20;
 const PARTS_OF_ALL_FORMS_MAX = 200;
 const PARTS_MAX = 10_000;
 
-const ADDRESSES = /[a-z][a-z0-9+.-]*:\/\/[^\s"'<>]+/gi;
+const ADDRESSES = /(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}:\/\/[^\s"'<>]+/gi;
 
 /** `//user:password@`, also in addresses of several hosts, which are no URL. */
-const CREDENTIALS = /\/\/([^\s/:@]*):([^\s/@]+)@/g;
+const CREDENTIALS = /\/\/([^\s/:@]{0,500}):([^\s/@]{1,1000})@/g;
 
 /** `name=value` and `"name": "value"`, up to what separates it from the next: a password may hold some of that. */
-const PAIR = /([\w-]+)["']?\s*[=:]\s*(?:"([^"]*)"|'([^']*)'|([^\s;&]+))/g;
+const PAIR = /(?<![\w-])([\w-]{1,100})["']?\s{0,20}[=:]\s{0,20}(?:"([^"]*)"|'([^']*)'|([^\s;&]+))/g;
 
 /** What stands before credentials. */
 const SCHEME =
   /^(?:bearer|basic|digest|token|jwt|api-?key|oauth|negotiate|dpop|hawk|aws4?-[\w-]+|shared\w*|[\w-]*key|[\w-]*token)$/i;
 
-/** Names of parameters that hold secrets. */
-const TELLING = /key|token|secret|sig|pass|pwd|auth|cred|code|hash|sess|sid$|^pin$/i;
+/** Names of an address's parameters that hold secrets. */
+const TELLING_PARAMETER = /key|token|secret|sig|pass|pwd|auth|cred|code|hash/i;
+
+/** Names of what is a secret, whatever it looks like; and of what is one where it looks like a token. By words: a `keyspace` is none. */
+const TELLING =
+  /(?:^|[_.-])(?:tokens?|secrets?|pass(?:word|wd|phrase|code)?|pwd|pw|pin|cred(?:ential)?s?|authorization|(?:api|access|private|account|shared)[_.-]?key|sess(?:ion)?(?:[_.-]?id)?|sid)(?:$|[_.-])/i;
+const HINTING = /(?:^|[_.-])(?:key|code|auth|sig|signature|hash|id)(?:$|[_.-])/i;
 
 /** How deep JSON in a variable is looked into. */
 const NESTED_MAX = 4;
@@ -61,9 +66,10 @@ function findSecrets(env: Readonly<Record<string, string>>): Secrets {
   const longNames = new Map<string, string>();
   const numbers = new Map<number, string>();
   for (const [name, value] of Object.entries(env)) {
-    const parts = Array.from(new Set(partsOf(value))).filter((part) => part.length >= SECRET_CHARS_MIN);
+    const all = [...partsOf(value), ...(isTelling(name) || /auth/i.test(name) ? userAndPassword(value.trim()) : [])];
+    const parts = Array.from(new Set(all)).filter((part) => part.length >= SECRET_CHARS_MIN);
     for (const [index, part] of parts.slice(0, PARTS_MAX).entries()) {
-      if (NUMBER.test(part)) numbers.set(Number(part), name);
+      if (NUMBER.test(part) && digitsOf(Number(part)) >= SECRET_CHARS_MIN) numbers.set(Number(part), name);
       for (const form of index < PARTS_OF_ALL_FORMS_MAX ? formsOf(part) : [part]) {
         if (form.length > FORM_CHARS_MAX) longNames.set(form, name);
         else names.set(form.toLowerCase(), name);
@@ -71,7 +77,10 @@ function findSecrets(env: Readonly<Record<string, string>>): Secrets {
     }
   }
   if (names.size === 0 && longNames.size === 0) return NONE;
-  const long = Array.from(longNames).toSorted(([one], [other]) => other.length - one.length);
+  const long = Array.from(longNames, ([form, name]) => ({ form, low: form.toLowerCase(), name })).toSorted(
+    (one, other) => other.form.length - one.form.length,
+  );
+  const shortest = long.at(-1)?.form.length ?? Number.POSITIVE_INFINITY;
   // The longest first: one may be the beginning of another. Hosts, hexadecimal digits and names of headers come in either case.
   const forms = Array.from(names.keys()).toSorted((one, other) => other.length - one.length);
   const pattern = new RegExp(
@@ -80,7 +89,7 @@ function findSecrets(env: Readonly<Record<string, string>>): Secrets {
   );
   const redact = (text: string): string => {
     let redacted = text;
-    for (const [form, name] of long) redacted = replacedAll(redacted, form, `[env.${name}]`);
+    if (text.length >= shortest) redacted = withoutLong(text, long);
     if (forms.length === 0) return redacted;
     return redacted.replace(pattern, (found) => `[env.${names.get(found.toLowerCase()) ?? "?"}]`);
   };
@@ -105,18 +114,34 @@ const WEB_TOKEN = /(?:^|\s)eyJ[\w-]+\.[\w-]+\.[\w-]*$/;
 
 const NUMBER = /^[+-]?\d+(\.\d+)?$/;
 
+function digitsOf(number: number): number {
+  return String(Math.abs(number)).length;
+}
+
+interface LongForm {
+  readonly form: string;
+  readonly low: string;
+  readonly name: string;
+}
+
 /** In either case, where that changes no lengths. */
-function replacedAll(text: string, form: string, replacement: string): string {
-  const [lowText, lowForm] = [text.toLowerCase(), form.toLowerCase()];
-  const isSafe = lowText.length === text.length && lowForm.length === form.length;
-  const [searched, wanted] = isSafe ? [lowText, lowForm] : [text, form];
-  let result = "";
-  let from = 0;
-  for (let at = searched.indexOf(wanted); at >= 0; at = searched.indexOf(wanted, from)) {
-    result += text.slice(from, at) + replacement;
-    from = at + form.length;
+function withoutLong(text: string, forms: readonly LongForm[]): string {
+  let [rest, low] = [text, text.toLowerCase()];
+  for (const { form, low: lowForm, name } of forms) {
+    if (form.length > rest.length) continue;
+    const isSafe = low.length === rest.length && lowForm.length === form.length;
+    const [searched, wanted] = isSafe ? [low, lowForm] : [rest, form];
+    let at = searched.indexOf(wanted);
+    if (at < 0) continue;
+    let [result, from] = ["", 0];
+    for (; at >= 0; at = searched.indexOf(wanted, from)) {
+      result += `${rest.slice(from, at)}[env.${name}]`;
+      from = at + form.length;
+    }
+    rest = result + rest.slice(from);
+    low = rest.toLowerCase();
   }
-  return result + text.slice(from);
+  return rest;
 }
 
 /** A value, and all of it that is secret and may come back alone. */
@@ -124,13 +149,23 @@ function partsOf(value: string, nested = 0): string[] {
   // A file that a variable was read from often ends in a line break, which receivers take off.
   const trimmed = value.trim();
   const unquoted = /^(["'`])(.*)\1$/s.exec(trimmed)?.[2] ?? trimmed;
-  const parts = [value, trimmed, unquoted, ...addressParts(trimmed), ...credentialsOf(unquoted), ...tokensOf(unquoted)];
+  const texts = textsIn(unquoted);
+  const isJson = texts.length > 0;
+  const parts = [
+    value,
+    trimmed,
+    unquoted,
+    ...addressParts(trimmed, nested === 0 && !isJson),
+    ...(isJson ? [] : [...credentialsOf(unquoted), ...tokensOf(unquoted)]),
+  ];
   if (nested === NESTED_MAX) return parts;
   // A key of several lines is often written in one, and a whole file of credentials is JSON.
   const unescaped = unquoted.replaceAll(/\\r?\\n|\\n/g, "\n");
   if (unescaped !== unquoted) parts.push(...partsOf(unescaped, nested + 1));
-  for (const [key, text] of textsIn(unquoted))
-    if (TELLING.test(key) || isToken(text, TOKEN_CHARS_MIN)) parts.push(...partsOf(text, nested + 1));
+  for (const [key, text] of texts) {
+    const isSecret = isNamedSecret(key, text) || (isToken(text, TOKEN_CHARS_MIN) && !URL.canParse(text));
+    if (isSecret) parts.push(...partsOf(text, nested + 1));
+  }
   return parts;
 }
 
@@ -153,24 +188,27 @@ function textsIn(json: string): (readonly [key: string, text: string])[] {
  * What is secret about addresses: where it is, and who may go there. A host that is one plain word (`payments`) is so only with its port or
  * as a host, as the word may be anywhere.
  */
-function addressParts(value: string): string[] {
+function addressParts(value: string, withHosts: boolean): string[] {
   const found = Array.from(value.matchAll(ADDRESSES), ([address]) => address);
   return found.flatMap((address) => {
     const url = URL.parse(address) ?? URL.parse(address.replace(/[,;)\]}].*$/s, ""));
-    return url === null ? [] : partsOfUrl(url);
+    if (url === null) return [];
+    return withHosts ? [...hostsOf(url), ...partsOfUrl(url)] : partsOfUrl(url);
   });
 }
 
-function partsOfUrl({ host, hostname, port, username, password, pathname, search, searchParams, hash }: URL): string[] {
+function hostsOf({ host, hostname, port }: URL): string[] {
   const isWord = !/[.:]/.test(hostname);
+  return [...(port === "" ? [] : [host]), isWord ? `//${hostname}` : hostname.replaceAll(/^\[|\]$/g, "")];
+}
+
+function partsOfUrl({ username, password, pathname, search, searchParams, hash }: URL): string[] {
   return [
-    ...(port === "" ? [] : [host]),
-    isWord ? `//${hostname}` : hostname.replaceAll(/^\[|\]$/g, ""),
     ...[username, password].flatMap((part) => [part, decode(part)]),
     ...(password === "" ? [] : [`${decode(username)}:${decode(password)}`]),
     search,
     ...Array.from(searchParams)
-      .filter(([name, part]) => TELLING.test(name) || isToken(part, TOKEN_CHARS_MIN))
+      .filter(([name, part]) => TELLING_PARAMETER.test(name) || isToken(part, TOKEN_CHARS_MIN))
       .map(([, part]) => part),
     // Most of a path is words that answers are made of.
     ...[...pathname.split("/"), hash.slice(1)]
@@ -185,11 +223,11 @@ function credentialsOf(value: string): string[] {
   const isScheme = more.length === 0 && credentials !== "" && SCHEME.test(scheme);
   const pairs = Array.from(value.matchAll(PAIR)).flatMap(([, name = "", ...texts]) => {
     const text = texts.find((each) => each !== undefined) ?? "";
-    return TELLING.test(name) ? [text, ...text.split(/[,"')\]}]/).slice(0, 1)] : [];
+    return isNamedSecret(name, text) ? [text, ...text.split(/[,"')\]}]/).slice(0, 1)] : [];
   });
   const alone = isScheme ? credentials : value;
   const decoded = /^[\w+/-]{8,}={0,2}$/.test(alone) ? Buffer.from(alone, "base64").toString() : "";
-  const isPrintable = /^[^\p{C}]*:[^\p{C}]*$/u.test(decoded);
+  const isPair = decoded.includes(":") && !/\p{C}/u.test(decoded);
   return [
     ...(isScheme ? [credentials] : []),
     ...pairs,
@@ -198,9 +236,21 @@ function credentialsOf(value: string): string[] {
       decode(password),
       `${decode(user)}:${decode(password)}`,
     ]),
-    ...[alone, ...(isPrintable ? [decoded] : [])].flatMap(userAndPassword),
-    ...(isPrintable ? [decoded] : []),
+    ...(isPair ? [decoded, ...userAndPassword(decoded)] : []),
   ];
+}
+
+/** Whether a name says that something is a secret: `password`, `apiKey`, and `code` where it looks like a token. */
+function isNamedSecret(name: string, text: string): boolean {
+  return isTelling(name) || (HINTING.test(inWords(name)) && isToken(text, TOKEN_CHARS_MIN));
+}
+
+function isTelling(name: string): boolean {
+  return TELLING.test(inWords(name));
+}
+
+function inWords(name: string): string {
+  return name.replaceAll(/([a-z])([A-Z])/g, "$1_$2");
 }
 
 /** `user:password`, and nothing else that has a colon: no address, no host with its port. */
