@@ -144,8 +144,9 @@ export function createClient({ url, user, fetch: ask = fetch }: ClientOptions): 
         if (response.status === 204 || response.body === null) return;
         for await (const { id, entry } of eventsIn(response.body)) {
           last = id;
+          if (entry === null) continue;
           hasEvents = true;
-          if (entry !== null) yield { id, entry };
+          yield { id, entry };
         }
       } catch (error) {
         if (signal?.aborted === true) return;

@@ -10,17 +10,17 @@ const USER_CHARS_MAX = 1_024;
  * hardly before a name. A name may begin with one: "basic-user", "Token.Ring".
  */
 const CREDENTIALS =
-  /^(?:Bearer|Basic(?:Auth)?|Digest|Negotiate|NTLM|Kerberos|OAuth2?|DPoP|GNAP|HOBA|Hawk|PrivateToken|SCRAM-SHA-\d+|(?:Access)?Token|JWT|(?:x[-_])?Api[-_ ]?Key|AWS|AWS4-[\w-]+|Shared(?:Access(?:Signature|Key)|Key(?:Lite)?)|vapid|SSWS|GoogleLogin|Zoho-oauthtoken|GenieKey|HMAC(?:-SHA-?\d+)?)(?![\w.@+-])/i;
+  /^(?:Bearer|Basic(?:Auth)?|Digest|Negotiate|NTLM|Kerberos|OAuth2?|DPoP|GNAP|HOBA|Hawk|PrivateToken|SCRAM-SHA-\d+|(?:Access)?Token|JWT|(?:x[-_])?Api[-_ ]?Key|AWS|AWS4-[\w-]+|Shared(?:Access(?:Signature|Key)|Key(?:Lite)?)|vapid|SSWS|GoogleLogin|Zoho-oauthtoken|GenieKey|HMAC(?:-SHA-?\d+)?)(?![\p{L}\p{N}_.@+-])/iu;
 
 /** As some put the header's name in once more, or a proxy two headers into one. */
-const NAMED_OR_SECOND = /^(?:Proxy-)?Authorization\s*[:=]|[,;]\s*(?:Bearer|Basic)\s/i;
+const NAMED_OR_SECOND = /^(?:Proxy-)?Authorization\s*[:=]|[,;]\s*(?:Bearer\s|Basic\s+[\w+/-]{8,}={0,2}$)/i;
 
 /** Any scheme with a parameter, or with what is long and no word (RFC 9110, 11.4). */
-const SCHEME_AND_PARAMETER = /^[\w-]+\s+[\w-]+\s*=\s*["\w]/;
-const SCHEME_AND_TOKEN = /^[\w-]+\s+(?=[^\s]*\d)(?=[^\s]*[a-z])[\w.~+/-]{20,}=*$/i;
+const SCHEME_AND_PARAMETER = /^[\w-]+\s+[\w-]+=["\w]/;
+const SCHEME_AND_TOKEN = /^[\w-]+\s+(?=\S*\d)(?=\S*[a-z])(?=\S*[A-Z])[\w.~+/-]{20,}=*$/;
 
 /** Quotes and brackets are put around it by mistake, and what nobody sees comes along when it is copied. */
-const AROUND = /^[^\p{L}\p{N}]+/u;
+const AROUND = /^[\s\p{C}"'`([{<,;:]+/u;
 
 /** A JSON Web Token by itself: its header begins with `{"`. */
 const WEB_TOKEN = /^eyJ[\w-]*\.[\w-]+\.[\w.-]*$/;

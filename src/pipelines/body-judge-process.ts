@@ -109,6 +109,11 @@ export class JudgeProcess {
     this.#listen();
   }
 
+  /** Whether it has come so far. */
+  get hasSpoken(): boolean {
+    return this.#hasSpoken;
+  }
+
   /** Whether it loads a file at the moment, which may take long. */
   get isLoading(): boolean {
     return this.#loading > 0;

@@ -208,7 +208,8 @@ class BodyJudge {
       this.#isKilled = true;
       this.#hooks.blame(asked.user);
     }
-    this.#silentMs = this.#ahead > 0 && !isLoading ? this.#silentMs + TICK_MS : 0;
+    const mayBeSilent = isLoading || this.#process?.hasSpoken === false; // its start takes as long as it takes
+    this.#silentMs = this.#ahead > 0 && !mayBeSilent ? this.#silentMs + TICK_MS : 0;
     if (this.#isKilled || this.#silentMs >= SILENT_MS_MAX) this.#process?.kill();
     this.#sendMore();
     if (this.#asked.size > 0 || this.#inHand.size > 0 || this.#timer === null) return;
@@ -241,7 +242,9 @@ class BodyJudge {
     if (isElsewhere) this.#leaveElsewhere(culprit, inHand);
     else if (culprit !== undefined)
       this.#refuse(culprit, "its check did not end, or ended the process that it is made in");
-    const late = isByMemory ? undefined : this.#answeredUsers.get(at);
+    // One that was at nothing may have been ended by anybody.
+    const isAnybodys = isByMemory || (inHand.length === 0 && how === "SIGKILL");
+    const late = isAnybodys ? undefined : this.#answeredUsers.get(at);
     const blamed = isElsewhere ? undefined : (culprit?.user ?? late);
     if (blamed !== undefined) this.#hooks.blame(blamed);
     this.#answeredUsers.clear();

@@ -61,8 +61,8 @@ const ESCAPED_KEY = '.replace(/~/g, "~0")';
  * Ajv makes an object of each error, and keeps those of choices and items that do not fit until one does. It puts those of another schema
  * behind them in a new list. In the code that it makes `self` is the Ajv.
  */
-const COUNTED_ERROR = "errors++";
-const JOINED_ERRORS = "vErrors.concat(";
+const COUNTED_ERROR = /(?<=[;{}])errors\+\+;/g;
+const JOINED_ERRORS = /(?<= : )vErrors\.concat\(/g;
 
 /** One that is dropped at once costs little; many are kept together, which takes memory. */
 const STEPS_OF_ERROR = 2;
@@ -78,7 +78,7 @@ const ajvOptions = {
     process: (code: string) =>
       code
         .replaceAll(ESCAPED_KEY, `.slice(0, ${KEY_CHARS_MAX + 1})${ESCAPED_KEY}`)
-        .replaceAll(COUNTED_ERROR, `self.countError(${COUNTED_ERROR})`)
+        .replaceAll(COUNTED_ERROR, "self.countError(errors++);")
         .replaceAll(JOINED_ERRORS, "self.joinErrors(vErrors, "),
   },
 } as const;

@@ -335,6 +335,13 @@ test("all that is wrong with a body is told, and of a large one the first", () =
   assert.deepEqual(few.kind === "refused" && few.issues.map(({ pointer }) => pointer).toSorted(), ["", "/a/0", "/a/2"]);
 });
 
+test("names of a schema that look like Ajv's own code stay what they are", () => {
+  const names = ["errors++", "vErrors.concat(", "; errors++;"];
+  const finding = judged({ required: names }, {});
+  const told = finding.kind === "refused" ? finding.issues.map(({ message }) => message).join() : "";
+  for (const name of names) assert.ok(told.includes(`'${name}'`), told);
+});
+
 test("a pointer is written as it is, or says where it was cut", () => {
   const schema = { additionalProperties: { additionalProperties: { type: "number" } } };
   for (const [key, shown] of [

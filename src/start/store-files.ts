@@ -1,5 +1,5 @@
 /** The files of an embedded store: that they are this node's own, and the same ones as long as it runs. */
-import { lstatSync, statSync } from "node:fs";
+import { existsSync, lstatSync, realpathSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { accessOf, foreignKind, keepPrivate, requireOwnLink } from "../file-access.ts";
 import type { Logger } from "../log.ts";
@@ -9,30 +9,42 @@ import { StartError } from "../order/errors.ts";
  * Before it is opened: SQLite follows links, and carries out what it finds in a journal or a log, whoever has put it there.
  * @throws StartError where one of these files can't belong to the store
  */
-export function requireStoreFiles(path: string): void {
-  requireOwnLink(path);
+export function requireStoreFiles(named: string): void {
+  requireOwnLink(named);
+  const path = targetOf(named);
   const store = statSync(path, { throwIfNoEntry: false });
   if (store?.isFile() === false)
-    throw new StartError(`the store ${path} can't be opened: it is no regular file; name another with --store`);
+    throw new StartError(`the store ${named} can't be opened: it is no regular file; name another with --store`);
   for (const file of [`${path}-journal`, `${path}-wal`, `${path}-shm`]) {
     const found = lstatSync(file, { throwIfNoEntry: false });
     if (found === undefined) continue;
     const kind = foreignKind(file);
     if (kind !== null) throw new StartError(`${file} ${kind}, and can't belong to the store; remove it`);
     const { owner } = accessOf(found);
-    if (owner !== null && owner !== store?.uid)
-      throw new StartError(`${file} belongs to user ${owner}, and can't belong to the store; remove it`);
+    if (owner === null || owner === store?.uid) continue;
+    // It may hold what was acknowledged last.
+    throw new StartError(
+      `${file} belongs to user ${owner}, and the store does not; if that user has run a node with this store, give it the store's owner (chown), or else remove it`,
+    );
   }
+}
+
+/** Where the store's other files are: beside the file, not beside a link to it. */
+function targetOf(path: string): string {
+  return existsSync(path) ? realpathSync(path) : path;
 }
 
 /**
  * Takes from others what they can do with the store. Not before it is known that it is one: its path may be another node's word.
  * @throws StartError where somebody else has put a link there
  */
-export function keepStorePrivate(path: string, log: Logger): void {
-  for (const file of [path, `${path}-wal`, `${path}-shm`]) {
-    const notice = keepPrivate(file);
-    if (notice !== null) log.warn(notice);
+export function keepStorePrivate(named: string, log: Logger): void {
+  const notice = keepPrivate(named);
+  if (notice !== null) log.warn(notice);
+  const path = targetOf(named);
+  for (const file of [`${path}-wal`, `${path}-shm`]) {
+    const line = keepPrivate(file);
+    if (line !== null) log.warn(line);
   }
   const folder = dirname(path);
   const { owner, write, mode } = accessOf(statSync(folder));

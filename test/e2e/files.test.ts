@@ -92,9 +92,17 @@ test("a journal or log that somebody else has put beside the store is not carrie
     writeFileSync(file, "from somewhere");
     chownSync(file, OTHER_USER, OTHER_USER);
     const refused = await runCommand(["--port", "0", "--data", first.data]);
-    assertRefused(refused, 1, new RegExp(`orders\\.sqlite${suffix} belongs to user ${OTHER_USER}, .*; remove it`));
+    assertRefused(refused, 1, new RegExp(`orders\\.sqlite${suffix} belongs to user ${OTHER_USER}, .*\\(chown\\)`));
     rmSync(file);
   }
+  const link = join(temporaryFolder(t), "link.sqlite");
+  symlinkSync(join(first.data, "orders.sqlite"), link);
+  const journal = join(first.data, "orders.sqlite-journal");
+  writeFileSync(journal, "from somewhere");
+  chownSync(journal, OTHER_USER, OTHER_USER);
+  const byLink = await runCommand(["--port", "0", "--data", temporaryFolder(t), "--store", `sqlite:${link}`]);
+  assertRefused(byLink, 1, /orders\.sqlite-journal belongs to user/);
+  rmSync(journal);
   const second = await startService(t, { data: first.data });
   assert.equal((await fetch(`${second.url}/orders/${orderId}`, { headers: { authorization: "user" } })).status, 200);
 });
