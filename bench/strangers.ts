@@ -23,6 +23,10 @@ const SHAPE_MS = 10_000;
 const GOAL_MIB = 200;
 const GOAL_MS = 500;
 
+/** Orders that wait for their time, and were paused and resumed as often as an order may be. */
+const WAITING_ORDERS = 10;
+const PAUSES = 49;
+
 const EVERYTHING = "some of everything at once";
 
 if (process.argv[2] === "--attack") {
@@ -152,10 +156,6 @@ async function usualWork(port: number): Promise<Omit<Target, "port">> {
   agent.destroy();
   return { orderId, waitingId };
 }
-
-/** As many as an order may have. */
-const PAUSES = 49;
-const WAITING_ORDERS = 10;
 
 function idIn(text: string): string {
   return (JSON.parse(text) as { order_id: string }).order_id;
