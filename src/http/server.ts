@@ -94,7 +94,7 @@ export type HttpServerOptions = {
 const CLOSE_MS = 1_000;
 
 /** Connections that wait to be taken. */
-const LISTEN_BACKLOG = 4096;
+const LISTEN_BACKLOG = 1024;
 
 const EMPTY_BODY = Buffer.from("{}");
 

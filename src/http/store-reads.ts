@@ -27,19 +27,34 @@ export function boundReads({ readOrder, recordedShape, countOrders, follow }: Re
   };
 }
 
-/** Runs so many at once; the others wait, who came first is first. */
+/**
+ * Runs so many at once; the others wait, who came first is first. Of those that wait no more begin in a turn of the event loop: a store that
+ * answers at once would otherwise have a thousand of them done in one, and Node accepts one connection in each.
+ */
 export function turns(max: number): <T>(run: () => Promise<T>) => Promise<T> {
   const waiting: (() => void)[] = [];
   let under = 0;
+  let isDue = false;
+  const begin = (): void => {
+    isDue = false;
+    while (under < max) {
+      const next = waiting.shift();
+      if (next === undefined) return;
+      under++;
+      next();
+    }
+  };
   return async (run) => {
-    if (under >= max) await new Promise<void>((resolve) => waiting.push(resolve));
+    if (under >= max || waiting.length > 0) await new Promise<void>((resolve) => waiting.push(resolve));
     else under++;
     try {
       return await run();
     } finally {
-      const next = waiting.shift();
-      if (next === undefined) under--;
-      else next();
+      under--;
+      if (waiting.length > 0 && !isDue) {
+        isDue = true;
+        setImmediate(begin);
+      }
     }
   };
 }
