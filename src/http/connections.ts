@@ -41,7 +41,7 @@ const NODES = ["POST /cluster/", "POST /service/"].map((start) => Buffer.from(st
 
 /** How requests begin that have the store read orders, and how many of those are under way at once. */
 const READS = [Buffer.from("GET /orders")];
-const READS_MAX = 256;
+const READS_MAX = 64;
 
 /** So many pieces of a connection are given to the parser in its turn: a head, a body, and the beginning of a next head. */
 const PIECES_MAX = 3;
