@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import type { Socket } from "node:net";
 import { test, type TestContext } from "node:test";
+import { MessageChannel } from "node:worker_threads";
 import { PROOF_HEADER } from "../../src/cluster/proof.ts";
 import { Budget } from "../../src/http/budget.ts";
 import type { Capacity } from "../../src/http/capacity.ts";
@@ -426,6 +427,62 @@ test("a health check is answered before requests as of nodes, where many wait, a
   assert.ok(answered < 150, `${answered} of 300 were answered before it`);
   await waitFor(() => answered === sockets.length, { what: "all are answered" });
   assert.equal(most, 1);
+});
+
+test("so many orders are read for clients at once, and who waits for that is served in the end, or gone", async (t) => {
+  const held: (() => void)[] = [];
+  let [begun, answered] = [0, 0];
+  const { url, app } = await startBareServer(t, {
+    readOrder: () => new Promise((resolve) => held.push(() => resolve(null))),
+  });
+  app.server.prependListener("request", ({ method }) => {
+    if (method === "GET") begun++;
+  });
+  const paths = [`/orders/${ORDER_ID}`, `/orders/${ORDER_ID}/history`];
+  const sockets = await connections(t, url, 400, (index) =>
+    requestHead(index % 10 === 0 ? "HEAD" : "GET", paths[index % 2] ?? "", index % 7 === 0 ? { expect: "x" } : {}),
+  );
+  for (const socket of sockets) socket.once("data", () => answered++);
+  await waitFor(() => begun >= 64, { what: "as many as may be have begun" });
+  assert.equal((await send(`${url}/diagnostic/heartbeat`)).status, 200);
+  assert.ok(begun <= 64 + 1, `${begun} have begun`);
+  for (const socket of sockets.slice(0, 200)) socket.destroy();
+  const left = sockets.slice(200);
+  await waitFor(
+    () => {
+      for (const answer of held.splice(0)) answer();
+      return answered === left.length;
+    },
+    { what: () => `all that are left are answered; ${answered} are` },
+  );
+  for (const socket of left) socket.destroy();
+  await assertAllFree(app.capacity);
+});
+
+test("new clients are heard while many ask for orders, one time after another", async (t) => {
+  let served = 0;
+  // Answers as a store in another thread does: at once, and before anything else.
+  const store = new MessageChannel();
+  const waiting: (() => void)[] = [];
+  store.port2.on("message", () => waiting.shift()?.());
+  t.after(() => store.port1.close());
+  const { url } = await startBareServer(t, {
+    readOrder: () => {
+      served++;
+      return new Promise((resolve) => {
+        waiting.push(() => resolve(null));
+        store.port1.postMessage(null);
+      });
+    },
+  });
+  const request = requestHead("GET", `/orders/${ORDER_ID}`);
+  for (const socket of await connections(t, url, 500, () => request)) socket.on("data", () => socket.write(request));
+  await waitFor(() => served > 2_000, { what: "they are served" });
+  for (let count = 0; count < 20; count++) {
+    const before = served;
+    await send(`${url}/diagnostic/heartbeat`, { headers: { connection: "close" } });
+    assert.ok(served - before < 250, `${served - before} of 500 were served before it`);
+  }
 });
 
 test("a client that does not take its answer is cut, and so is one that does not go when it was told to", async (t) => {
