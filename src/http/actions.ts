@@ -20,11 +20,12 @@ import type { JsonObject, Pipeline } from "../order/pipeline.ts";
 import type { PipelineSet } from "../order/pipeline-set.ts";
 import { encodeResult } from "../order/result.ts";
 import { type StoredOrder, StoreUnavailableError } from "../store/store.ts";
-import { requireUser, USER_SECURITY } from "./authorization.ts";
+import { USER_SECURITY } from "./authorization.ts";
 import { ACTION_BODY_BYTES_MAX } from "./cluster.ts";
 import { acceptedText, type ReadVisible, submitRefusal } from "./orders.ts";
 import { ActionBodies, named, problemResponses } from "./schemas.ts";
 import type { ShownOrders } from "./shown-orders.ts";
+import type { ReadGate } from "./store-reads.ts";
 
 export interface ActionsResource {
   readonly pipelines: PipelineSet;
@@ -53,7 +54,7 @@ type ActionCall = FastifyRequest<{ Params: { order_id: string }; Body: ActionBod
 
 export function actionsRoutes(
   app: FastifyInstance,
-  resource: ActionsResource,
+  resource: ActionsResource & ReadGate,
   readVisible: ReadVisible,
   shown: ShownOrders,
 ): void {
@@ -63,7 +64,7 @@ export function actionsRoutes(
 function actionRoute(
   app: FastifyInstance,
   action: Action,
-  resource: ActionsResource,
+  resource: ActionsResource & ReadGate,
   readVisible: ReadVisible,
   shown: ShownOrders,
 ): void {
@@ -103,6 +104,7 @@ function actionRoute(
           "body_refused",
           "media_type_unsupported",
           "headers_too_large",
+          "too_many_reads",
           "too_many_in_flight",
           "store_unavailable",
           "pipeline_not_loaded",
@@ -110,7 +112,7 @@ function actionRoute(
         ),
       },
     },
-    onRequest: requireUser,
+    onRequest: resource.findReader,
     handler: async (request, reply) => {
       const stored = await readVisible(request, request.params.order_id);
       if (stored.status === "set_aside" && !resource.mayDecide(request.user)) {

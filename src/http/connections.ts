@@ -8,9 +8,8 @@
  *
  * 1. A connection has one request under way at most.
  * 2. While it has one, or nothing can be given to the parser, it is not read, but for what Node reads ahead. That counts, too.
- * 3. So many orders or lists of them are being read for clients at most; who asks for more waits, with nothing but the bytes of it in memory.
- * 4. A client that does not take an answer is cut in the end, and so is one that stays after it was told that the connection ends.
- * 5. Clients are cut for what they keep open, and not for what the node has not come to yet: where that is much, turns are longer, and a body
+ * 3. A client that does not take an answer is cut in the end, and so is one that stays after it was told that the connection ends.
+ * 4. Clients are cut for what they keep open, and not for what the node has not come to yet: where that is much, turns are longer, and a body
  *    goes to its request, where it is counted, but for the last byte.
  */
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
@@ -38,10 +37,6 @@ const CHECKS = ["GET /diagnostic/", "HEAD /diagnostic/", "GET /health/", "HEAD /
   Buffer.from(start),
 );
 const NODES = ["POST /cluster/", "POST /service/"].map((start) => Buffer.from(start));
-
-/** How requests begin that have the store read orders, and how many of those are under way at once. */
-const READS = [Buffer.from("GET /orders")];
-const READS_MAX = 64;
 
 /** So many pieces of a connection are given to the parser in its turn: a head, a body, and the beginning of a next head. */
 const PIECES_MAX = 3;
@@ -83,8 +78,8 @@ interface Connection {
   /** The client sends no more (FIN). */
   ended: boolean;
   paused: boolean;
-  /** It waits for its turn; or, held, for the reads of others to end. */
-  queuedAs: Kind | "held" | null;
+  /** It waits for its turn. */
+  queuedAs: Kind | null;
   /** What it holds while it waits for the node alone: not for its own former request. */
   queuedBytes: number;
   /** What Node wanted to do while the connection waited for a turn. */
@@ -110,9 +105,6 @@ export class Connections {
   );
   /** What those hold that wait for the node alone. */
   #queuedBytes = 0;
-  /** Reads under way. */
-  #reads = 0;
-  readonly #held = new Set<Connection>();
 
   /** Takes over from Node how the connections of a server are read. To be made before it listens. */
   constructor(server: Server, { connectionsMax, receivedBytesMax, answerTimeoutMs, onReceived }: ConnectionLimits) {
@@ -199,8 +191,7 @@ export class Connections {
       place.close();
       received.close();
       connection.waiting = null;
-      if (connection.queuedAs === "held") this.#held.delete(connection);
-      else if (connection.queuedAs !== null) this.#turns.delete(connection, connection.queuedAs);
+      if (connection.queuedAs !== null) this.#turns.delete(connection, connection.queuedAs);
       this.#leftQueue(connection);
       this.#all.delete(socket);
     });
@@ -286,11 +277,6 @@ export class Connections {
       const waiting = withoutEmptyLines(connection, connection.waiting);
       connection.waiting = waiting;
       if (waiting === null) break;
-      if (this.#reads >= READS_MAX && beginsRead(connection, waiting)) {
-        connection.queuedAs = "held";
-        this.#held.add(connection);
-        break;
-      }
       const length = nextPieceBytes(connection, waiting);
       const piece = length === waiting.length ? waiting : waiting.subarray(0, length);
       connection.waiting = length === waiting.length ? null : waiting.subarray(length);
@@ -340,7 +326,6 @@ export class Connections {
     connection.requestChars = trimHead(request);
     connection.isTrailing = false;
     connection.bodyBytesLeft = isChunked ? null : Number(length ?? 0);
-    if (isRead(request)) this.#countRead(response);
     response.once("close", () => {
       connection.answer = null;
       connection.stuckSinceMs = null;
@@ -354,24 +339,6 @@ export class Connections {
       if (waiting !== null) this.#enqueue(connection, "ahead");
       else if (ended || (isOver && requestChars + headBytes > 0)) this.#settle(connection);
     });
-  }
-
-  /** Until its answer is made, or nobody waits for it; how long a client takes for an answer does not matter here. */
-  #countRead(response: ServerResponse): void {
-    let isUnderWay = true;
-    this.#reads++;
-    const end = (): void => {
-      if (!isUnderWay) return;
-      isUnderWay = false;
-      this.#reads--;
-      const [next] = this.#held;
-      if (next === undefined) return;
-      this.#held.delete(next);
-      this.#leftQueue(next);
-      this.#enqueue(next, "fresh");
-    };
-    response.once("prefinish", end);
-    response.once("close", end);
   }
 
   #sweep(): void {
@@ -392,16 +359,6 @@ function readNow(connection: Connection): void {
   const { readLater } = connection;
   connection.readLater = null;
   readLater?.();
-}
-
-/** Whether what waits is the beginning of a request that has the store read orders. */
-function beginsRead({ request, headBytes }: Connection, waiting: Buffer): boolean {
-  return request?.complete !== false && headBytes === 0 && startsWithAny(waiting, READS);
-}
-
-/** Following events is none: it has no end. */
-function isRead({ method, url = "" }: IncomingMessage): boolean {
-  return method === "GET" && url.startsWith("/orders") && !/\/events(?:\?|$)/.test(url);
 }
 
 /** Whether the body of a request comes in chunks, and more of it is to come. */

@@ -18,7 +18,7 @@ import { historyView, type ServiceOf } from "./history-view.ts";
 import { holderOf } from "./intake.ts";
 import type { ReadVisible } from "./orders.ts";
 import { type HistoryEntry, named, problemResponses } from "./schemas.ts";
-import { turns } from "./store-reads.ts";
+import { type ReadGate, turns } from "./store-reads.ts";
 
 export interface EventsResource {
   readonly log: Logger;
@@ -54,7 +54,7 @@ const STREAM_RESPONSE = {
 
 export function eventsRoutes(
   app: FastifyInstance,
-  resource: EventsResource,
+  resource: EventsResource & ReadGate,
   readVisible: ReadVisible,
   capacity: Pick<Capacity, "streams" | "followers" | "outgoing">,
 ): void {
@@ -81,10 +81,16 @@ export function eventsRoutes(
       params: { type: "object", required: ["order_id"], properties: { order_id: { type: "string" } } },
       response: {
         200: named("History", "One entry a revision, oldest first."),
-        ...problemResponses("authorization_required", "order_not_found", "headers_too_large", "store_unavailable"),
+        ...problemResponses(
+          "authorization_required",
+          "order_not_found",
+          "headers_too_large",
+          "too_many_reads",
+          "store_unavailable",
+        ),
       },
     },
-    onRequest: requireUser,
+    onRequest: resource.findReader,
     handler: async (request) => {
       const stored = await readVisible(request, request.params.order_id);
       return { order_id: stored.orderId, events: await historyView(stored, 0, serviceOf) };

@@ -5,11 +5,11 @@ import { replay } from "../order/evolve.ts";
 import { ORDER_STATUSES, type OrderStatus } from "../order/status.ts";
 import type { OrderFilter, OrderPage, StoredOrder } from "../store/store.ts";
 import { isUuid } from "../uuid.ts";
-import { requireUser, USER_SECURITY } from "./authorization.ts";
+import { USER_SECURITY } from "./authorization.ts";
 import { orderSummary } from "./order-view.ts";
 import { parseRfc3339 } from "./rfc3339.ts";
 import { named, type OrderList, type OrderSummary, problemResponses } from "./schemas.ts";
-import { turns } from "./store-reads.ts";
+import { type ReadGate, turns } from "./store-reads.ts";
 
 export interface OrderListResource {
   readonly isOperator: (user: string) => boolean;
@@ -39,7 +39,10 @@ interface ListQuery {
   readonly cursor?: string;
 }
 
-export function orderListRoute(app: FastifyInstance, { isOperator, listOrders, countOrders }: OrderListResource): void {
+export function orderListRoute(
+  app: FastifyInstance,
+  { isOperator, listOrders, countOrders, findReader }: OrderListResource & ReadGate,
+): void {
   const inTurn = turns(PAGES_MAX);
   app.route<{ Querystring: ListQuery }>({
     method: "GET",
@@ -77,10 +80,16 @@ export function orderListRoute(app: FastifyInstance, { isOperator, listOrders, c
       },
       response: {
         200: named("OrderList", "A page of orders, and how many there are of each status."),
-        ...problemResponses("request_invalid", "authorization_required", "headers_too_large", "store_unavailable"),
+        ...problemResponses(
+          "request_invalid",
+          "authorization_required",
+          "headers_too_large",
+          "too_many_reads",
+          "store_unavailable",
+        ),
       },
     },
-    onRequest: requireUser,
+    onRequest: findReader,
     handler: async (request, reply) => {
       const { query, user } = request;
       const seesAll = isOperator(user);

@@ -10,6 +10,7 @@ import { parseRfc3339, rfc3339 } from "./rfc3339.ts";
 import { requireUser, USER_SECURITY } from "./authorization.ts";
 import { named, OrderBody, problemResponses } from "./schemas.ts";
 import type { ShownOrders } from "./shown-orders.ts";
+import type { ReadGate } from "./store-reads.ts";
 
 export interface OrdersResource {
   readonly pipelines: PipelineSet;
@@ -51,7 +52,7 @@ export function visibleOrders({
 
 export function ordersRoutes(
   app: FastifyInstance,
-  { pipelines, submit, now }: OrdersResource,
+  { pipelines, submit, now, findReader }: OrdersResource & ReadGate,
   readVisible: ReadVisible,
   shown: ShownOrders,
 ): void {
@@ -148,11 +149,12 @@ export function ordersRoutes(
           "authorization_required",
           "order_not_found",
           "headers_too_large",
+          "too_many_reads",
           "store_unavailable",
         ),
       },
     },
-    onRequest: requireUser,
+    onRequest: findReader,
     handler: async (request) => shown.view(await readVisible(request, request.params.order_id)),
   });
 }

@@ -1,11 +1,41 @@
 /** Bounds how much clients have the store read at once: what is read waits in memory until it has been made an answer. */
+import type { onRequestHookHandler } from "fastify";
+import { CatalogueError } from "../order/errors.ts";
+import type { Budget } from "./budget.ts";
+import { whenClosed } from "./capacity.ts";
 import type { EventsResource } from "./events.ts";
+import { holderOf } from "./intake.ts";
 import type { OrderListResource } from "./order-list.ts";
 import type { OrdersResource } from "./orders.ts";
 import type { ShownOrdersResource } from "./shown-orders.ts";
 
 /** Enough to keep a store busy. */
 const READS_MAX = 32;
+
+/** What routes that have the store read orders do first. */
+export interface ReadGate {
+  /** Finds the user, and a place. */
+  readonly findReader: onRequestHookHandler[];
+}
+
+/**
+ * An onRequest hook, behind that which finds the user: a place among the requests that have the store read orders, until it is answered. How long
+ * a client takes for its answer does not matter here.
+ * @throws CatalogueError too_many_reads
+ */
+export function takeReadPlace(reads: Budget): onRequestHookHandler {
+  return (request, { raw }, done) => {
+    const place = reads.open(holderOf(request), () => {
+      raw.destroy();
+      return true;
+    });
+    raw.once("prefinish", () => place.close());
+    whenClosed(raw, () => place.close());
+    if (place.set(1)) return done();
+    const message = `This node has ${reads.max} places to ask for orders at once, all are taken, and nobody has more of them than you.`;
+    return done(new CatalogueError("too_many_reads", message));
+  };
+}
 
 type Reads = Pick<OrdersResource, "readOrder"> &
   Pick<ShownOrdersResource, "recordedShape"> &

@@ -38,6 +38,7 @@ export const ERRORS = {
   headers_too_large: { status: 431, title: "The request's headers are too large" },
   internal_error: { status: 500, title: "The service failed" },
   too_many_watchers: { status: 503, title: "Too many follow the events", retryAfterS: 5 },
+  too_many_reads: { status: 503, title: "Too many orders are asked for", retryAfterS: 1 },
   too_many_in_flight: { status: 503, title: "Too many orders are in flight", retryAfterS: 1 },
   store_unavailable: { status: 503, title: "The store is not available", retryAfterS: 1 },
   pipeline_not_loaded: { status: 503, title: "No live node has the order's pipeline in its version", retryAfterS: 5 },

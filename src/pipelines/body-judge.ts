@@ -194,6 +194,7 @@ class BodyJudge {
   }
 
   #tick(): void {
+    const hasBegun = this.#process?.hasSpoken ?? false;
     const isLoading = this.#process?.isLoading ?? false;
     const formerly = this.#asked.size;
     for (const asked of this.#asked) {
@@ -203,13 +204,13 @@ class BodyJudge {
     }
     if (this.#asked.size < formerly) this.#dropAnswered();
     for (const { asked, wait } of this.#inHand.values()) {
-      wait.tick(isLoading);
+      wait.tick(isLoading || !hasBegun);
       if (!wait.isTooLong) continue;
       this.#isKilled = true;
-      this.#hooks.blame(asked.user);
+      if (hasBegun) this.#hooks.blame(asked.user);
     }
-    const mayBeSilent = isLoading || this.#process?.hasSpoken === false; // its start takes as long as it takes
-    this.#silentMs = this.#ahead > 0 && !mayBeSilent ? this.#silentMs + TICK_MS : 0;
+    // Its start takes as long as it takes.
+    this.#silentMs = this.#ahead > 0 && hasBegun && !isLoading ? this.#silentMs + TICK_MS : 0;
     if (this.#isKilled || this.#silentMs >= SILENT_MS_MAX) this.#process?.kill();
     this.#sendMore();
     if (this.#asked.size > 0 || this.#inHand.size > 0 || this.#timer === null) return;

@@ -38,7 +38,7 @@ const TELLING_PARAMETER = /key|token|secret|sig|pass|pwd|auth|cred|code|hash/i;
 
 /** Names of what is a secret, whatever it looks like; and of what is one where it looks like a token. By words: a `keyspace` is none. */
 const TELLING =
-  /(?:^|[_.-])(?:tokens?|secrets?|pass(?:word|wd|phrase|code)?|pwd|pw|pin|cred(?:ential)?s?|authorization|(?:api|access|private|account|shared)[_.-]?key|sess(?:ion)?(?:[_.-]?id)?|sid)(?:$|[_.-])/i;
+  /secret|password|passwd|passphrase|(?:^|[_.-])(?:(?:auth|access|api)?tokens?|pass(?:code)?|pwd|pw|pin|cred(?:ential)?s?|authorization|_auth|(?:api|access|private|account|shared|encryption|signing)[_.-]?key|sess(?:ion)?(?:[_.-]?id)?|sid)\d*(?:$|[_.-])/i;
 const HINTING = /(?:^|[_.-])(?:key|code|auth|sig|signature|hash|id)(?:$|[_.-])/i;
 
 /** How deep JSON in a variable is looked into. */
@@ -163,8 +163,9 @@ function partsOf(value: string, nested = 0): string[] {
   const unescaped = unquoted.replaceAll(/\\r?\\n|\\n/g, "\n");
   if (unescaped !== unquoted) parts.push(...partsOf(unescaped, nested + 1));
   for (const [key, text] of texts) {
-    const isSecret = isNamedSecret(key, text) || (isToken(text, TOKEN_CHARS_MIN) && !URL.canParse(text));
-    if (isSecret) parts.push(...partsOf(text, nested + 1));
+    const isSecret = isNamedSecret(key, text) || (isToken(text, TOKEN_CHARS_MIN) && !isAddress(text));
+    parts.push(...(isSecret ? partsOf(text, nested + 1) : addressParts(text, false)));
+    if (isTelling(key) || /auth/i.test(key)) parts.push(...userAndPassword(text));
   }
   return parts;
 }
@@ -250,7 +251,7 @@ function isTelling(name: string): boolean {
 }
 
 function inWords(name: string): string {
-  return name.replaceAll(/([a-z])([A-Z])/g, "$1_$2");
+  return name.replaceAll(/([a-z])([A-Z])/g, "$1_$2").replaceAll(/([A-Z])([A-Z][a-z])/g, "$1_$2");
 }
 
 /** `user:password`, and nothing else that has a colon: no address, no host with its port. */
@@ -263,12 +264,16 @@ function userAndPassword(text: string): string[] {
 function tokensOf(value: string): string[] {
   const separators = WEB_TOKEN.test(value) ? /[\s.]+/ : /[\s,:;&=|"'<>{}[\]]+/;
   const words = value.split(separators).filter((word) => word !== value && isToken(word, TOKEN_CHARS_MIN));
-  return /^[a-z][a-z0-9+.-]*:\/\//i.test(value) && URL.canParse(value) ? [] : words;
+  return isAddress(value) ? [] : words;
 }
 
 /** Whether it is hardly a word: it has digits and letters, or is long. */
 function isToken(text: string, charsMin: number): boolean {
   return text.length >= LONG_TOKEN_CHARS || (text.length >= charsMin && /\d/.test(text) && /[a-z]/i.test(text));
+}
+
+function isAddress(text: string): boolean {
+  return /^[a-z][a-z0-9+.-]*:\/\//i.test(text) && URL.canParse(text);
 }
 
 function decode(text: string): string {
