@@ -11,7 +11,7 @@
 /** Health checks, other nodes, who had nothing under way, who has sent requests ahead, who sends a body, who gets a large answer. */
 export type Kind = "checks" | "nodes" | "fresh" | "ahead" | "bodies" | "large";
 
-const TURN_MS = 20;
+const TURN_MS = 5;
 
 /**
  * So much longer may turns be together, where much waits; and then a part of all time. What counts is the processor's time: a machine that has
@@ -25,7 +25,7 @@ const LONGER_SHARE = 1 / 4;
 const ACCEPTING_MS = 0.1;
 
 /** The same, of all time that went into something else: turns may be long for other reasons. */
-const OTHERS_SHARE = 1 / 4;
+const OTHERS_SHARE = 1 / 16;
 
 /** Both in milliseconds. */
 export interface TurnClock {
