@@ -53,7 +53,11 @@ export function requireUser(request: FastifyRequest, _reply: FastifyReply, done:
   }
 }
 
+/** What most are: a name or an id in one word. Nothing has to be taken off it. */
+const PLAIN = /^\w[\w.@+-]*$/;
+
 function isCredentials(user: string): boolean {
+  if (PLAIN.test(user)) return CREDENTIALS.test(user) || WEB_TOKEN.test(user);
   // Node reads headers byte by byte.
   const text = Buffer.from(user, "latin1").toString().normalize("NFKC").replace(AROUND, "");
   return [CREDENTIALS, WEB_TOKEN, NAMED_OR_SECOND, SCHEME_AND_PARAMETER, SCHEME_AND_TOKEN].some((form) =>
