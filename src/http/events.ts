@@ -18,7 +18,7 @@ import { historyView, type ServiceOf } from "./history-view.ts";
 import { holderOf } from "./intake.ts";
 import type { ReadVisible } from "./orders.ts";
 import { type HistoryEntry, named, problemResponses } from "./schemas.ts";
-import { type ReadGate, turns } from "./store-reads.ts";
+import { type InTurn, type ReadGate, turns } from "./store-reads.ts";
 
 export interface EventsResource {
   readonly log: Logger;
@@ -232,7 +232,7 @@ interface FollowingOptions {
   readonly resource: EventsResource;
   readonly feed: ChangeFeed;
   /** Has one page made after another. */
-  readonly inTurn: <T>(make: () => Promise<T>) => Promise<T>;
+  readonly inTurn: InTurn;
   /** Null: all. */
   readonly user: string | null;
   readonly cursor: string;
@@ -265,7 +265,11 @@ class Following {
         wake();
       },
     });
-    stream.onEnd(() => wake());
+    let leave: () => void = () => undefined;
+    stream.onEnd(() => {
+      wake();
+      leave();
+    });
     try {
       while (!stream.hasEnded) {
         isDue = false;
@@ -276,7 +280,10 @@ class Following {
         const texts =
           visible.length === 0
             ? []
-            : await inTurn(async () => (stream.hasEnded ? [] : eventsOf(visible, follow, serviceOf)));
+            : await inTurn(
+                async () => (stream.hasEnded ? [] : eventsOf(visible, follow, serviceOf)),
+                (action) => (stream.hasEnded ? action() : (leave = action)),
+              );
         for (let at = 0; at < texts.length && !stream.hasEnded;) {
           const piece = pieceOf(texts, at);
           stream.send(piece.join(""));

@@ -6,6 +6,7 @@ import { ORDER_STATUSES, type OrderStatus } from "../order/status.ts";
 import type { OrderFilter, OrderPage, StoredOrder } from "../store/store.ts";
 import { isUuid } from "../uuid.ts";
 import { USER_SECURITY } from "./authorization.ts";
+import { whenClosed } from "./capacity.ts";
 import { orderSummary } from "./order-view.ts";
 import { parseRfc3339 } from "./rfc3339.ts";
 import { named, type OrderList, type OrderSummary, problemResponses } from "./schemas.ts";
@@ -108,7 +109,7 @@ export function orderListRoute(
         toMs: timeOf("to", query.to),
       };
       const [cursor, limit] = [cursorOf(query.cursor), limitOf(query.limit)];
-      const page = await inTurn(async (): Promise<OrderList | null> => {
+      const makePage = async (): Promise<OrderList | null> => {
         if (request.raw.socket.destroyed) return null; // nobody waits for it any more
         const [{ orders, next }, counts] = await Promise.all([listOrders(filter, cursor, limit), countOrders(scope)]);
         return {
@@ -116,7 +117,8 @@ export function orderListRoute(
           ...(next === null ? {} : { next_cursor: next }),
           counts,
         };
-      });
+      };
+      const page = await inTurn(makePage, (action) => whenClosed(reply.raw, action));
       return page ?? reply.hijack();
     },
   });

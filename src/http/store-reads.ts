@@ -58,30 +58,44 @@ export function boundReads({ readOrder, recordedShape, countOrders, follow }: Re
 }
 
 /**
+ * Has something done when its turn comes.
+ * @param whenGone calls back when nobody waits for it any more, if it ever is so: it does not wait either then, but is run at once to see that
+ */
+export type InTurn = <T>(run: () => Promise<T>, whenGone?: (action: () => void) => void) => Promise<T>;
+
+/**
  * Runs so many at once; the others wait, who came first is first. Of those that wait no more begin in a turn of the event loop: a store that
  * answers at once would otherwise have a thousand of them done in one, and Node accepts one connection in each.
  */
-export function turns(max: number): <T>(run: () => Promise<T>) => Promise<T> {
-  const waiting: (() => void)[] = [];
+export function turns(max: number): InTurn {
+  const waiting = new Set<() => void>();
   let under = 0;
   let isDue = false;
   const begin = (): void => {
     isDue = false;
-    while (under < max) {
-      const next = waiting.shift();
-      if (next === undefined) return;
+    for (const next of waiting) {
+      if (under >= max) return;
+      waiting.delete(next);
       under++;
       next();
     }
   };
-  return async (run) => {
-    if (under >= max || waiting.length > 0) await new Promise<void>((resolve) => waiting.push(resolve));
-    else under++;
+  const isTurn = (whenGone?: (action: () => void) => void): Promise<boolean> =>
+    new Promise((resolve) => {
+      const next = (): void => resolve(true);
+      waiting.add(next);
+      whenGone?.(() => {
+        if (waiting.delete(next)) resolve(false);
+      });
+    });
+  return async (run, whenGone) => {
+    if (under < max && waiting.size === 0) under++;
+    else if (!(await isTurn(whenGone))) return run();
     try {
       return await run();
     } finally {
       under--;
-      if (waiting.length > 0 && !isDue) {
+      if (waiting.size > 0 && !isDue) {
         isDue = true;
         setImmediate(begin);
       }

@@ -463,6 +463,31 @@ test("so many requests wait for orders to be read at most, who has most is refus
   await assertAllFree(app.capacity);
 });
 
+test("of those that wait for a page of orders, who has left takes nobody's turn", async (t) => {
+  const held: (() => void)[] = [];
+  const { url, app } = await startBareServer(t, {
+    listOrders: () => new Promise((resolve) => held.push(() => resolve({ orders: [], next: null }))),
+  });
+  const { reads } = app.capacity;
+  const request = requestHead("GET", "/orders");
+  const first = await connectionWith(t, url, request);
+  await waitFor(() => held.length === 1, { what: "the first page is under way" });
+  const leavers = await connections(t, url, 300, () => request);
+  await waitFor(() => reads.used === 301, { what: "all wait" });
+  const last = await connectionWith(t, url, request);
+  await waitFor(() => reads.used === 302, { what: "the last one waits, too" });
+  for (const socket of leavers) socket.resetAndDestroy();
+  await waitFor(() => reads.used === 2, { what: "they have left" });
+  const [endFirst] = held.splice(0);
+  endFirst?.();
+  let loopTurns = 0;
+  for (; held.length === 0 && loopTurns < 1_000; loopTurns++) await new Promise((resolve) => setImmediate(resolve));
+  assert.ok(loopTurns < 100, `the page of the last one is begun ${loopTurns} turns after that of the first has ended`);
+  for (const socket of [first, last]) socket.destroy();
+  for (const end of held) end();
+  await assertAllFree(app.capacity);
+});
+
 test("new clients are heard while many ask for orders, one time after another", async (t) => {
   let served = 0;
   // Answers as a store in another thread does: at once, and before anything else.
