@@ -16,7 +16,7 @@ import { CatalogueError } from "../order/errors.ts";
 import type { Incarnation } from "../order/events.ts";
 import { replay } from "../order/evolve.ts";
 import { isFinal } from "../order/status.ts";
-import type { JsonObject, Pipeline } from "../order/pipeline.ts";
+import type { BodyCheckOptions, JsonObject, Pipeline } from "../order/pipeline.ts";
 import type { PipelineSet } from "../order/pipeline-set.ts";
 import { encodeResult } from "../order/result.ts";
 import { type StoredOrder, StoreUnavailableError } from "../store/store.ts";
@@ -247,12 +247,8 @@ async function retryAsNew(
  * may make something else of it each time.
  * @throws CatalogueError body_refused, body_too_large
  */
-async function bodyForVersion(
-  text: string,
-  { checkBody }: Pipeline,
-  { user, bytesMax }: { readonly user: string; readonly bytesMax: number },
-): Promise<string> {
+async function bodyForVersion(text: string, { checkBody }: Pipeline, options: BodyCheckOptions): Promise<string> {
   if (checkBody === null) return text;
   const body = JSON.parse(text) as JsonObject;
-  return acceptedText(await checkBody(body, user), { body, text, bytesMax });
+  return acceptedText(await checkBody(body, options), { body, text, bytesMax: options.bytesMax });
 }

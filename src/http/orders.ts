@@ -204,8 +204,9 @@ function bodyToKeep(pipeline: Pipeline, request: FastifyRequest): string | Promi
   const parsed = request.body as JsonObject;
   request.body = null;
   if (pipeline.checkBody === null) return request.bodyText;
-  const came = { body: parsed, text: request.bodyText, bytesMax: request.routeOptions.bodyLimit };
-  const finding = pipeline.checkBody(parsed, request.user);
+  const bytesMax = request.routeOptions.bodyLimit;
+  const came = { body: parsed, text: request.bodyText, bytesMax };
+  const finding = pipeline.checkBody(parsed, { user: request.user, bytesMax });
   return finding instanceof Promise ? finding.then((found) => acceptedText(found, came)) : acceptedText(finding, came);
 }
 
@@ -235,15 +236,12 @@ interface CheckedBody {
  */
 export function acceptedText(finding: BodyFinding, { body, text, bytesMax }: CheckedBody): string {
   if (finding.kind === "refused") throw bodyRefused(finding.issues);
-  if (finding.body === body) return text;
-  const made = JSON.stringify(finding.body);
-  if (Buffer.byteLength(made) > bytesMax) {
-    throw new CatalogueError(
-      "body_too_large",
-      `With what the pipeline adds the body is larger than ${bytesMax} bytes.`,
-    );
+  if (finding.kind === "accepted") {
+    if (finding.body === body) return text;
+    const made = JSON.stringify(finding.body);
+    if (Buffer.byteLength(made) <= bytesMax) return made;
   }
-  return made;
+  throw new CatalogueError("body_too_large", `With what the pipeline adds the body is larger than ${bytesMax} bytes.`);
 }
 
 /** What a refused submission is answered with. */

@@ -84,13 +84,22 @@ export interface WaitLimit {
   readonly deadlineMs: number | null;
 }
 
-/** Finds out whether a body is one for the pipeline. Where checks have to wait, users take turns. */
-export type BodyCheck = (body: JsonObject, user?: string) => Promise<BodyFinding> | BodyFinding;
+/** Finds out whether a body is one for the pipeline. */
+export type BodyCheck = (body: JsonObject, options?: BodyCheckOptions) => Promise<BodyFinding> | BodyFinding;
+
+export interface BodyCheckOptions {
+  /** Where checks have to wait, users take turns. */
+  readonly user: string;
+  /** How large the check may make the body, as JSON. */
+  readonly bytesMax: number;
+}
 
 export type BodyFinding =
   /** `body`: what the steps are given, which may have defaults filled in. */
   | { readonly kind: "accepted"; readonly body: JsonObject }
-  | { readonly kind: "refused"; readonly issues: readonly BodyIssue[] };
+  | { readonly kind: "refused"; readonly issues: readonly BodyIssue[] }
+  /** The check has made it larger than it may be. */
+  | { readonly kind: "too_large" };
 
 export interface BodyIssue {
   /** Where in the body, as a JSON Pointer (RFC 6901); "" is the body itself. */

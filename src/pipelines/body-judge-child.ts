@@ -58,7 +58,7 @@ function say(message: JudgeMessage): void {
 }
 
 function fail(id: number, error: unknown): void {
-  say({ id, kind: "failed", message: textOf(error) });
+  say({ id, kind: "failed", message: textOf(error).slice(0, TEXT_CHARS_MAX) });
 }
 
 /** The body that this process is at; 0: none. */
@@ -94,7 +94,8 @@ createHook({
 }).enable();
 
 /** Says what it finds before anything else can happen: the next body may end this process. */
-function check({ id, file, index, text }: JudgeQuestion, pipelines: readonly Pipeline[]): void {
+function check(question: JudgeQuestion, pipelines: readonly Pipeline[]): void {
+  const { id, file, index, text } = question;
   const checkBody = pipelines[index]?.checkBody;
   if (checkBody == null) throw new Error(`${file} exports something else in another process`);
   const body = JSON.parse(text) as JsonObject;
@@ -102,14 +103,14 @@ function check({ id, file, index, text }: JudgeQuestion, pipelines: readonly Pip
   try {
     const found = withinTime(() => {
       const finding = checkBody(body);
-      return finding instanceof Promise ? finding : answerOf(id, finding);
+      return finding instanceof Promise ? finding : answerOf(question, finding);
     });
     if (found === null) {
       const message = `it takes more than ${CHECK_MS_MAX} ms to check it against the schema; send less at once`;
       say({ id, kind: "refused", issues: [{ pointer: "", message }] });
     } else if (found instanceof Promise) {
       say({ id, kind: "awaits" });
-      found.then((finding) => say(answerOf(id, finding))).catch((error: unknown) => fail(id, error));
+      found.then((finding) => say(answerOf(question, finding))).catch((error: unknown) => fail(id, error));
     } else {
       say(found);
     }
@@ -118,11 +119,13 @@ function check({ id, file, index, text }: JudgeQuestion, pipelines: readonly Pip
   }
 }
 
-function answerOf(id: number, finding: BodyFinding): JudgeMessage {
+function answerOf({ id, text, bytesMax }: JudgeQuestion, finding: BodyFinding): JudgeMessage {
+  if (finding.kind === "too_large") return { id, kind: "too_large" };
   if (finding.kind === "accepted") {
     const made = JSON.stringify(finding.body) as string | undefined;
     // toJSON may have made something else of it.
     if (made?.startsWith("{") !== true) throw new Error("it made something of the body that is no JSON object");
+    if (made !== text && Buffer.byteLength(made) > bytesMax) return { id, kind: "too_large" };
     return { id, kind: "accepted", text: made };
   }
   const issues = finding.issues.slice(0, ISSUES_MAX).map(({ pointer, message }) => ({

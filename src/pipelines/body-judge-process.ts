@@ -15,11 +15,14 @@ export interface JudgeQuestion {
   /** Which of the pipelines that the file exports. */
   readonly index: number;
   readonly text: string;
+  /** How large the schema may make it, as JSON. */
+  readonly bytesMax: number;
 }
 
-/** What it says of a body. */
+/** What it says of a body: in few words, whatever the schema has made of it. */
 export type JudgeAnswer =
   | { readonly id: number; readonly kind: "accepted"; readonly text: string }
+  | { readonly id: number; readonly kind: "too_large" }
   | { readonly id: number; readonly kind: "refused"; readonly issues: readonly BodyIssue[] }
   | { readonly id: number; readonly kind: "failed"; readonly message: string }
   /** It awaits something, and the process can go on with another; a further answer follows. */
@@ -90,7 +93,7 @@ export class JudgeProcess {
     try {
       this.#child = fork(CHILD, {
         env: { ...process.env, ORDER_PROCESS_CHECKS_BODIES: "1" },
-        execArgv: [...process.execArgv.filter((flag) => !OWN_FLAGS.test(flag)), ...HEAP_FLAGS],
+        execArgv: [...process.execArgv.filter(isPassedOn), ...HEAP_FLAGS],
         serialization: "advanced",
         stdio: ["ignore", "inherit", "pipe", "ipc", this.#atFile ?? "ignore"],
       });
@@ -188,6 +191,12 @@ export class JudgeProcess {
   }
 }
 
+/** Also the value of a flag may stand by itself: `--inspect-port 9229`. */
+function isPassedOn(word: string, index: number, words: readonly string[]): boolean {
+  const flag = word.startsWith("-") ? word : (words[index - 1] ?? "");
+  return !OWN_FLAGS.test(flag);
+}
+
 /** Schemas can send what they like: none of it must have this process stumble. */
 function isJudgeMessage(message: unknown): message is JudgeMessage {
   if (typeof message !== "object" || message === null) return false;
@@ -196,7 +205,7 @@ function isJudgeMessage(message: unknown): message is JudgeMessage {
   if (typeof id !== "number") return false;
   if (kind === "accepted") return typeof text === "string";
   if (kind === "refused") return Array.isArray(issues) && issues.every(isIssue);
-  return kind === "awaits" || (kind === "failed" && typeof words === "string");
+  return kind === "awaits" || kind === "too_large" || (kind === "failed" && typeof words === "string");
 }
 
 function isIssue(issue: unknown): issue is BodyIssue {

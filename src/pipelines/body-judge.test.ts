@@ -51,6 +51,9 @@ const ways = {
     return { value: body };
   },
   deep: ({ levels }) => { let value = {}; for (let at = 0; at < levels; at++) value = { value }; return { value }; },
+  grow: ({ chars }) => ({ value: { text: "x".repeat(chars) } }),
+  growLater: async ({ chars }) => { await null; return { value: { text: "x".repeat(chars) } }; },
+  failLong: () => { throw new Error("x".repeat(10_000_000)); },
   pid: () => ({ value: { pid: process.pid } }),
   same: (body) => ({ value: { ...body } }),
   count: () => ({ value: { checked: ++checked } }),
@@ -69,8 +72,8 @@ writeFileSync(join(folder, "judged.mjs"), FILE);
 const { pipelines, problems } = await loadPipelines(join(folder, "judged.mjs"), {});
 assert.deepEqual(problems, []);
 
-async function judged(body: JsonObject, user = "alice"): Promise<BodyFinding> {
-  const finding = await pipelines[1]?.pipeline.checkBody?.(body, user);
+async function judged(body: JsonObject, user = "alice", bytesMax = 1_000_000): Promise<BodyFinding> {
+  const finding = await pipelines[1]?.pipeline.checkBody?.(body, { user, bytesMax });
   return finding ?? assert.fail("there is no check");
 }
 
@@ -249,4 +252,37 @@ test("a body whose check goes on after its time is ended, and neither that nor m
     "they were too many",
   );
   while ((await pid()) === first) await turn();
+});
+
+for (const how of ["grow", "growLater"]) {
+  test(`what a schema makes of a body is not looked at where it is too large (${how})`, async () => {
+    const bytesMax = 1_000;
+    const chars = bytesMax - JSON.stringify({ text: "" }).length;
+    assert.deepEqual(await judged({ how, chars }, "alice", bytesMax), {
+      kind: "accepted",
+      body: { text: "x".repeat(chars) },
+    });
+    assert.deepEqual(await judged({ how, chars: chars + 1 }, "alice", bytesMax), { kind: "too_large" });
+    const before = process.memoryUsage().external + process.memoryUsage().heapUsed;
+    assert.deepEqual(await judged({ how, chars: 30_000_000 }, "alice", bytesMax), { kind: "too_large" });
+    const grown = process.memoryUsage().external + process.memoryUsage().heapUsed - before;
+    assert.ok(grown < 20_000_000, `${grown} bytes more are in memory`);
+  });
+}
+
+test("a body that a schema leaves as it is may be as large as it came", async () => {
+  const body = { how: "same", numbers: Array.from({ length: 100 }, () => 1e20) };
+  assert.deepEqual(await judged(body, "alice", JSON.stringify(body).length - 1_000), { kind: "accepted", body });
+});
+
+test("what a schema says when it fails is cut", async () => {
+  await assert.rejects(judged({ how: "failLong" }), ({ message }: Error) => message.length < 2_000);
+});
+
+test("a number that JavaScript has none for is refused before its schema takes it for nothing", async () => {
+  const body = JSON.parse('{"how":"same","lines":[null,{"a/b":1e400}]}') as JsonObject;
+  const message = "the number is too large for a schema in TypeScript; send it as text";
+  assert.deepEqual(await judged(body), { kind: "refused", issues: [{ pointer: "/lines/1/a~1b", message }] });
+  const fine = { how: "same", lines: [null, "null", 1e300] };
+  assert.deepEqual(await judged(fine), { kind: "accepted", body: fine });
 });

@@ -13,7 +13,8 @@
  *    all checked apart for a while.
  */
 import { exceedsDepth, JSON_DEPTH_MAX } from "../order/json-depth.ts";
-import type { BodyCheck, BodyFinding, JsonObject } from "../order/pipeline.ts";
+import { pointerSegment } from "../order/json-pointer.ts";
+import type { BodyCheck, BodyCheckOptions, BodyFinding, JsonObject } from "../order/pipeline.ts";
 import { textOf } from "../order/step-error.ts";
 import { printable } from "../printable.ts";
 import { type JudgeAnswer, type JudgeEnd, JudgeProcess, type JudgeQuestion } from "./body-judge-process.ts";
@@ -172,6 +173,7 @@ class BodyJudge {
     if (!this.#settle(asked)) return;
     if (answer.kind === "failed") return asked.reject(new Error(`the schema of the body failed: ${answer.message}`));
     if (answer.kind === "refused") return asked.resolve({ kind: "refused", issues: answer.issues });
+    if (answer.kind === "too_large") return asked.resolve({ kind: "too_large" });
     if (answer.text === asked.question.text) return asked.resolve({ kind: "accepted", body: asked.body });
     if (exceedsDepth(answer.text)) {
       const message = `its schema makes of it what is nested deeper than ${JSON_DEPTH_MAX} levels`;
@@ -279,12 +281,10 @@ class BodyJudge {
   #putBack(former: readonly Asked[], culprit: string | undefined): void {
     const users = Array.from(new Set([...former.map(({ user }) => user), ...this.#queues.keys()]));
     const isCulprit = (user: string): boolean => user === culprit;
+    const formerOf = Map.groupBy(former, ({ user }) => user);
     const inOrder = [...users.filter((user) => !isCulprit(user)), ...users.filter(isCulprit)];
     this.#queues = new Map(
-      inOrder.map((user) => [
-        user,
-        [...former.filter((asked) => asked.user === user), ...(this.#queues.get(user) ?? [])],
-      ]),
+      inOrder.map((user) => [user, [...(formerOf.get(user) ?? []), ...(this.#queues.get(user) ?? [])]]),
     );
   }
 }
@@ -334,10 +334,30 @@ function isApart(user: string): boolean {
  * @param index which of its pipelines it is
  */
 export function judgedBy(file: string, index: number): BodyCheck {
-  return (body, user = "") =>
-    new Promise((resolve, reject) => {
-      const question = { id: ++lastId, file, index, text: JSON.stringify(body) };
+  return (body, { user, bytesMax } = ANYBODY) => {
+    const text = JSON.stringify(body);
+    const pointer = text.includes("null") ? pointerToInfinity(body) : null;
+    if (pointer !== null) {
+      const message = "the number is too large for a schema in TypeScript; send it as text";
+      return { kind: "refused", issues: [{ pointer, message }] };
+    }
+    return new Promise((resolve, reject) => {
+      const question = { id: ++lastId, file, index, text, bytesMax };
       const judge = isApart(user) ? apart : together;
       judge.check({ question, body, user, wait: new Wait(), resolve, reject });
     });
+  };
+}
+
+const ANYBODY: BodyCheckOptions = { user: "", bytesMax: Number.POSITIVE_INFINITY };
+
+/** Where a number is that JSON can hold and JavaScript can't, such as 1e400: it would be another one once it is written as JSON. */
+function pointerToInfinity(json: unknown): string | null {
+  if (json === Number.POSITIVE_INFINITY || json === Number.NEGATIVE_INFINITY) return "";
+  if (typeof json !== "object" || json === null) return null;
+  for (const [key, value] of Object.entries(json)) {
+    const found = pointerToInfinity(value);
+    if (found !== null) return `/${pointerSegment(key)}${found}`;
+  }
+  return null;
 }

@@ -14,6 +14,7 @@ import {
   str,
   type ValidateFunction,
 } from "ajv";
+import { pointerSegment } from "../order/json-pointer.ts";
 import type { BodyCheck, BodyFinding, BodyIssue, JsonObject } from "../order/pipeline.ts";
 import { BudgetError, spend, withinBudget } from "./budget.ts";
 import { compilePattern, PatternError } from "./linear-regexp.ts";
@@ -187,7 +188,7 @@ function shorten(pointer: string): string {
 function shortenKey(escaped: string): string {
   const key = escaped.replaceAll("~1", "/").replaceAll("~0", "~");
   if (key.length <= KEY_CHARS_MAX) return escaped;
-  return `${key.slice(0, KEY_CHARS_MAX).replaceAll("~", "~0").replaceAll("/", "~1")}…`;
+  return `${pointerSegment(key.slice(0, KEY_CHARS_MAX))}…`;
 }
 
 function metered<Definition extends KeywordDefinition & { code: (cxt: KeywordCxt, ruleType?: string) => void }>(

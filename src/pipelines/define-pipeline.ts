@@ -4,6 +4,7 @@
  */
 import type { StandardSchemaV1 } from "@standard-schema/spec";
 import { parseDuration } from "../duration.ts";
+import { pointerOf } from "../order/json-pointer.ts";
 import {
   type BodyCheck,
   type BodyFinding,
@@ -346,5 +347,5 @@ function findingOf(result: StandardSchemaV1.Result<unknown>): BodyFinding {
 
 function issueOf({ message, path = [] }: StandardSchemaV1.Issue): BodyIssue {
   const keys = path.map((segment) => String(typeof segment === "object" ? segment.key : segment));
-  return { pointer: keys.map((key) => `/${key.replaceAll("~", "~0").replaceAll("/", "~1")}`).join(""), message };
+  return { pointer: pointerOf(keys), message };
 }
