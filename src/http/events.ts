@@ -91,8 +91,8 @@ export function eventsRoutes(
       },
     },
     onRequest: resource.findReader,
-    handler: async (request) => {
-      const stored = await readVisible(request, request.params.order_id);
+    handler: async (request, { raw }) => {
+      const stored = await readVisible(request, request.params.order_id, raw);
       return { order_id: stored.orderId, events: await historyView(stored, 0, serviceOf) };
     },
   });
@@ -126,7 +126,7 @@ export function eventsRoutes(
     onRequest: requireUser,
     handler: async (request, reply) => {
       takePlace(request, reply, capacity.streams);
-      const stored = await readVisible(request, request.params.order_id);
+      const stored = await readVisible(request, request.params.order_id, reply.raw);
       const after = lastRevision(request, stored);
       if (isFinal(stored.status) && after === stored.revision) return reply.code(204).send();
       const stream = remember(new EventStream(reply, { unread: unreadOf(request, reply, capacity.outgoing) }));
@@ -165,7 +165,12 @@ export function eventsRoutes(
       for (const places of [capacity.streams, capacity.followers]) takePlace(request, reply, places);
       const header = request.headers["last-event-id"];
       const cursor = typeof header === "string" && header !== "" ? header : null;
-      const first = await follow.readChanges(cursor, 1);
+      const { raw } = reply;
+      const first = await inTurn(
+        async () => (raw.destroyed ? null : follow.readChanges(cursor, 1)),
+        (action) => whenClosed(raw, action),
+      );
+      if (first === null) return reply.hijack(); // nobody waits for it any more
       if (first.kind === "gone") {
         throw new CatalogueError(
           "events_gone",
@@ -255,8 +260,7 @@ class Following {
 
   /** Sends what has happened behind the cursor, and then what happens, until the stream ends. */
   async follow(stream: EventStream): Promise<void> {
-    const { resource, feed, inTurn, user } = this.#options;
-    const { follow, serviceOf } = resource;
+    const { feed, inTurn } = this.#options;
     let wake: () => void = () => undefined;
     let isDue = true;
     const stop = feed.listen({
@@ -273,31 +277,39 @@ class Following {
     try {
       while (!stream.hasEnded) {
         isDue = false;
-        const page = await follow.readChanges(this.#cursor, ALL_PAGE_CHANGES);
-        // It has fallen so far behind that it must begin anew; it is told so when it connects again.
-        if (page.kind === "gone") return stream.end();
-        const visible = page.changes.filter((change) => user === null || change.user === user);
-        const texts =
-          visible.length === 0
-            ? []
-            : await inTurn(
-                async () => (stream.hasEnded ? [] : eventsOf(visible, follow, serviceOf)),
-                (action) => (stream.hasEnded ? action() : (leave = action)),
-              );
+        const page = await inTurn(
+          async () => (stream.hasEnded ? null : this.#readPage()),
+          (action) => (stream.hasEnded ? action() : (leave = action)),
+        );
+        // It has ended, or fallen so far behind that it must begin anew; it is told so when it connects again.
+        if (page === null) return stream.end();
+        const { texts } = page;
         for (let at = 0; at < texts.length && !stream.hasEnded;) {
           const piece = pieceOf(texts, at);
           stream.send(piece.join(""));
           at += piece.length;
+          if (stream.isFull) stream.keepFor(charsOf(texts, at));
           await stream.drained();
         }
         this.#cursor = page.next;
-        if (page.changes.length === ALL_PAGE_CHANGES || isDue || stream.hasEnded) continue;
+        if (page.mayHaveMore || isDue || stream.hasEnded) continue;
         await new Promise<void>((resolve) => (wake = resolve));
       }
       return undefined;
     } finally {
       stop();
     }
+  }
+
+  /** Null: what comes next is no longer kept. */
+  async #readPage(): Promise<{ texts: readonly string[]; next: string; mayHaveMore: boolean } | null> {
+    const { resource, user } = this.#options;
+    const { follow, serviceOf } = resource;
+    const page = await follow.readChanges(this.#cursor, ALL_PAGE_CHANGES);
+    if (page.kind === "gone") return null;
+    const visible = page.changes.filter((change) => user === null || change.user === user);
+    const texts = visible.length === 0 ? [] : await eventsOf(visible, follow, serviceOf);
+    return { texts, next: page.next, mayHaveMore: page.changes.length === ALL_PAGE_CHANGES };
   }
 }
 

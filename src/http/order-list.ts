@@ -110,7 +110,7 @@ export function orderListRoute(
       };
       const [cursor, limit] = [cursorOf(query.cursor), limitOf(query.limit)];
       const makePage = async (): Promise<OrderList | null> => {
-        if (request.raw.socket.destroyed) return null; // nobody waits for it any more
+        if (reply.raw.destroyed) return null; // nobody waits for it any more
         const [{ orders, next }, counts] = await Promise.all([listOrders(filter, cursor, limit), countOrders(scope)]);
         return {
           orders: orders.map((stored) => summaryOf(stored, seesAll)),

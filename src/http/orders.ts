@@ -1,4 +1,5 @@
 /** `/orders`: submit an order, look at one. */
+import type { ServerResponse } from "node:http";
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { SubmitOutcome, Submission } from "../engine/engine.ts";
 import { CatalogueError } from "../order/errors.ts";
@@ -10,7 +11,7 @@ import { parseRfc3339, rfc3339 } from "./rfc3339.ts";
 import { requireUser, USER_SECURITY } from "./authorization.ts";
 import { named, OrderBody, problemResponses } from "./schemas.ts";
 import type { ShownOrders } from "./shown-orders.ts";
-import type { ReadGate } from "./store-reads.ts";
+import type { BoundReads, ReadGate } from "./store-reads.ts";
 
 export interface OrdersResource {
   readonly pipelines: PipelineSet;
@@ -31,17 +32,20 @@ const START_LATER_MS_MAX = 366 * 24 * 3_600_000;
 /** Of what is wrong with a body, so much is told at once. */
 const SHOWN_ISSUES_MAX = 10;
 
-/** An order that the request's user may see. Throws CatalogueError order_not_found. */
-export type ReadVisible = (request: FastifyRequest, orderId: string) => Promise<StoredOrder>;
+/**
+ * An order that the request's user may see. Throws CatalogueError order_not_found.
+ * @param answer nobody else waits for the order: it is not read where the client has left before its turn has come
+ */
+export type ReadVisible = (request: FastifyRequest, orderId: string, answer?: ServerResponse) => Promise<StoredOrder>;
 
 /** Users see their own orders, operators those of all. */
 export function visibleOrders({
   readOrder,
   isOperator,
-}: Pick<OrdersResource, "readOrder" | "isOperator">): ReadVisible {
-  return async (request, id) => {
+}: Pick<BoundReads, "readOrder"> & Pick<OrdersResource, "isOperator">): ReadVisible {
+  return async (request, id, answer) => {
     const orderId = id.toLowerCase();
-    const stored = isUuid(orderId) ? await readOrder(orderId) : null;
+    const stored = isUuid(orderId) ? await readOrder(orderId, answer) : null;
     if (stored !== null && (stored.user === request.user || isOperator(request.user))) return stored;
     throw new CatalogueError(
       "order_not_found",
@@ -155,7 +159,7 @@ export function ordersRoutes(
       },
     },
     onRequest: findReader,
-    handler: async (request) => shown.view(await readVisible(request, request.params.order_id)),
+    handler: async (request, { raw }) => shown.view(await readVisible(request, request.params.order_id, raw)),
   });
 }
 

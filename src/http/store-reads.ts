@@ -1,6 +1,8 @@
 /** Bounds how much clients have the store read at once: what is read waits in memory until it has been made an answer. */
+import type { ServerResponse } from "node:http";
 import type { onRequestHookHandler } from "fastify";
 import { CatalogueError } from "../order/errors.ts";
+import type { StoredOrder } from "../store/store.ts";
 import type { Budget } from "./budget.ts";
 import { whenClosed } from "./capacity.ts";
 import type { EventsResource } from "./events.ts";
@@ -42,11 +44,22 @@ type Reads = Pick<OrdersResource, "readOrder"> &
   Pick<OrderListResource, "countOrders"> &
   Pick<EventsResource, "follow">;
 
-/** The same reads, of which a few are under way at once and the others wait for their turn: one of each connection at most. */
-export function boundReads({ readOrder, recordedShape, countOrders, follow }: Reads): Reads {
+/** Reads of which a few are under way at once, and the others wait for their turn. */
+export interface BoundReads extends Reads {
+  /** Null, too, where it is only for this answer and nobody waits for that any more. */
+  readonly readOrder: (orderId: string, answer?: ServerResponse) => Promise<StoredOrder | null>;
+}
+
+export function boundReads({ readOrder, recordedShape, countOrders, follow }: Reads): BoundReads {
   const inTurn = turns(READS_MAX);
   return {
-    readOrder: (orderId) => inTurn(() => readOrder(orderId)),
+    readOrder: (orderId, answer) =>
+      answer === undefined
+        ? inTurn(() => readOrder(orderId))
+        : inTurn(
+            async () => (answer.destroyed ? null : readOrder(orderId)),
+            (action) => whenClosed(answer, action),
+          ),
     recordedShape: (name, version) => inTurn(() => recordedShape(name, version)),
     countOrders: (user) => inTurn(() => countOrders(user)),
     follow: {

@@ -488,6 +488,54 @@ test("of those that wait for a page of orders, who has left takes nobody's turn"
   await assertAllFree(app.capacity);
 });
 
+for (const [what, path, underWay] of [
+  ["an order", `/orders/${ORDER_ID}`, 32],
+  ["a history", `/orders/${ORDER_ID}/history`, 32],
+  ["an order's events", `/orders/${ORDER_ID}/events`, 32],
+  ["all events", "/events", 1],
+] as const) {
+  test(`for who has left before the turn of ${what} has come, the store is not asked`, async (t) => {
+    const held: (() => void)[] = [];
+    let asked = 0;
+    const wait = <T>(answer: T): Promise<T> => {
+      asked++;
+      return new Promise((resolve) => held.push(() => resolve(answer)));
+    };
+    const { url, app } = await startBareServer(t, {
+      readOrder: () => wait(null),
+      follow: {
+        readOrder: () => Promise.resolve(null),
+        readOrders: () => Promise.resolve([]),
+        readChanges: (_cursor, limit) =>
+          limit > 1 ? Promise.resolve({ kind: "gone" as const }) : wait({ kind: "gone" as const }),
+      },
+    });
+    const places = path.endsWith("/events") ? app.capacity.streams : app.capacity.reads;
+    const request = requestHead("GET", path);
+    const firsts = await connections(t, url, underWay, () => request);
+    await waitFor(() => asked === underWay, { what: "as many are asked for as are at once" });
+    const leavers = await connections(t, url, 60, () => request);
+    await waitFor(() => places.used === underWay + 60, { what: "others wait" });
+    const last = await connectionWith(t, url, request);
+    await waitFor(() => places.used === underWay + 61, { what: "the last one waits, too" });
+    for (const socket of leavers) socket.resetAndDestroy();
+    await waitFor(() => places.used === underWay + 1, { what: "they have left" });
+    assert.equal(asked, underWay);
+    const isAnswered = once(last, "data");
+    await waitFor(
+      () => {
+        for (const end of held.splice(0)) end();
+        return places.used === 0;
+      },
+      { what: "the others are answered" },
+    );
+    await isAnswered;
+    assert.equal(asked, underWay + 1);
+    for (const socket of [...firsts, last]) socket.destroy();
+    await assertAllFree(app.capacity);
+  });
+}
+
 test("new clients are heard while many ask for orders, one time after another", async (t) => {
   let served = 0;
   // Answers as a store in another thread does: at once, and before anything else.
