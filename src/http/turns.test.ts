@@ -88,6 +88,34 @@ test("while connections come, what is received waits, and gets a part of the tim
   assert.ok(nowMs >= 1_600);
 });
 
+test("what takes long while connections come does not have all others wait for as long as it would take to make up for it", async () => {
+  let nowMs = 1_000;
+  let served = 0;
+  const turns = new Turns<number>(
+    (takesMs) => {
+      nowMs += takesMs;
+      served++;
+    },
+    () => false,
+    { now: () => nowMs, work: () => nowMs },
+  );
+  turns.accepted();
+  turns.add(500, "bodies");
+  for (let turn = 0; served === 0 && turn < 1_000; turn++) {
+    turns.accepted();
+    nowMs += 1;
+    await nextTurn();
+  }
+  turns.add(1, "checks");
+  const fromMs = nowMs;
+  while (served < 2 && nowMs < fromMs + 10_000) {
+    turns.accepted();
+    nowMs += 1;
+    await nextTurn();
+  }
+  assert.ok(nowMs - fromMs < 100, `it waited for ${nowMs - fromMs} ms`);
+});
+
 test("large answers take turns with what is received", async () => {
   const served: string[] = [];
   const turns = new Turns<string>(

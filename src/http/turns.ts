@@ -139,7 +139,8 @@ export class Turns<Item> {
     const usedMs = this.#clock.now() - startMs;
     const item = usedMs < allowedMs ? this.#next() : null;
     if (item === null) {
-      this.#acceptingMs -= usedMs;
+      // One that took long is not made up for by all others.
+      this.#acceptingMs = Math.max(this.#acceptingMs - usedMs, -TURN_MS);
       this.#servedMs = startMs + usedMs;
       if (this.#kinds.some((queue) => queue.size > 0)) this.#begin();
       return;
