@@ -1,5 +1,5 @@
 /** The files of an embedded store: that they are this node's own, and the same ones as long as it runs. */
-import { existsSync, lstatSync, realpathSync, statSync } from "node:fs";
+import { existsSync, lstatSync, realpathSync, type Stats, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { accessOf, foreignKind, keepPrivate, requireOwnLink } from "../file-access.ts";
 import type { Logger } from "../log.ts";
@@ -55,22 +55,45 @@ export function keepStorePrivate(named: string, log: Logger): void {
   );
 }
 
-/** How often it is looked whether the store's file is still the one that was opened. */
+/** How often it is looked whether the store's files are still those that were opened. */
 const STORE_WATCH_MS = 1_000;
 
 /**
  * A file that was removed or replaced goes on being written, and all that is acknowledged from then on would be lost with the
- * process: then the node must stop.
+ * process: then the node must stop. The log and its index are there as long as anybody has the store open.
  * @returns ends the watch
  */
-export function watchStore(path: string, onBroken: (error: Error) => void): () => void {
-  const { dev, ino } = statSync(path);
-  const timer = setInterval(() => {
-    const now = statSync(path, { throwIfNoEntry: false });
-    if (now?.ino === ino && now.dev === dev) return;
-    clearInterval(timer);
-    onBroken(new Error(`the store ${path} was removed or replaced while it was in use`));
-  }, STORE_WATCH_MS);
+export function watchStore(named: string, onBroken: (error: Error) => void): () => void {
+  const path = targetOf(named);
+  const files = [named, `${path}-wal`, `${path}-shm`];
+  const former = new Map<string, Pick<Stats, "dev" | "ino">>();
+  const look = (): void => {
+    for (const file of files) {
+      const found = identityOf(file);
+      const known = former.get(file);
+      if (found === "unknown" || (known === undefined && found === null)) continue;
+      if (known === undefined && found !== null) former.set(file, found);
+      else if (found === null || found.ino !== known?.ino || found.dev !== known.dev) {
+        clearInterval(timer);
+        onBroken(
+          new Error(`the store ${named} was removed or replaced while it was in use: ${file} is not what it was`),
+        );
+        return;
+      }
+    }
+  };
+  const timer = setInterval(look, STORE_WATCH_MS);
   timer.unref();
+  look();
   return () => clearInterval(timer);
+}
+
+/** Null: there is none. Unknown: the system says neither, for now. */
+function identityOf(file: string): Pick<Stats, "dev" | "ino"> | null | "unknown" {
+  try {
+    return statSync(file, { throwIfNoEntry: false }) ?? null;
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? error.code : undefined;
+    return code === "ELOOP" ? null : "unknown";
+  }
 }

@@ -69,16 +69,31 @@ test("pipelined reads beyond what the store keeps up with do not fill the memory
   assert.equal((await send(`${service.url}/diagnostic/heartbeat`)).status, 200);
 });
 
-test("a store that is removed under a running node stops it, instead of taking orders into nothing", async (t) => {
-  const service = await startService(t, { args: ["--step-time", "60s"] });
-  await acceptedOrderId(service.url);
-  rmSync(join(service.data, "orders.sqlite"));
-  assert.equal(await service.exited, 1);
-  assert.match(
-    service.output(),
-    /^order_process: stopped .*orders\.sqlite was removed or replaced while it was in use$/m,
-  );
-});
+for (const [name, harm] of [
+  ["orders.sqlite", rmSync],
+  ["orders.sqlite-wal", rmSync],
+  ["orders.sqlite-shm", rmSync],
+  ["orders.sqlite", replaceByLinkToItself],
+] as const) {
+  test(`${name} that is removed or replaced under a running node stops it, instead of taking orders into nothing (${harm.name})`, async (t) => {
+    const service = await startService(t, { args: ["--step-time", "60s"] });
+    await acceptedOrderId(service.url);
+    harm(join(service.data, name));
+    assert.equal(await service.exited, 1);
+    assert.match(
+      service.output(),
+      new RegExp(
+        String.raw`^order_process: stopped .*orders\.sqlite was removed or replaced while it was in use: .*${name} is not what it was$`,
+        "m",
+      ),
+    );
+  });
+}
+
+function replaceByLinkToItself(path: string): void {
+  rmSync(path);
+  symlinkSync(path, path);
+}
 
 test("a store with two names is refused: each name would have a log of its own", async (t) => {
   const service = await startService(t);
