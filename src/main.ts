@@ -205,6 +205,7 @@ export async function startNode(
           limits: {
             ordersMax: intake.ordersMax,
             bodyBytesMax: intake.bodyBytesMax,
+            callBytesMax: intake.callBytesMax,
             largestOrderBytes: config.bodyBytesMax + RESULTS_CHARS_MAX,
           },
           crashesMax: config.crashesMax,

@@ -3,6 +3,7 @@ import { currentCall, type Order } from "../order/order.ts";
 import {
   idempotencyKey,
   type JsonObject,
+  type MeteredCall,
   type RollbackContext,
   type Step,
   type StepContext,
@@ -10,6 +11,7 @@ import {
 } from "../order/pipeline.ts";
 import { permanent, textOf } from "../order/step-error.ts";
 import type { Timer } from "../runtime/clock.ts";
+import { bytesParsed, type CallMemory } from "./call-memory.ts";
 
 /** Whose attempt it is. */
 export interface AttemptOf {
@@ -21,13 +23,23 @@ export interface AttemptOf {
   readonly isOverIfNotDone: boolean;
   /** Where a step's own lines go. */
   readonly stepLog: (orderId: string, step: string) => StepLog;
+  /** What the call keeps counts here. */
+  readonly callMemory: CallMemory;
+}
+
+/** What a call keeps. */
+interface Given {
+  body?: JsonObject;
+  results?: JsonObject;
+  /** Counted for it. */
+  bytes: number;
 }
 
 /** An error's text is kept with the order; more than this is cut. */
 const ERROR_CHARS_MAX = 1_000;
 
 /** What a call is given is made only when it asks for it: most calls don't. */
-export class Attempt implements RollbackContext {
+export class Attempt implements RollbackContext, MeteredCall {
   readonly step: Step;
   /** Its limit. */
   timer: Timer | null = null;
@@ -42,8 +54,8 @@ export class Attempt implements RollbackContext {
   readonly #of: AttemptOf;
   /** As it was when the call was made. */
   readonly #order: Order;
-  #body: JsonObject | null = null;
-  #results: JsonObject | null = null;
+  /** Null: it has asked for nothing. */
+  #given: Given | null = null;
   #controller: AbortController | null = null;
   #abortReason: Error | null = null;
 
@@ -78,22 +90,41 @@ export class Attempt implements RollbackContext {
   }
 
   get body(): JsonObject {
-    this.#body ??= JSON.parse(this.#of.bodyText) as JsonObject;
-    return this.#body;
+    this.#given ??= { bytes: 0 };
+    return (this.#given.body ??= this.#parse(this.#of.bodyText) as JsonObject);
   }
 
   get results(): JsonObject {
-    this.#results ??= Object.fromEntries(
+    this.#given ??= { bytes: 0 };
+    return (this.#given.results ??= Object.fromEntries(
       this.#order.steps
         .slice(0, currentCall(this.#order)?.stepIndex ?? 0)
-        .flatMap(({ name, result }) => (result === null ? [] : [[name, JSON.parse(result) as unknown]])),
-    );
-    return this.#results;
+        .flatMap(({ name, result }) => (result === null ? [] : [[name, this.#parse(result)]])),
+    ));
   }
 
   get result(): unknown {
     const result = this.#order.steps.find(({ name }) => name === this.step.name)?.result ?? null;
-    return result === null ? undefined : (JSON.parse(result) as unknown);
+    return result === null ? undefined : this.#parse(result);
+  }
+
+  get givenChars(): number {
+    return this.#order.steps.reduce((sum, { result }) => sum + (result?.length ?? 0), this.#of.bodyText.length);
+  }
+
+  keepsOnly(bytes: number): void {
+    const formerly = this.#given?.bytes ?? 0;
+    this.#given = bytes === 0 ? null : { bytes };
+    if (bytes !== formerly) this.#of.callMemory.changed(bytes - formerly);
+  }
+
+  /** A step may keep it until its call has ended. */
+  #parse(json: string): unknown {
+    const bytes = bytesParsed(json);
+    this.#given ??= { bytes: 0 };
+    this.#given.bytes += bytes;
+    this.#of.callMemory.changed(bytes);
+    return JSON.parse(json) as unknown;
   }
 
   get idempotencyKey(): string {

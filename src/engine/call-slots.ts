@@ -1,34 +1,43 @@
 /**
- * The slots that one order's calls need: taken one after another before a call, and given back together after it, or when it is not made
- * after all.
+ * The slots and the memory that one order's calls need: taken one after another before a call, and given back together after it, or when it
+ * is not made after all.
  */
 import type { ConcurrencyLimit } from "../order/pipeline.ts";
+import type { CallMemory, MemoryTaker } from "./call-memory.ts";
 import type { Slots, SlotTaker } from "./slots.ts";
 
 /** A limit with its name. */
 export type NamedLimit = ConcurrencyLimit & { readonly key: string };
 
-export class CallSlots implements SlotTaker {
+export class CallSlots implements SlotTaker, MemoryTaker {
   readonly #slots: Slots;
+  readonly #memory: CallMemory;
   readonly #onGranted: () => void;
   #held: string[] = [];
   #queuedFor: string | null = null;
+  /** Bytes that are kept for the call until it has begun; null: it waits for none, and has none. */
+  #reserved: number | null = null;
+  #waitsForMemory = false;
   /** The call that was given up and still holds a slot. */
   #lingering: object | null = null;
 
-  /** @param onGranted a slot that was waited for is held: `take` is to be called again */
-  constructor(slots: Slots, onGranted: () => void) {
+  /** @param onGranted what was waited for is held: `take` is to be called again */
+  constructor(slots: Slots, memory: CallMemory, onGranted: () => void) {
     this.#slots = slots;
+    this.#memory = memory;
     this.#onGranted = onGranted;
   }
 
   /** Whether one is waited for. */
   get isQueued(): boolean {
-    return this.#queuedFor !== null;
+    return this.#queuedFor !== null || this.#waitsForMemory;
   }
 
-  /** @returns whether all are held; if not, one is waited for */
-  take(limits: readonly NamedLimit[]): boolean {
+  /**
+   * @param bytes what the call may keep in memory
+   * @returns whether all is held; if not, something is waited for
+   */
+  take(limits: readonly NamedLimit[], bytes: () => number): boolean {
     // Others come first that have waited meanwhile.
     if (this.#lingering !== null) this.giveBack();
     for (const limit of limits) {
@@ -39,7 +48,24 @@ export class CallSlots implements SlotTaker {
       }
       this.#held.push(limit.key);
     }
-    return true;
+    if (this.#reserved !== null || this.#memory.isFree) return true;
+    this.#waitsForMemory = true;
+    this.#memory.wait(this, bytes());
+    return false;
+  }
+
+  memoryGranted(bytes: number): void {
+    this.#waitsForMemory = false;
+    this.#reserved = bytes;
+    this.#onGranted();
+  }
+
+  /** The call has begun, and counts for itself. */
+  begun(): void {
+    if (this.#reserved === null) return;
+    const bytes = this.#reserved;
+    this.#reserved = null;
+    this.#memory.changed(-bytes);
   }
 
   granted(): void {
@@ -61,9 +87,12 @@ export class CallSlots implements SlotTaker {
     if (this.#lingering === call) this.giveBack();
   }
 
-  /** Waits for none any more, and gives back those that are held. */
+  /** Waits for nothing any more, and gives back what is held. */
   giveBack(): void {
     this.#lingering = null;
+    if (this.#waitsForMemory) this.#memory.leave(this);
+    this.#waitsForMemory = false;
+    this.begun();
     if (this.#queuedFor !== null) this.#slots.leave(this.#queuedFor, this);
     this.#queuedFor = null;
     const keys = this.#held;

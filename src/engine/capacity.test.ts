@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Capacity, type PlacesTaken } from "./capacity.ts";
 
-const LIMITS = { ordersMax: 100, bodyBytesMax: 10_000, largestOrderBytes: 1_000 };
+const LIMITS = { ordersMax: 100, bodyBytesMax: 10_000, callBytesMax: 10_000, largestOrderBytes: 1_000 };
 const PARKED_MAX = 400;
 
 interface Taken {

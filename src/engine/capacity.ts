@@ -13,6 +13,8 @@ export interface EngineLimits {
   readonly ordersMax: number;
   /** Memory for the bodies and results of the orders in flight, together. */
   readonly bodyBytesMax: number;
+  /** Memory for what calls under way keep of them once they are parsed, and of what is made of them. */
+  readonly callBytesMax: number;
   /** The largest body that is taken in, and the most results that an order may have. */
   readonly largestOrderBytes: number;
 }

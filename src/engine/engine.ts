@@ -28,6 +28,7 @@ import {
   StoreUnavailableError,
   type WriteOutcome,
 } from "../store/store.ts";
+import { CallMemory } from "./call-memory.ts";
 import { bytesInMemory, Capacity, type EngineLimits } from "./capacity.ts";
 import { wallAheadMs, wasSet } from "./clock-reading.ts";
 import { GroupCommit } from "./group-commit.ts";
@@ -103,6 +104,7 @@ const ACT_MS_MAX = 5_000;
 export class Engine {
   readonly #options: EngineOptions;
   readonly #capacity: Capacity;
+  readonly #callMemory: CallMemory;
   readonly #groupCommit: GroupCommit;
   readonly #permits: PermitExchange;
   readonly #parked: ParkedOrders;
@@ -126,6 +128,7 @@ export class Engine {
     this.#options = options;
     this.#wallAheadMs = wallAheadMs(options.clock);
     const { log, store, clock, incarnation, pipelines } = options;
+    this.#callMemory = new CallMemory(options.limits.callBytesMax);
     this.#capacity = new Capacity(options.limits, () => ({
       inFlight: this.ordersInFlight,
       parked: this.#parked.size,
@@ -403,6 +406,7 @@ export class Engine {
       crashesMax: this.#options.crashesMax,
       onCall: this.#options.onCall ?? null,
       slots,
+      callMemory: this.#callMemory,
       refused: (run) => void this.#reread(run),
       fenced: () => {
         this.#lateWritesRefused++;

@@ -8,7 +8,7 @@
  * 3. What a call says after it has been given up (timed out, stopped) is not heard.
  * 4. Whoever asks something of the order is answered when that is durable, or when this run lets go of the order.
  * 5. Lengths are waited for on the monotonic clock: the wall clock may jump.
- * 6. Slots are taken before a call and given back after it, or when the call is not made after all.
+ * 6. Slots and memory are taken before a call and given back after it, or when the call is not made after all.
  * 7. When the store refuses a write, nothing more is written until the order has been read again (`reread`); a call that is under way
  *    goes on meanwhile, and afterwards if the order is still at it.
  * 8. A wait is written down anew when the wall clock was set since it began: whoever takes the order over counts on that clock.
@@ -25,12 +25,13 @@ import {
 import type { Incarnation, LaterEvent } from "../order/events.ts";
 import { evolve } from "../order/evolve.ts";
 import { currentCall, listedStatus, type Order, waitSinceMs } from "../order/order.ts";
-import { type Pipeline, pipelineLabel, type Step, type StepLog } from "../order/pipeline.ts";
+import { type Pipeline, pipelineLabel, requestCharsMax, type Step, type StepLog } from "../order/pipeline.ts";
 import { encodeResult, RESULTS_CHARS_MAX } from "../order/result.ts";
 import { failureTraits, isStepError, StepError } from "../order/step-error.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import type { AdvanceWrite, WriteOutcome } from "../store/store.ts";
 import { Attempt, type AttemptOf, describeError } from "./attempt.ts";
+import { bytesParsed, type CallMemory } from "./call-memory.ts";
 import { CallSlots, type NamedLimit } from "./call-slots.ts";
 import { type ClockReading, handOverTimes, monotonicStart, readingFrom, wallAheadMs, wasSet } from "./clock-reading.ts";
 import type { WriteListener } from "./group-commit.ts";
@@ -66,6 +67,7 @@ export interface RunHost {
   /** Where a step's own lines go. */
   readonly stepLog: (orderId: string, step: string) => StepLog;
   readonly slots: Slots;
+  readonly callMemory: CallMemory;
   /** A person must look at the order. */
   needsPerson(line: string): void;
   /** What the clock of another incarnation shows now, as far as is known; null: nothing is known. */
@@ -147,6 +149,10 @@ export class OrderRun implements WriteListener, AttemptOf {
 
   get order(): Order {
     return this.#order;
+  }
+
+  get callMemory(): CallMemory {
+    return this.#host.callMemory;
   }
 
   get isOverIfNotDone(): boolean {
@@ -405,20 +411,28 @@ export class OrderRun implements WriteListener, AttemptOf {
     this.#write({ kind: mayBegin ? "attempt_started" : "attempt_queued", atMs: this.#host.clock.now() });
   }
 
-  /** @returns whether all slots that the call needs are held; if not, one is waited for */
+  /** What a call may keep in memory: what it is given, or a request that it makes of that. */
+  get #bytesForCall(): number {
+    let bytes = bytesParsed(this.bodyText);
+    for (const { result } of this.#order.steps) if (result !== null) bytes += bytesParsed(result);
+    return Math.max(bytes, requestCharsMax(this.bodyText.length + this.#resultChars));
+  }
+
+  /** @returns whether all that the call needs is held; if not, it is waited for */
   #takeSlots(step: Step, crashes: number): boolean {
-    if (step.concurrency === null && crashes === 0) return true; // like most
+    const { slots, callMemory } = this.#host;
+    if (step.concurrency === null && crashes === 0 && callMemory.isFree && this.#slots === null) return true; // like most
     const limits: NamedLimit[] = [];
     if (this.#isSuspect(crashes)) limits.push(SUSPECTS);
     // Each version counts for itself: it may have another limit, or another kind of one.
     if (step.concurrency !== null) {
       limits.push({ ...step.concurrency, key: `${pipelineLabel(this.pipeline)}\n${step.name}` });
     }
-    if (limits.length === 0) return true;
-    this.#slots ??= new CallSlots(this.#host.slots, () => {
+    if (limits.length === 0 && callMemory.isFree && this.#slots === null) return true;
+    this.#slots ??= new CallSlots(slots, callMemory, () => {
       if (this.isIdle) this.#makeCall();
     });
-    return this.#slots.take(limits);
+    return this.#slots.take(limits, () => this.#bytesForCall);
   }
 
   #isSuspect(crashes: number): boolean {
@@ -434,6 +448,7 @@ export class OrderRun implements WriteListener, AttemptOf {
     if (this.#host.lifeLog !== null) logCall(this.#host.lifeLog, this.#order.orderId, step.name, call.direction);
     try {
       const result = call.make();
+      this.#slots?.begun();
       if (!isThenable(result)) return this.#callEnded(call, result, null);
       call.timer = this.#host.clock.after(step.timeoutMs, () => this.#timeOut(call));
       result.then(
@@ -468,6 +483,7 @@ export class OrderRun implements WriteListener, AttemptOf {
   #endCall(call: Attempt): void {
     this.#call = null;
     call.timer?.[Symbol.dispose]();
+    call.keepsOnly(0);
     this.#host.callsUnderWayChanged(-1);
     // What may end the node is to be alone until it has ended.
     if (call.isLingering && this.#isSuspect(currentCall(this.#order)?.crashes ?? 0))

@@ -57,6 +57,21 @@ export interface ConcurrencyLimit {
   readonly callsMax: number;
 }
 
+/** A call's context for pipelines of our own making, which say what they keep in memory; a step's author does not see it. */
+export interface MeteredCall {
+  /** Characters of the body and the results that the call is given. */
+  readonly givenChars: number;
+  /** From now on the call keeps so many bytes until it ends, and nothing of what it was given. */
+  keepsOnly(bytes: number): void;
+}
+
+/** How many characters a request may have that is made of so many: for a small order, too, it may be a large one. */
+export function requestCharsMax(givenChars: number): number {
+  return Math.max(REQUEST_CHARS_MAX, 2 * givenChars);
+}
+
+const REQUEST_CHARS_MAX = 1024 * 1024;
+
 /** One unit of work and, where it can be undone, its undoing. */
 export interface Step {
   /** Unique in its pipeline; shown to users. */

@@ -6,6 +6,7 @@ import { test, type TestContext } from "node:test";
 import type { RollbackContext } from "../order/pipeline.ts";
 import { failureTraits, StepError } from "../order/step-error.ts";
 import {
+  type CallContext,
   type CallOptions,
   parseCall,
   parseRetryAfter,
@@ -47,7 +48,11 @@ async function serve(
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
-async function run(options: CallOptions, context = contextOf(), env: Record<string, string> = {}): Promise<unknown> {
+async function run(
+  options: CallOptions,
+  context: CallContext = contextOf(),
+  env: Record<string, string> = {},
+): Promise<unknown> {
   return runOutcome(await parseCall(options, scope).make(context, env));
 }
 
@@ -304,6 +309,48 @@ for (const [what, item, tail] of [
     );
   });
 }
+
+test("a request that an expression makes too large is not made, nor written down", async (t) => {
+  let requests = 0;
+  const url = await serve(t, (request, response) => {
+    requests++;
+    request.resume();
+    request.on("end", () => json(response, 200, {}));
+  });
+  const note = "\u0001".repeat(100_000);
+  const [fits, tooLarge] = [1_048_500, 1_048_600].map((length) => ({ note: "x".repeat(length) }));
+  const kept: number[] = [];
+  const context = (body: object, givenChars = 0): CallContext =>
+    Object.assign(contextOf({ body: { ...body } }), {
+      givenChars,
+      keepsOnly: (bytes: number) => void kept.push(bytes),
+    });
+  await run({ url, body: "${body}" }, context(fits ?? {}));
+  assert.equal(requests, 1);
+  assert.deepEqual(kept, [url.length + JSON.stringify(fits).length]);
+  for (const [call, body] of [
+    [{ url, body: "${body}" }, tooLarge],
+    [
+      { url, body: { lines: "${body.items.map(i, {'note': body.note})}" } },
+      { note, items: Array(100).fill(1) },
+    ],
+    // Each of its characters takes six.
+    [{ url, body: "${body}" }, { note: note + note }],
+    [{ url: `${url}/\${body.note}` }, { note: "x".repeat(1_100_000) }],
+    [{ url, headers: { note: "${body.note}" } }, { note: "x".repeat(1_100_000) }],
+  ] as const) {
+    await assert.rejects(run(call, context(body ?? {})), (error: Error) => {
+      assert.match(error.message, /would be a request of more than 1048576 characters, and is not made$/);
+      assert.deepEqual(failureTraits(error).permanent, true);
+      assert.deepEqual(failureTraits(error).unknown, false);
+      return true;
+    });
+  }
+  assert.equal(requests, 1);
+  // What is made of a large order may be twice as large.
+  await run({ url, body: "${body}" }, context(tooLarge ?? {}, 1_000_000));
+  assert.equal(requests, 2);
+});
 
 test("half of a surrogate pair in a url is refused for good", async () => {
   const context = contextOf({ body: { item: "\ud800" } });

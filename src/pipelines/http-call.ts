@@ -8,7 +8,7 @@
  *    says is redacted.
  */
 import { exceedsDepth, JSON_DEPTH_MAX } from "../order/json-depth.ts";
-import type { RollbackContext, StepContext } from "../order/pipeline.ts";
+import { type MeteredCall, requestCharsMax, type RollbackContext, type StepContext } from "../order/pipeline.ts";
 import { RESULT_CHARS_MAX } from "../order/result.ts";
 import { permanent, StepError } from "../order/step-error.ts";
 import { BudgetError, withinBudget } from "./budget.ts";
@@ -38,8 +38,10 @@ export interface CallOptions {
 export interface HttpCall {
   /** The environment variables that it needs. */
   readonly variables: readonly string[];
-  readonly make: (context: StepContext | RollbackContext, env: Readonly<Record<string, string>>) => Promise<HttpAnswer>;
+  readonly make: (context: CallContext, env: Readonly<Record<string, string>>) => Promise<HttpAnswer>;
 }
+
+export type CallContext = (StepContext | RollbackContext) & Partial<MeteredCall>;
 
 export interface HttpAnswer {
   readonly status: number;
@@ -81,9 +83,15 @@ export function parseCall({ method, url, headers = {}, body }: CallOptions, scop
         // What begins the url is the place itself; what stands further on is a part of it, and must not become several.
         url: fillText(urlParts, values, (text, index) => (index === 0 ? text : encodeURIComponent(text))),
         headers: headerTemplates.map(([name, parts]) => [name, fillText(parts, values)] as const),
-        body: bodyTemplate === null ? null : JSON.stringify(bodyTemplate.fill(values)),
+        json: bodyTemplate?.fill(values),
       }));
-      return send(verb, filled, { label: `${verb} ${url}`, context, secrets: secretsOf(env) });
+      const label = `${verb} ${url}`;
+      const request = writtenDown(filled, {
+        label,
+        charsMax: requestCharsMax(context.givenChars ?? 0),
+      });
+      context.keepsOnly?.(request.chars);
+      return send(verb, request, { label, context, secrets: secretsOf(env) });
     },
   };
 }
@@ -139,11 +147,43 @@ function textIn(json: unknown): string | null {
 interface FilledCall {
   readonly url: string;
   readonly headers: readonly (readonly [string, string])[];
+  /** Undefined: the call has no body. */
+  readonly json: unknown;
+}
+
+interface WrittenCall extends Omit<FilledCall, "json"> {
   readonly body: string | null;
+  readonly chars: number;
+}
+
+/** @throws StepError when the request would be too large; it is not even made then, as an expression may have made much of little */
+function writtenDown(
+  { url, headers, json }: FilledCall,
+  { label, charsMax }: { readonly label: string; readonly charsMax: number },
+): WrittenCall {
+  const headChars = headers.reduce((sum, [, value]) => sum + value.length, url.length);
+  if (headChars + charsIn(json, charsMax - headChars) <= charsMax) {
+    const body = json === undefined ? null : JSON.stringify(json);
+    const chars = headChars + (body?.length ?? 0);
+    if (chars <= charsMax) return { url, headers, body, chars };
+  }
+  throw permanent(`${label} would be a request of more than ${charsMax} characters, and is not made`);
+}
+
+/** How many characters JSON has at the least; no more than that it is more than the limit. */
+function charsIn(json: unknown, limit: number): number {
+  if (typeof json === "string") return json.length;
+  if (typeof json !== "object" || json === null) return 1;
+  let chars = 2;
+  for (const [key, value] of Object.entries(json)) {
+    chars += (Array.isArray(json) ? 0 : key.length) + charsIn(value, limit - chars);
+    if (chars > limit) break;
+  }
+  return chars;
 }
 
 function fillIn(
-  context: StepContext | RollbackContext,
+  context: CallContext,
   env: Readonly<Record<string, string>>,
   fill: (values: TemplateValues) => FilledCall,
 ): FilledCall {
@@ -175,7 +215,7 @@ interface Sender {
 
 async function send(
   method: string,
-  { url, headers, body }: FilledCall,
+  { url, headers, body }: WrittenCall,
   { label, context, secrets }: Sender,
 ): Promise<HttpAnswer> {
   const { place, authorization } = placeOf(url, label);

@@ -3,8 +3,8 @@
  * that: two threads each have a young generation, the store has a page cache, and requests have buffers. Pure: the arithmetic only.
  *
  * 1. All parts together stay within 90 % of the limit. The rest is the kernel's, and for what is not foreseen.
- * 2. What intake promises fits the heap: orders in flight a quarter, their bodies and results another. Half is for requests under way, and for
- *    garbage: a collector with less room would hardly do anything else.
+ * 2. What intake promises fits the heap: orders in flight a quarter, their bodies and results another, and an eighth is for what calls under way
+ *    keep. The rest is for requests under way, and for garbage: a collector with less room would hardly do anything else.
  */
 
 const MIB = 1024 ** 2;
@@ -71,6 +71,8 @@ export interface IntakePlan {
   readonly ordersMax: number;
   /** Their bodies and results. */
   readonly bodyBytesMax: number;
+  /** What calls under way keep of those, and of what they have made of them. */
+  readonly callBytesMax: number;
   /** Bodies that are being received or answered. */
   readonly incomingBytesMax: number;
 }
@@ -118,6 +120,7 @@ export function planIntake(
   return {
     ordersMax: Math.min(inFlightMax, Math.floor(heapBytes / 4 / ORDER_BYTES)),
     bodyBytesMax: Math.floor(heapBytes / 4),
+    callBytesMax: Math.floor(heapBytes / 8),
     incomingBytesMax: Math.max(bodyBytesMax, Math.floor(heapBytes / PARSED_PER_CHAR)),
   };
 }

@@ -1,10 +1,14 @@
 /** A node stays within the memory that it has, whatever orders it is sent, and says so where that is too little. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
+import { createServer, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
 import { test } from "node:test";
+import { atEnd } from "../support/at-end.ts";
 import { assertRefused, heartbeatStatus } from "../support/checks.ts";
-import { submitOrder } from "../support/client.ts";
+import { send, submitOrder } from "../support/client.ts";
 import { memoryGroup } from "../support/memory-group.ts";
 import { LAUNCHER, runCommand, startService, temporaryFolder } from "../support/service.ts";
 import { waitFor } from "../support/wait.ts";
@@ -58,11 +62,87 @@ for (const [what, body] of [
   });
 }
 
+/** Steps that take as long as their receiver, or as they like. */
+const PIPELINES: Readonly<Record<string, (receiver: string) => string>> = {
+  "calls.yaml": (receiver) => `name: calls
+version: 1
+steps:
+  - name: Send
+    timeout: 10m
+    run: { method: POST, url: "${receiver}", body: { amount: "\${body.amount}" } }
+`,
+  "grows.yaml": (receiver) => `name: grows
+version: 1
+steps:
+  - name: Send
+    timeout: 10m
+    run: { method: POST, url: "${receiver}", body: { lines: "\${body.items.map(i, {'note': body.note})}" } }
+`,
+  "keeps.ts": (receiver) => `import { definePipeline } from "order-process";
+export default definePipeline({ name: "keeps", version: 1, steps: [{ name: "Send", timeout: "10m", run: async ({ body }) => {
+  await fetch("${receiver}", { method: "POST", body: "{}" });
+  return Object.keys(body).length;
+} }] });
+`,
+};
+
+for (const [file, what, body] of [
+  ["calls.yaml", "in YAML", `{"amount":1,"a":[${"{},".repeat(80_000)}{}]}`],
+  ["keeps.ts", "in TypeScript", `{"amount":1,"a":[${"{},".repeat(80_000)}{}]}`],
+  [
+    "grows.yaml",
+    "that make much of little",
+    `{"note":"${String.raw`\u0001`.repeat(300)}","items":[${"1,".repeat(500)}1]}`,
+  ],
+] as const) {
+  test(`a node whose calls take long stays within its memory, and ends them all (steps ${what})`, async (t) => {
+    if (process.platform !== "linux") return t.skip("the system does not tell what a process takes");
+    const held: ServerResponse[] = [];
+    let [isOpen, most] = [false, 0];
+    const receiver = createServer((request, response) => {
+      request.resume();
+      const answer = (): void => void response.writeHead(204).end();
+      if (isOpen) return answer();
+      held.push(response);
+      most = Math.max(most, held.length);
+    });
+    await new Promise<void>((resolve) => receiver.listen(0, "127.0.0.1", resolve));
+    atEnd(t, () => {
+      receiver.closeAllConnections();
+      receiver.close();
+    });
+    const { port } = receiver.address() as AddressInfo;
+    const path = join(temporaryFolder(t), file);
+    writeFileSync(path, PIPELINES[file]?.(`http://127.0.0.1:${port}/`) ?? "");
+    const args = ["--pipelines", path, "--memory-limit", `${LIMIT_MIB}MiB`];
+    const data = temporaryFolder(t);
+    const service = await startService(t, { args, data });
+    const accepted = await fill(service.url, body);
+    assert.ok(accepted > 10, `${accepted} accepted`);
+    await waitFor(async () => (await heartbeatStatus(service.url)) === "OK", { what: "the node is well" });
+    assert.ok(peakMib(service.pid) <= 0.9 * LIMIT_MIB, `it had ${peakMib(service.pid).toFixed(0)} MiB`);
+    // Whoever goes on with them has the same memory.
+    await service.end("SIGKILL");
+    const next = await startService(t, { args, data });
+    await waitFor(() => held.length > 0 && most > 0, { what: "calls are made again" });
+    isOpen = true;
+    for (const response of held) response.writeHead(204).end();
+    const isDone = async (): Promise<boolean> => {
+      const { counts } = (await send(`${next.url}/orders?limit=1`, { headers: { authorization: "user" } })).json as {
+        counts: Record<string, number>;
+      };
+      return counts["completed"] === accepted;
+    };
+    await waitFor(isDone, { what: "all are completed" });
+    assert.ok(peakMib(next.pid) <= 0.9 * LIMIT_MIB, `the next one had ${peakMib(next.pid).toFixed(0)} MiB`);
+  });
+}
+
 test("a node in a container finds the container's limit, and is not ended by the kernel when it is full", async (t) => {
-  const join = memoryGroup(t, LIMIT_MIB * MIB);
-  if (join === null) return t.skip("this machine lets nobody limit the memory of a process");
+  const group = memoryGroup(t, LIMIT_MIB * MIB);
+  if (group === null) return t.skip("this machine lets nobody limit the memory of a process");
   const args = [LAUNCHER, "--port", "0", "--data", temporaryFolder(t), "--step-time", "1h"];
-  const child = spawn("sh", ["-c", `echo $$ > ${join}; exec "$0" "$@"`, ...args], {
+  const child = spawn("sh", ["-c", `echo $$ > ${group}; exec "$0" "$@"`, ...args], {
     stdio: ["ignore", "pipe", "pipe"],
   });
   const exited = new Promise((resolve) => child.once("exit", (code, signal) => resolve(code ?? signal)));

@@ -272,6 +272,62 @@ test("what is in flight is bounded in the size of its bodies", async (t) => {
   await accepted();
 });
 
+test("what calls under way keep is bounded: the others wait, which is on record, and one after another is made", async (t) => {
+  const gates: (() => void)[] = [];
+  const { accepted, reaches, order, engine } = await harness(
+    t,
+    [
+      {
+        name: "A",
+        run: ({ body }) =>
+          new Promise((resolve) => {
+            gates.push(() => resolve(Object.keys(body)));
+          }),
+      },
+    ],
+    { limits: { callBytesMax: 2_000 } },
+  );
+  const body = JSON.stringify({ list: Array.from({ length: 30 }, () => ({})) });
+  const ids = [await accepted({ body }), await accepted({ body }), await accepted({ body })];
+  for (const [at, id] of ids.slice(1).entries()) {
+    await waitFor(async () => (await order(id)).history.at(-1)?.kind === "attempt_queued", {
+      what: `order ${at + 2} waits`,
+    });
+  }
+  for (const [at, id] of ids.entries()) {
+    await waitFor(() => gates.length === at + 1, { what: `the call of order ${at + 1} is made` });
+    assert.equal(engine.ordersInFlight, 3 - at);
+    gates[at]?.();
+    await reaches(id, "completed");
+    await waitFor(() => engine.ordersInFlight === 2 - at, { what: "it is forgotten" });
+  }
+  const small = await accepted({ body: "{}" });
+  await waitFor(() => gates.length === 4, { what: "nothing is kept any more" });
+  gates[3]?.();
+  await reaches(small, "completed");
+  const kinds = (await order(ids[1] ?? "")).history.map(({ kind }) => kind);
+  assert.deepEqual(kinds, ["created", "attempt_queued", "attempt_started", "step_completed"]);
+});
+
+test("an order that is canceled while it waits for memory waits no longer, and its call is not made", async (t) => {
+  const gates: (() => void)[] = [];
+  const run = ({ body }: StepContext): Promise<unknown> =>
+    new Promise((resolve) => {
+      gates.push(() => resolve(Object.keys(body)));
+    });
+  const { accepted, reaches, order, engine } = await harness(t, [{ name: "A", run }], { limits: { callBytesMax: 1 } });
+  const [first, second, third] = [await accepted(), await accepted(), await accepted()];
+  await waitFor(async () => (await order(second)).history.at(-1)?.kind === "attempt_queued", { what: "one waits" });
+  assert.deepEqual(await engine.act(second, { action: "cancel", by: "user", reason: null }), { kind: "done" });
+  await reaches(second, "canceled");
+  gates[0]?.();
+  await reaches(first, "completed");
+  await waitFor(() => gates.length === 2, { what: "the third is called" });
+  gates[1]?.();
+  await reaches(third, "completed");
+  assert.equal(gates.length, 2);
+});
+
 test("while the store fails nothing is accepted, and when it works again the orders under way go on", async (t) => {
   let release = noop;
   const gate = new Promise<void>((resolve) => (release = resolve));

@@ -9,6 +9,7 @@ import type { Store } from "../../src/store/store.ts";
 export const ENGINE_LIMITS: EngineOptions["limits"] = {
   ordersMax: 1_000,
   bodyBytesMax: 1_000_000,
+  callBytesMax: 1_000_000,
   largestOrderBytes: 1_000,
 };
 
