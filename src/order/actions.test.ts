@@ -67,6 +67,8 @@ const paused = { kind: "paused", atMs, by } as const;
 const crashed = { kind: "set_aside", atMs, reason: "crashes" } as const;
 const unsure = { kind: "set_aside", atMs, reason: "unknown_commit", error: "no" } as const;
 const resumed = { kind: "resumed", atMs, by } as const;
+const queued = { kind: "attempt_queued", atMs } as const;
+const retried = { kind: "attempt_failed", atMs, error: "no", delayMs: 1_000, elapsedMs: 0 } as const;
 const [interrupted] = [{ kind: "owner_changed", atMs, owner: 2 } as const];
 
 const scheduled = createdOrder("id", decideCreation(pipeline, 1, 0, { startAtMs: 9 }));
@@ -83,7 +85,16 @@ const STATES: readonly (readonly [string, Order, readonly Action[]])[] = [
   ["waiting and paused", lived(reserved, waits, paused), ["cancel", "resume", "complete"]],
   ["running the commit", lived(reserved, waits, approved), ["pause"]],
   ["running the commit again", lived(reserved, waits, approved, interrupted), ["pause"]],
-  ["paused at the commit", lived(reserved, waits, approved, paused), ["resume"]],
+  ["paused before the commit", lived(reserved, waits, approved, paused), ["cancel", "resume"]],
+  ["paused, and resumed at the commit", lived(reserved, waits, approved, paused, resumed), ["pause"]],
+  ["paused after a commit that was cut short", lived(reserved, waits, approved, interrupted, paused), ["resume"]],
+  ["waiting for a slot for the commit", lived(reserved, waits, approved, queued), ["cancel", "pause"]],
+  ["waiting to try the commit again", lived(reserved, waits, approved, retried), ["cancel", "pause"]],
+  [
+    "waiting to try a commit again that may be done",
+    lived(reserved, waits, approved, { ...retried, unknown: true }),
+    ["pause"],
+  ],
   ["running after the commit", lived(reserved, waits, approved, paid), ["pause"]],
   ["paused", evolve(created, paused), ["cancel", "resume"]],
   ["paused and resumed fifty times", lived(...Array.from({ length: 50 }, () => [paused, resumed]).flat()), ["cancel"]],
@@ -250,4 +261,23 @@ test("an operator who says that a point of no return was passed completes its st
   assert.equal(isDoneAlready(order, asked), true);
   const other = { ...asked, stepName: "Send" };
   assert.equal(decideAction(aside, pipeline, other, { atMs: 7, callUnderWay: false }).kind, "refused");
+});
+
+test("a step that was never called is not rolled back, and counts no attempt", () => {
+  const [first, before] = [lived(reserved).steps, lived(reserved, paused)];
+  assert.equal(first.at(-1)?.attempts, 1);
+  assert.equal(before.steps.at(-1)?.attempts, 0);
+  assert.deepEqual(stepsToUndo(before, pipeline), ["Reserve"]);
+  const decision = decideAction(
+    before,
+    pipeline,
+    { action: "cancel", by, reason: null },
+    { atMs, callUnderWay: false },
+  );
+  assert.ok(decision.kind === "event" && decision.event.kind === "canceled");
+  assert.equal(decision.event.rollbackIndex, 0);
+  assert.equal(lived(reserved, paused, resumed).steps.at(-1)?.attempts, 1);
+  assert.equal(lived(reserved, { kind: "pause_requested", atMs, by }, retried).steps.at(-1)?.attempts, 1);
+  assert.equal(lived(reserved, retried, paused).steps.at(-1)?.attempts, 1);
+  assert.equal(lived(reserved, interrupted, paused).steps.at(-1)?.attempts, 1);
 });

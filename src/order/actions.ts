@@ -4,7 +4,7 @@
  */
 import { completion, isCommitted, lastToRollBack, stepAt } from "./decide.ts";
 import type { CarriedStep, JsonText, LaterEvent } from "./events.ts";
-import { heldState, type Order, type OrderState } from "./order.ts";
+import { type CurrentCall, heldState, type Order, type OrderState } from "./order.ts";
 import { isFinal, type OrderStatus } from "./status.ts";
 import type { Pipeline } from "./pipeline.ts";
 
@@ -86,7 +86,7 @@ export function decideAction(
         return event(notCommitted(order, pipeline, asked));
       return callUnderWay
         ? event({ kind: "cancel_requested", ...asked })
-        : event({ kind: "canceled", ...asked, rollbackIndex: lastToRollBack(pipeline, order.steps.length - 1) });
+        : event({ kind: "canceled", ...asked, rollbackIndex: lastToRollBack(pipeline, lastCalled(order)) });
     }
     case "pause":
       return event({ kind: callUnderWay ? "pause_requested" : "paused", atMs, by });
@@ -131,7 +131,7 @@ export function refusalOf(order: Order, pipeline: Pipeline, action: Action): str
       if (held.status === "rolling_back") return "the order is paused while it is rolled back";
       if (asked === "cancel") return null;
       const stepIndex = held.status === "running" ? held.call.stepIndex : order.steps.length - 1;
-      const mayBeDone = held.status === "running" || held.status === "waiting";
+      const mayBeDone = held.status === "waiting" || (held.status === "running" && mayHaveBegun(state, held.call));
       return isCommitted(pipeline, stepIndex, mayBeDone) ? "the order has passed its point of no return" : null;
     }
     case "pause":
@@ -150,6 +150,17 @@ export function refusalOf(order: Order, pipeline: Pipeline, action: Action): str
     case "skip":
       return null;
   }
+}
+
+/** Whether an attempt of a call may have begun that has not been found to have done nothing. A pause comes before the call that it holds. */
+function mayHaveBegun(state: OrderState, { hasBegun, isUnknown }: CurrentCall): boolean {
+  return isUnknown || (hasBegun && state.status !== "paused");
+}
+
+/** The last step that may have done something: the one that the order is at, unless that has never been called. */
+function lastCalled({ state, steps }: Order): number {
+  const isUncalled = heldState(state).status === "running" && steps.at(-1)?.attempts === 0;
+  return steps.length - (isUncalled ? 2 : 1);
 }
 
 /** What an operator can decide of an order that was set aside. */
@@ -235,7 +246,7 @@ export function stepsToCarry(
 /** The names of the steps that a cancellation would roll back, in that order. */
 export function stepsToUndo(order: Order, pipeline: Pipeline): string[] {
   const names: string[] = [];
-  for (let from: number | null = lastToRollBack(pipeline, order.steps.length - 1); from !== null;) {
+  for (let from: number | null = lastToRollBack(pipeline, lastCalled(order)); from !== null;) {
     names.push(stepAt(pipeline, from).name);
     from = lastToRollBack(pipeline, from - 1);
   }

@@ -184,7 +184,7 @@ function evolved(order: Order, event: LaterEvent): Order {
       // One that was still to be paused goes on as if nothing had been asked.
       if (order.asked === "pause") return during(order, atMs, state, null);
       if (state.status !== "paused") break;
-      return after(order, atMs, resumedState(state.held, event.atMs));
+      return resumed(order, resumedState(state.held, event.atMs), atMs);
     case "owner_changed":
       if (isFinal(state.status)) break;
       return ownerChanged(order, event, atMs);
@@ -219,18 +219,35 @@ function isPausable(state: OrderState): state is PausableState {
 /** The next order. A pause that was asked for happens where the next state can be paused. */
 function after(order: Order, atMs: number, to: OrderState, steps: readonly StepRecord[] = order.steps): Order {
   const pauses = order.asked === "pause";
+  const state: OrderState = pauses && isPausable(to) ? { status: "paused", held: to } : to;
   return {
     orderId: order.orderId,
     startTimeMs: order.startTimeMs,
     changeTimeMs: atMs,
     owner: order.owner,
     revision: order.revision + 1,
-    state: pauses && isPausable(to) ? { status: "paused", held: to } : to,
+    state,
     asked: pauses ? null : order.asked,
     interventions: order.interventions,
-    steps,
+    steps: state.status === "paused" ? withoutCall(steps, state.held) : steps,
     retryOf: order.retryOf,
   };
+}
+
+/** The call that a paused order is at has not begun: the pause came first. */
+function withoutCall(steps: readonly StepRecord[], held: PausableState): readonly StepRecord[] {
+  return held.status === "running" ? withStep(steps, held.call.stepIndex, { attempts: held.call.attempt - 1 }) : steps;
+}
+
+/** The call that the pause came before begins with it, if it has not waited. */
+function resumed(order: Order, to: PausableState, atMs: number): Order {
+  const { steps } = order;
+  return after(
+    order,
+    atMs,
+    to,
+    to.status === "running" ? withStep(steps, to.call.stepIndex, { attempts: attemptsOf(to, to.call) }) : steps,
+  );
 }
 
 /** The next order, while its call goes on: what was asked still waits for that. */

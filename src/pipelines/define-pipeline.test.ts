@@ -64,6 +64,11 @@ for (const [what, change, message] of [
     { steps: [step("A", { commit: true }), step("B", { wait: { deadline: "1h" } })] },
     /step "B": it can't fail after the commit/,
   ],
+  [
+    "a deadline of a commit that is called",
+    { steps: [step("A", { commit: true, wait: { deadline: "1h" } })] },
+    /step "A": as the commit it can't fail once it was called/,
+  ],
 ] as const) {
   test(`a pipeline with ${what} is refused, by name`, () => {
     const options = { name: "p", version: 1, steps: [step("A")], ...change };
@@ -71,6 +76,10 @@ for (const [what, change, message] of [
     if (!("name" in change)) assert.throws(() => build(options), /^TypeError: pipeline "p": /);
   });
 }
+
+test("an approval that is the commit, and calls nothing, may have a deadline", () => {
+  build({ name: "p", version: 1, steps: [{ name: "A", commit: true, wait: { deadline: "1h" } }] });
+});
 
 test("what is no pipeline at all is refused", () => {
   for (const nothing of [undefined, null, 7, "checkout"])

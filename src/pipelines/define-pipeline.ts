@@ -214,6 +214,11 @@ export function buildPipeline(options: PipelineOptions): Pipeline {
     return buildStep(step, failStep);
   });
   const commitIndex = built.findIndex(({ isCommit }) => isCommit);
+  // A signal that does not come would undo what is not to be undone.
+  if (steps[commitIndex]?.run !== undefined && built[commitIndex]?.wait?.deadlineMs != null)
+    fail(
+      `step "${built[commitIndex].name}": as the commit it can't fail once it was called, so its wait can't have a deadline`,
+    );
   for (const step of commitIndex < 0 ? [] : built.slice(commitIndex + 1)) {
     if (step.wait?.deadlineMs != null)
       fail(`step "${step.name}": it can't fail after the commit, so its wait can't have a deadline`);
