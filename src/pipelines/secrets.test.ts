@@ -53,6 +53,58 @@ for (const [index, form] of FORMS.entries()) {
   });
 }
 
+/** As other languages write it. */
+const WRITERS: Readonly<Record<string, (secret: string) => string>> = {
+  "a form": (secret) => new URLSearchParams({ token: secret }).toString().slice(6),
+  "Java's URLEncoder": (secret) => strict(secret).replaceAll("%20", "+").replaceAll("~", "%7E").replaceAll("%2A", "*"),
+  "Python's quote": (secret) => strict(secret).replaceAll("%2F", "/"),
+  "Python's quote_plus": (secret) => strict(secret).replaceAll("%20", "+"),
+  "Python's repr": (secret) => `'${secret.replaceAll("\\", "\\\\").replaceAll("'", "\\'")}'`,
+  "Go's html.EscapeString": (secret) =>
+    ["&amp;", "&lt;", "&gt;", "&#34;", "&#39;"].reduce(
+      (text, entity, at) => text.replaceAll("&<>\"'"[at] ?? "", entity),
+      secret,
+    ),
+  "base64 in PHP's JSON": (secret) => Buffer.from(`user:${secret}`).toString("base64").replaceAll("/", "\\/"),
+  "base64 in a url": (secret) => encodeURIComponent(Buffer.from(`user:${secret}`).toString("base64")),
+  "base64 in lines": (secret) =>
+    (
+      Buffer.from(secret)
+        .toString("base64")
+        .match(/.{1,76}/g) ?? []
+    ).join("\r\n"),
+  "hexadecimal with colons": (secret) => (Buffer.from(secret).toString("hex").match(/../g) ?? []).join(":"),
+};
+
+function strict(text: string): string {
+  return encodeURIComponent(text).replaceAll(/[!'()*]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`);
+}
+
+for (const [what, write] of Object.entries(WRITERS)) {
+  test(`a secret is taken out of what ${what} makes of it`, () => {
+    for (const secret of [
+      "Xy18Q~3kTqWlXvC5dYb.Zr0aNmPuEsHgJi1OoKt",
+      "kx+/Ab?>~?o~?>q+//wEd==",
+      "pa/ss!w(o)r*d1 'quoted' \"&<>\\",
+      `sk_live_${"aB3~/+".repeat(30)}`,
+    ]) {
+      const written = write(secret);
+      const redacted = secretsOf({ TOKEN: secret }).redact(written);
+      assert.ok(redacted.includes("[env.TOKEN]"), `${written} became ${redacted}`);
+      assert.ok(redacted.length < "[env.TOKEN]".length + 16, `${written} became ${redacted}`);
+    }
+  });
+}
+
+test("fields whose keys are secrets stay, each of them", () => {
+  const { redactJson } = secretsOf({ KEYS: "ab12cd34ef,xy98zw76uv" });
+  assert.deepEqual(redactJson({ ab12cd34ef: 1, xy98zw76uv: 2, ab: 3 }), {
+    "[env.KEYS]": 1,
+    "[env.KEYS] (2)": 2,
+    ab: 3,
+  });
+});
+
 test("what holds no secret is left as it is, short values too", () => {
   const { redactJson } = secretsOf({ COUNT: "1", REGION: "eu", PORT: "8080", TOKEN: SECRET });
   const json = { count: 1, region: "eu", text: "1 of 8080", list: [{ a: null, b: true }] };

@@ -104,9 +104,20 @@ function findSecrets(env: Readonly<Record<string, string>>): Secrets {
     const fields = Object.entries(json) as [string, unknown][];
     const redacted = fields.map(([key, value]) => [redact(key), redactJson(value)] as const);
     const isSame = redacted.every(([key, value], index) => key === fields[index]?.[0] && value === fields[index][1]);
-    return isSame ? json : Object.fromEntries(redacted);
+    return isSame ? json : withAll(redacted);
   };
   return { redact, redactJson };
+}
+
+/** An object of these fields, also where several keys have become the same. */
+function withAll(fields: readonly (readonly [string, unknown])[]): object {
+  const made = new Map<string, unknown>();
+  for (const [key, value] of fields) {
+    let free = key;
+    for (let count = 2; made.has(free); count++) free = `${key} (${count})`;
+    made.set(free, value);
+  }
+  return Object.fromEntries(made);
 }
 
 /** A JSON Web Token: who reads one of its parts has what is in it. */
@@ -284,11 +295,15 @@ function decode(text: string): string {
   }
 }
 
+/** What other ways of percent-encoding encode, too, beside what JavaScript does: RFC 3986, forms, and what is most careful. */
+const ENCODED_TOO = [/[!'()*]/g, /[!'()~]/g, /[!'()*~]/g];
+
 /** The same text as it may come back. */
 function formsOf(value: string): string[] {
   const inJson = (text: string): string => JSON.stringify(text).slice(1, -1);
   const inUnicode = (char: string): string => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
   const inAscii = (text: string): string => text.replaceAll(/[^\x20-\x7e]/g, inUnicode);
+  const inPercent = (char: string): string => `%${char.charCodeAt(0).toString(16)}`;
   const encoded = encodeURIComponent(value.toWellFormed());
   const bytes = Buffer.from(value, "utf8");
   return [
@@ -301,36 +316,58 @@ function formsOf(value: string): string[] {
     // As Go and others write it, for pages.
     inJson(value).replaceAll(/[<>&]/g, inUnicode),
     inAscii(inJson(value)).replaceAll(/[<>&'/]/g, inUnicode),
-    encoded,
-    encoded.replaceAll(/[!'()*]/g, (char) => `%${char.charCodeAt(0).toString(16)}`),
-    encoded.replaceAll("%20", "+"),
-    encoded.replaceAll("%2F", "/"),
+    // As Python and others write it, between single quotes.
+    value.replaceAll(/[\\']/g, String.raw`\$&`),
+    ...[encoded, ...ENCODED_TOO.map((chars) => encoded.replaceAll(chars, inPercent))]
+      .flatMap((text) => [text, text.replaceAll("%2F", "/")])
+      .flatMap((text) => [text, text.replaceAll("%20", "+")]),
     value.replaceAll("/", "%2F"),
     encodeURIComponent(encoded),
     encodeURI(value.toWellFormed()),
-    ...["&#39;", "&#x27;", "&apos;", "'"].map((quote) =>
-      value
-        .replaceAll("&", "&amp;")
-        .replaceAll("<", "&lt;")
-        .replaceAll(">", "&gt;")
-        .replaceAll('"', "&quot;")
-        .replaceAll("'", quote),
+    ...["&#39;", "&#x27;", "&apos;", "'"].flatMap((quote) =>
+      ["&quot;", "&#34;"].map((quotes) => inHtml(value, quote, quotes)),
     ),
     value.replaceAll(/[<>&"']/g, (char) => `&#${char.charCodeAt(0)};`),
     value.replaceAll(/[<>&"']/g, (char) => `&#x${char.charCodeAt(0).toString(16)};`),
     bytes.toString("latin1"),
     bytes.toString("hex"),
     bytes.toString("hex").replaceAll(/../g, "%$&"),
+    bytes.toString("hex").replaceAll(/..(?=.)/g, "$&:"),
+    bytes.toString("hex").replaceAll(/..(?=.)/g, "$& "),
     ...base64Within(Buffer.from(bytes.toString("base64").replaceAll("=", "")), 0),
     ...[0, 1, 2].flatMap((offset) => base64Within(bytes, offset)),
+    // MIME's lines have 76 characters, PEM's 64.
+    ...[76, 64].flatMap((width) => ["\r\n", "\n"].map((end) => inLines(bytes.toString("base64"), width, end))),
   ];
 }
 
-/** The characters of base64 that these bytes alone decide, where `offset` bytes stand before them. */
+function inHtml(text: string, quote: string, quotes: string): string {
+  return text
+    .replaceAll("&", "&amp;")
+    .replaceAll("<", "&lt;")
+    .replaceAll(">", "&gt;")
+    .replaceAll('"', quotes)
+    .replaceAll("'", quote);
+}
+
+function inLines(text: string, width: number, end: string): string {
+  return Array.from({ length: Math.ceil(text.length / width) }, (_, at) =>
+    text.slice(at * width, (at + 1) * width),
+  ).join(end);
+}
+
+/** The characters of base64 that these bytes alone decide, where `offset` bytes stand before them; as they are, in a url, and in PHP's JSON. */
 function base64Within(bytes: Buffer, offset: number): string[] {
   const [start, end] = [Math.ceil((offset * 8) / 6), Math.floor(((offset + bytes.length) * 8) / 6)];
   const text = Buffer.concat([Buffer.alloc(offset), bytes])
     .toString("base64")
     .slice(start, end);
-  return text.length < SECRET_CHARS_MIN ? [] : [text, text.replaceAll("+", "-").replaceAll("/", "_")];
+  if (text.length < SECRET_CHARS_MIN) return [];
+  return [
+    text,
+    text.replaceAll("+", "-").replaceAll("/", "_"),
+    text.replaceAll("+", "%2b").replaceAll("/", "%2f"),
+    text.replaceAll("+", "%2b"),
+    text.replaceAll("/", String.raw`\/`),
+  ];
 }
