@@ -215,6 +215,7 @@ for (const [value, answer] of [
     JSON.stringify({ country_code: "Germany", keyspace: "orders", url: "https://www.googleapis.com/x" }),
     { orders: 1, country: "Germany", at: "https://www.googleapis.com/y" },
   ],
+  ["https://orders:pa55w0rd-x@shop.example/v1", { orders: [{ text: "all orders" }] }],
   ["1.0000", { quantity: 1 }],
   ["000042", { id: 42 }],
   [JSON.stringify({ code: "000001" }), { quantity: 1 }],

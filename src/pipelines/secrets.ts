@@ -215,8 +215,10 @@ function hostsOf({ host, hostname, port }: URL): string[] {
 }
 
 function partsOfUrl({ username, password, pathname, search, searchParams, hash }: URL): string[] {
+  // With a password, a user that is a word is no secret, and may be anywhere.
+  const user = password === "" || isToken(decode(username), TOKEN_CHARS_MIN) ? username : "";
   return [
-    ...[username, password].flatMap((part) => [part, decode(part)]),
+    ...[user, password].flatMap((part) => [part, decode(part)]),
     ...(password === "" ? [] : [`${decode(username)}:${decode(password)}`]),
     search,
     ...Array.from(searchParams)
