@@ -55,7 +55,12 @@ const engine = new Engine({
   crashesMax: 3,
   mayStart: () => true,
   onFenced: () => undefined,
-  limits: { ordersMax: inFlightMax, bodyBytesMax: 1_000_000_000, callBytesMax: 1_000_000_000, largestOrderBytes: 1_000 },
+  limits: {
+    ordersMax: inFlightMax,
+    bodyBytesMax: 1_000_000_000,
+    callBytesMax: 1_000_000_000,
+    largestOrderBytes: 1_000,
+  },
 });
 const measures: Readonly<Record<string, () => Promise<object>>> = {
   speed: measureSpeed,

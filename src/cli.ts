@@ -1,5 +1,6 @@
 /** The command: reads the configuration, runs a node until it is told to stop, and turns failures into one clear line. */
 import { readFileSync } from "node:fs";
+import { constants } from "node:os";
 import { fileURLToPath } from "node:url";
 import { fitHeap, memoryPlanOf } from "./start/heap.ts";
 import { readInvocation, UsageError } from "./config.ts";
@@ -59,6 +60,7 @@ try {
     const { startNode } = await import("./main.ts");
     const starting = startNode(config, log, broken);
     stopOnSignals(log, starting);
+    endOnOwnSignals(log);
     await starting;
   }
 } catch (error) {
@@ -124,6 +126,21 @@ function stopOnSignals(log: Logger, starting: Promise<Node>): void {
         .catch((error: unknown) => stopAtOnce(log, error));
     });
   }
+}
+
+/**
+ * A step that tells its own process to stop would have each node stop in good order that goes on with its order, which nobody would set aside.
+ * So it ends the process like any other step that does.
+ */
+function endOnOwnSignals(log: Logger): void {
+  const kill = process.kill.bind(process);
+  const stopping: readonly (string | number)[] = [...SIGNALS, ...SIGNALS.map((name) => constants.signals[name])];
+  process.kill = (pid, signal = "SIGTERM") => {
+    const isOwn = Math.abs(pid) === process.pid || pid === 0;
+    if (isOwn && stopping.includes(signal))
+      stopAtOnce(log, new StartError("a step has sent the node's process a signal to stop"));
+    return kill(pid, signal);
+  };
 }
 
 /** Something that must not happen has happened: going on could do harm, stopping loses nothing. */

@@ -1,4 +1,5 @@
 /** One call of a step's run or rollback: what it is given, and how it is asked and given up. */
+import { bytesParsed } from "../order/json-size.ts";
 import { currentCall, type Order } from "../order/order.ts";
 import {
   idempotencyKey,
@@ -11,7 +12,7 @@ import {
 } from "../order/pipeline.ts";
 import { permanent, textOf } from "../order/step-error.ts";
 import type { Timer } from "../runtime/clock.ts";
-import { bytesParsed, type CallMemory } from "./call-memory.ts";
+import type { CallMemory } from "./call-memory.ts";
 
 /** Whose attempt it is. */
 export interface AttemptOf {

@@ -24,6 +24,7 @@ import {
 } from "../order/decide.ts";
 import type { Incarnation, LaterEvent } from "../order/events.ts";
 import { evolve } from "../order/evolve.ts";
+import { bytesParsed } from "../order/json-size.ts";
 import { currentCall, listedStatus, type Order, waitSinceMs } from "../order/order.ts";
 import { type Pipeline, pipelineLabel, requestCharsMax, type Step, type StepLog } from "../order/pipeline.ts";
 import { encodeResult, RESULTS_CHARS_MAX } from "../order/result.ts";
@@ -31,7 +32,7 @@ import { failureTraits, isStepError, StepError } from "../order/step-error.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import type { AdvanceWrite, WriteOutcome } from "../store/store.ts";
 import { Attempt, type AttemptOf, describeError } from "./attempt.ts";
-import { bytesParsed, type CallMemory } from "./call-memory.ts";
+import type { CallMemory } from "./call-memory.ts";
 import { CallSlots, type NamedLimit } from "./call-slots.ts";
 import { type ClockReading, handOverTimes, monotonicStart, readingFrom, wallAheadMs, wasSet } from "./clock-reading.ts";
 import type { WriteListener } from "./group-commit.ts";

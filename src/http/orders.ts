@@ -236,10 +236,14 @@ interface CheckedBody {
 
 /**
  * The text of a body that a schema has accepted: its own, or that of what the schema has made of it.
- * @throws CatalogueError body_refused, body_too_large
+ * @throws CatalogueError body_refused, body_too_large, too_many_in_flight
  */
 export function acceptedText(finding: BodyFinding, { body, text, bytesMax }: CheckedBody): string {
   if (finding.kind === "refused") throw bodyRefused(finding.issues);
+  if (finding.kind === "no_turn") {
+    const message = "Many bodies are being checked, and the turn of this one did not come in time; send it again.";
+    throw new CatalogueError("too_many_in_flight", message);
+  }
   if (finding.kind === "accepted") {
     if (finding.body === body) return text;
     const made = JSON.stringify(finding.body);

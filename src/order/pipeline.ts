@@ -114,7 +114,9 @@ export type BodyFinding =
   | { readonly kind: "accepted"; readonly body: JsonObject }
   | { readonly kind: "refused"; readonly issues: readonly BodyIssue[] }
   /** The check has made it larger than it may be. */
-  | { readonly kind: "too_large" };
+  | { readonly kind: "too_large" }
+  /** So many others were checked that its turn did not come in time. */
+  | { readonly kind: "no_turn" };
 
 export interface BodyIssue {
   /** Where in the body, as a JSON Pointer (RFC 6901); "" is the body itself. */

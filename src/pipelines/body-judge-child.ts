@@ -120,7 +120,6 @@ function check(question: JudgeQuestion, pipelines: readonly Pipeline[]): void {
 }
 
 function answerOf({ id, text, bytesMax }: JudgeQuestion, finding: BodyFinding): JudgeMessage {
-  if (finding.kind === "too_large") return { id, kind: "too_large" };
   if (finding.kind === "accepted") {
     const made = JSON.stringify(finding.body) as string | undefined;
     // toJSON may have made something else of it.
@@ -128,6 +127,7 @@ function answerOf({ id, text, bytesMax }: JudgeQuestion, finding: BodyFinding): 
     if (made !== text && Buffer.byteLength(made) > bytesMax) return { id, kind: "too_large" };
     return { id, kind: "accepted", text: made };
   }
+  if (finding.kind !== "refused") throw new Error(`no schema finds that a body is ${finding.kind}`);
   const issues = finding.issues.slice(0, ISSUES_MAX).map(({ pointer, message }) => ({
     pointer: pointer.slice(0, TEXT_CHARS_MAX),
     message: textOf(message).slice(0, TEXT_CHARS_MAX),

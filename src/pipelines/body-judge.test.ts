@@ -279,6 +279,20 @@ test("what a schema says when it fails is cut", async () => {
   await assert.rejects(judged({ how: "failLong" }), ({ message }: Error) => message.length < 2_000);
 });
 
+test("large bodies whose schema takes its time neither fill the memory that it has nor keep others' from an answer", async () => {
+  const large = { how: "slow", list: Array.from({ length: 87_000 }, () => ({})) };
+  const larges = Array.from({ length: 60 }, () => judged(large, "mallory"));
+  const smalls = Array.from({ length: 20 }, () => judged({ how: "slow" }, "alice"));
+  const kinds = (await Promise.all(smalls)).map(({ kind }) => kind);
+  assert.deepEqual(new Set(kinds), new Set(["accepted"]));
+  const others = (await Promise.all(larges)).map(({ kind }) => kind);
+  assert.ok(
+    others.every((kind) => kind === "accepted" || kind === "no_turn"),
+    others.join(),
+  );
+  assert.ok(others.filter((kind) => kind === "accepted").length >= 10, others.join());
+});
+
 test("a number that JavaScript has none for is refused before its schema takes it for nothing", async () => {
   const body = JSON.parse('{"how":"same","lines":[null,{"a/b":1e400}]}') as JsonObject;
   const message = "the number is too large for a schema in TypeScript; send it as text";

@@ -13,6 +13,7 @@
  *    all checked apart for a while.
  */
 import { exceedsDepth, JSON_DEPTH_MAX } from "../order/json-depth.ts";
+import { bytesParsed } from "../order/json-size.ts";
 import { pointerSegment } from "../order/json-pointer.ts";
 import type { BodyCheck, BodyCheckOptions, BodyFinding, JsonObject } from "../order/pipeline.ts";
 import { textOf } from "../order/step-error.ts";
@@ -38,6 +39,12 @@ const ANSWERED_MAX = 1_000;
 /** Bodies that the process is given ahead, so that it need not wait for the next; so many may be before another user's. */
 const AHEAD_MAX = 4;
 
+/**
+ * What the bodies may take that the process has, parsed, at once: those whose schemas await something stay there, and are not to fill its
+ * memory. One alone may take more.
+ */
+const IN_HAND_BYTES_MAX = 48 * 1024 * 1024;
+
 /** A process that ends before it has said anything is started again once; then something is wrong. */
 const SILENT_STARTS_MAX = 2;
 
@@ -47,7 +54,12 @@ class Wait {
   #ticksWithLoading = 0;
 
   get isTooLong(): boolean {
-    return this.#ticks * TICK_MS >= WAIT_MS_MAX || this.#ticksWithLoading * TICK_MS >= WAIT_WITH_LOADING_MS_MAX;
+    return this.hasLasted(WAIT_MS_MAX) || this.#ticksWithLoading * TICK_MS >= WAIT_WITH_LOADING_MS_MAX;
+  }
+
+  /** Without what loading took. */
+  hasLasted(ms: number): boolean {
+    return this.#ticks * TICK_MS >= ms;
   }
 
   tick(isLoading: boolean): void {
@@ -63,6 +75,8 @@ interface Asked {
   readonly question: JudgeQuestion;
   readonly body: JsonObject;
   readonly user: string;
+  /** What it takes once it is parsed. */
+  readonly bytes: number;
   /** For its answer. */
   readonly wait: Wait;
   readonly resolve: (finding: BodyFinding) => void;
@@ -95,6 +109,8 @@ class BodyJudge {
   readonly #answeredUsers = new Map<number, string>();
   /** How many of those the process is to come to, or is at. */
   #ahead = 0;
+  /** What those take. */
+  #inHandBytes = 0;
   #process: JudgeProcess | null = null;
   /** It was ended from here, and not by a body. */
   #isKilled = false;
@@ -132,15 +148,18 @@ class BodyJudge {
       }
       this.#process.ask(asked.question);
       this.#inHand.set(asked.question.id, { asked, wait: new Wait(), isAwaiting: false });
+      this.#inHandBytes += asked.bytes;
       this.#ahead++;
     }
   }
 
-  /** Of the user whose turn it is. */
+  /** Of the user whose turn it is; null: there is none, or not enough memory for it yet. */
   #next(): Asked | null {
     const [turn] = this.#queues;
     if (turn === undefined) return null;
     const [user, queue] = turn;
+    const isTooMuch = this.#inHandBytes + (queue[0]?.bytes ?? 0) > IN_HAND_BYTES_MAX;
+    if (isTooMuch && this.#inHand.size > 0) return null;
     const asked = queue.shift() ?? null;
     this.#queues.delete(user);
     if (queue.length > 0) this.#queues.set(user, queue);
@@ -157,6 +176,7 @@ class BodyJudge {
       inHand.isAwaiting = true;
     } else {
       this.#inHand.delete(answer.id);
+      this.#inHandBytes -= inHand.asked.bytes;
       this.#remember(inHand.asked);
       this.#tell(inHand.asked, answer);
     }
@@ -201,8 +221,11 @@ class BodyJudge {
     const formerly = this.#asked.size;
     for (const asked of this.#asked) {
       asked.wait.tick(isLoading);
-      if (asked.wait.isTooLong)
-        this.#refuse(asked, `it could not be checked within ${WAIT_MS_MAX / 1_000} s; send it again`);
+      if (!asked.wait.isTooLong) continue;
+      // What the process has had for most of the time is too much for its schema; or else it was others' fault.
+      if (this.#inHand.get(asked.question.id)?.wait.hasLasted(WAIT_MS_MAX / 2) === true)
+        this.#refuse(asked, `it could not be checked within ${WAIT_MS_MAX / 1_000} s`);
+      else if (this.#settle(asked)) asked.resolve({ kind: "no_turn" });
     }
     if (this.#asked.size < formerly) this.#dropAnswered();
     for (const { asked, wait } of this.#inHand.values()) {
@@ -237,6 +260,7 @@ class BodyJudge {
     this.#isKilled = false;
     this.#silentMs = 0;
     this.#inHand.clear();
+    this.#inHandBytes = 0;
     this.#ahead = 0;
     if (failure !== null && ++this.#silentStarts >= SILENT_STARTS_MAX) {
       for (const asked of inHand) if (this.#settle(asked)) asked.reject(failure);
@@ -344,7 +368,7 @@ export function judgedBy(file: string, index: number): BodyCheck {
     return new Promise((resolve, reject) => {
       const question = { id: ++lastId, file, index, text, bytesMax };
       const judge = isApart(user) ? apart : together;
-      judge.check({ question, body, user, wait: new Wait(), resolve, reject });
+      judge.check({ question, body, user, bytes: bytesParsed(text), wait: new Wait(), resolve, reject });
     });
   };
 }

@@ -14,6 +14,7 @@ import { definePipeline } from "order-process";
 const DEEDS = {
   exit: () => process.exit(7),
   block: () => { for (;;); },
+  stop: () => process.kill(process.pid, "SIGTERM"),
   exhaust: () => { const hoard = []; for (;;) hoard.push(Array.from({ length: 100_000 }, (_, at) => at + 0.5)); },
 };
 
@@ -65,6 +66,7 @@ async function listed(url: string): Promise<string[]> {
 
 for (const [deed, how] of [
   ["exit", /Start/],
+  ["stop", /a step has sent the node's process a signal to stop/],
   ["block", /event loop was blocked for \d+ ms.*step "(Deed|After)" of order/],
   // It dies of its memory, or is blocked by collecting garbage before it does.
   ["exhaust", /heap out of memory|heap limit|event loop was blocked/i],
