@@ -1,5 +1,6 @@
 /** Who else can read or change a file that this node relies on. Says nothing where the system has no owners and modes. */
-import { chmodSync, lstatSync, type Stats, statSync } from "node:fs";
+import { chmodSync, lstatSync, readlinkSync, type Stats, statSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import { StartError } from "./order/errors.ts";
 
 const ROOT = 0;
@@ -55,13 +56,19 @@ export function keepPrivate(path: string): string | null {
   return `${could}, which is taken from them now (mode 0${isPrivate})`;
 }
 
-/** @throws StartError where somebody else has put a symbolic link */
+/** More than the system follows. */
+const LINKS_MAX = 64;
+
+/** @throws StartError where somebody else has put a symbolic link, or one that a link of this user's leads to */
 export function requireOwnLink(path: string): void {
-  const link = statusOf(path, lstatSync);
-  if (link?.isSymbolicLink() !== true) return;
-  const { owner } = accessOf(link);
-  if (owner === null) return;
-  throw new StartError(`${path} is a symbolic link that user ${owner} has made; remove it, or name what it leads to`);
+  for (let [at, links] = [path, 0]; links < LINKS_MAX; links++) {
+    const link = statusOf(at, lstatSync);
+    if (link?.isSymbolicLink() !== true) return;
+    const { owner } = accessOf(link);
+    if (owner !== null)
+      throw new StartError(`${at} is a symbolic link that user ${owner} has made; remove it, or name what it leads to`);
+    at = resolve(dirname(at), readlinkSync(at));
+  }
 }
 
 /**

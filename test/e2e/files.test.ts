@@ -170,6 +170,14 @@ test("a store that is a link is followed if this user has made it, and refused i
     1,
     /orders\.sqlite is a symbolic link that user 54321/,
   );
+  const other = join(folder, "other");
+  mkdirSync(other, { mode: 0o700 });
+  symlinkSync("../data/orders.sqlite", join(other, "orders.sqlite"));
+  assertRefused(
+    await runCommand(["--port", "0", "--data", other]),
+    1,
+    /data\/orders\.sqlite is a symbolic link that user 54321/,
+  );
 });
 
 test("a configuration that others can change, or whose password they can read, is told of", async (t) => {
