@@ -295,8 +295,8 @@ export function readInvocation(
   }
   const [extra] = command.args;
   if (extra !== undefined) {
-    const commands = isDrill ? "" : "; the commands are orders, check and drill, and come first";
-    throw new UsageError(`"${extra}" is no option, and stands alone${commands}; see ${command.name()} --help`);
+    const known = isDrill ? "drill takes options alone" : "the commands are orders, check and drill, and come first";
+    throw new UsageError(`"${extra}" is no command: ${known}; see ${command.name()} --help`);
   }
   const options = command.opts<Options>();
   if (!isDrill) {
@@ -386,8 +386,8 @@ function toConfig(
       if (!(error instanceof InvalidArgumentError)) throw error;
       // A store's text has a password in it anywhere, where it is not as it must be.
       const mayHoldSecret = name === "storePassword" || name === "store" || text.includes("@");
-      const shown = mayHoldSecret ? "what it is" : `"${text}"`;
-      throw new UsageError(`${where} can't be ${shown}: ${error.message}`);
+      const what = mayHoldSecret ? "is not valid, and not shown, as it may hold a password" : `can't be "${text}"`;
+      throw new UsageError(`${where} ${what}: ${error.message}`);
     }
   };
   const location = value("store");
