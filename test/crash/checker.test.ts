@@ -103,6 +103,19 @@ test("finds nothing wrong with an order that is canceled while it is paused, bef
   assert.deepEqual(findViolations({ ...STEERED_WELL, actions, stored, calls: [call("A", "rollback", 3)] }), []);
 });
 
+test("finds nothing wrong with a step that is not rolled back as it was never called, and something where it was", () => {
+  const history: OrderEvent[] = [
+    CREATED,
+    { kind: "paused", atMs: 2, by: "ann" },
+    { kind: "canceled", atMs: 3, by: "ann", reason: null, rollbackIndex: null },
+  ];
+  const stored = [{ ...ROW, status: "canceled", revision: 3, history }];
+  const actions = (["pause", "cancel"] as const).map((action) => ({ orderId: "1", action }));
+  assert.deepEqual(findViolations({ ...STEERED_WELL, actions, stored, calls: [] }), []);
+  const rules = findViolations({ ...STEERED_WELL, actions, stored, calls: [RUN_A] }).map(({ rule }) => rule);
+  assert.ok(rules.includes("rollbacks_not_reversed"), rules.join());
+});
+
 test("finds nothing wrong with an order that nobody was promised", () => {
   assert.deepEqual(findViolations({ ...COMPLETED_WELL, acknowledged: [] }), []);
 });

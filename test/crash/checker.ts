@@ -68,7 +68,7 @@ const GUARANTEE_OF = {
   signal_applied_twice: "G3",
   /** An order went on by itself while it was paused. */
   went_on_while_paused: "G3",
-  /** The rollbacks are not the started steps, last first. */
+  /** The rollbacks are not the started steps, last first; but for a last one that was never called before its order was canceled. */
   rollbacks_not_reversed: "G3",
   /** The order ended otherwise than its body asks. */
   wrong_outcome: "G3",
@@ -121,8 +121,9 @@ export function findViolations(evidence: Evidence): Violation[] {
   checkActions(evidence.actions ?? [], rows, report);
   for (const row of evidence.stored) {
     checkRow(row, report);
-    checkHistory(row, evidence, report);
-    checkCalls(row, evidence.pipeline, callsByOrder.get(row.orderId) ?? [], report);
+    const calls = callsByOrder.get(row.orderId) ?? [];
+    checkHistory(row, evidence, calls, report);
+    checkCalls(row, evidence.pipeline, calls, report);
   }
   return violations;
 }
@@ -235,7 +236,12 @@ const LEGAL = /^C[roth]*(n[roth]*)*(E|F[roth]*(b[roth]*)*B?)?$/;
 /** The same, with pauses anywhere; a step may wait, and a cancellation, asked for and done or both at once, does what a failure does. */
 const LEGAL_STEERED = /^C[ropquwsth]*(n[ropquwsth]*)*(E|c[oth]*|(F|K|c[oth]*D)[ropquth]*(b[ropquth]*)*B?)?$/;
 
-function checkHistory(row: StoreRow, { pipeline, actions }: Evidence, report: Report): void {
+function checkHistory(
+  row: StoreRow,
+  { pipeline, actions }: Evidence,
+  calls: readonly ReceivedCall[],
+  report: Report,
+): void {
   const { orderId, history } = row;
   const letters = history.map(letterOf).join("");
   if (!(actions === undefined ? LEGAL : LEGAL_STEERED).test(letters)) report("illegal_history", orderId, letters);
@@ -254,7 +260,9 @@ function checkHistory(row: StoreRow, { pipeline, actions }: Evidence, report: Re
   if (started.join() !== due.join()) report("illegal_history", orderId, `its steps are ${started.join(", ")}`);
 
   const rolledBack = history.flatMap((event) => ("rollbackIndex" in event ? [event.rollbackIndex] : []));
-  const reversed = [...started.keys()].toReversed();
+  const wasCalled = calls.some(({ step, direction }) => direction === "run" && step === started.at(-1));
+  const isLeftOut = /K/.test(letters) && !wasCalled && rolledBack[0] !== started.length - 1;
+  const reversed = [...started.keys()].toReversed().slice(isLeftOut ? 1 : 0);
   const dueRollbacks = [...reversed, null].slice(0, rolledBack.length);
   if (rolledBack.join() !== dueRollbacks.join()) {
     report("rollbacks_not_reversed", orderId, `${rolledBack.join(", ")} after ${started.length} steps`);
