@@ -222,7 +222,7 @@ function letterOf(event: OrderEvent): string {
     case "cancel_requested":
       return "c";
     case "canceled":
-      return "K";
+      return event.rollbackIndex === null ? "Z" : "K";
     case "step_canceled":
       return "D";
     default:
@@ -234,7 +234,7 @@ function letterOf(event: OrderEvent): string {
 const LEGAL = /^C[roth]*(n[roth]*)*(E|F[roth]*(b[roth]*)*B?)?$/;
 
 /** The same, with pauses anywhere; a step may wait, and a cancellation, asked for and done or both at once, does what a failure does. */
-const LEGAL_STEERED = /^C[ropquwsth]*(n[ropquwsth]*)*(E|c[oth]*|(F|K|c[oth]*D)[ropquth]*(b[ropquth]*)*B?)?$/;
+const LEGAL_STEERED = /^C[ropquwsth]*(n[ropquwsth]*)*(E|Z|c[oth]*|(F|K|c[oth]*D)[ropquth]*(b[ropquth]*)*B?)?$/;
 
 function checkHistory(
   row: StoreRow,
@@ -245,14 +245,14 @@ function checkHistory(
   const { orderId, history } = row;
   const letters = history.map(letterOf).join("");
   if (!(actions === undefined ? LEGAL : LEGAL_STEERED).test(letters)) report("illegal_history", orderId, letters);
-  if (/[EBX]./.test(letters)) report("event_after_final", orderId, letters);
+  if (/[EBXZ]./.test(letters)) report("event_after_final", orderId, letters);
   if (pausesOf(history).some(({ isPaused }, index) => isPaused && /[rwcbBDEFX]/.test(letters[index + 1] ?? ""))) {
     report("went_on_while_paused", orderId, letters);
   }
   if (/s.*s/.test(letters) || history.filter(isCompletedBySomebody).length > 1) {
     report("signal_applied_twice", orderId, letters);
   }
-  if (/E/.test(letters) && /[FKDXbBa]/.test(letters)) report("completed_and_rolled_back", orderId, letters);
+  if (/E/.test(letters) && /[FKZDXbBa]/.test(letters)) report("completed_and_rolled_back", orderId, letters);
 
   const started = startedSteps(history);
   const isCompleted = letters.includes("E");
@@ -261,14 +261,14 @@ function checkHistory(
 
   const rolledBack = history.flatMap((event) => ("rollbackIndex" in event ? [event.rollbackIndex] : []));
   const wasCalled = calls.some(({ step, direction }) => direction === "run" && step === started.at(-1));
-  const isLeftOut = /K/.test(letters) && !wasCalled && rolledBack[0] !== started.length - 1;
+  const isLeftOut = /[KZ]/.test(letters) && !wasCalled && rolledBack[0] !== started.length - 1;
   const reversed = [...started.keys()].toReversed().slice(isLeftOut ? 1 : 0);
   const dueRollbacks = [...reversed, null].slice(0, rolledBack.length);
   if (rolledBack.join() !== dueRollbacks.join()) {
     report("rollbacks_not_reversed", orderId, `${rolledBack.join(", ")} after ${started.length} steps`);
   }
 
-  if (/[KD]/.test(letters)) return; // whether it would have failed, nobody knows
+  if (/[KZD]/.test(letters)) return; // whether it would have failed, nobody knows
   const failAt = failingStep(row.body);
   const failedAt = letters.includes("F") ? started.at(-1) : undefined;
   if (failAt !== failedAt && (isCompleted || failedAt !== undefined)) {
@@ -289,7 +289,7 @@ function isCompletedBySomebody(event: OrderEvent): boolean {
 
 /** What an acknowledged action must have left in the history. */
 const TRACES: Readonly<Record<SteeringAction, RegExp>> = {
-  cancel: /[cK]/,
+  cancel: /[cKZ]/,
   pause: /[qp]/,
   resume: /u/,
   complete: /[sn]/,
@@ -321,7 +321,7 @@ function pausesOf(history: readonly OrderEvent[]): { readonly isPaused: boolean 
     if (letter === "q") isAsked = true;
     // Where it was asked for during a call, it begins with the end of that call, unless the order's end comes with it.
     else if (letter === "p" || (isAsked && /[nrwFb]/.test(letter))) [isPaused, isAsked] = [true, false];
-    else if (/[ucKDEBX]/.test(letter)) [isPaused, isAsked] = [false, false];
+    else if (/[ucKZDEBX]/.test(letter)) [isPaused, isAsked] = [false, false];
     return { isPaused };
   });
 }
@@ -330,7 +330,7 @@ function pausesOf(history: readonly OrderEvent[]): { readonly isPaused: boolean 
 function statusAfter(history: readonly OrderEvent[]): string {
   if (pausesOf(history).at(-1)?.isPaused === true) return "paused";
   const letters = history.map(letterOf);
-  const isCanceled = letters.some((each) => each === "K" || each === "D");
+  const isCanceled = letters.some((each) => /[KDZ]/.test(each));
   const byLetter: Readonly<Record<string, string>> = {
     C: "running",
     n: "running",
@@ -338,6 +338,7 @@ function statusAfter(history: readonly OrderEvent[]): string {
     E: "completed",
     F: "rolling_back",
     K: "rolling_back",
+    Z: "canceled",
     D: "rolling_back",
     b: "rolling_back",
     X: "failed",
