@@ -47,7 +47,7 @@ const LOOP_WRITES_PER_COMMIT = 1_500;
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const LAUNCHER = join(ROOT, "order_process");
 /** The young generation of a service as the launcher starts it. */
-const NODE_FLAGS = ["--heap-growing-percent=60", "--min-semi-space-size=64", "--max-semi-space-size=64"];
+const NODE_FLAGS = ["--min-semi-space-size=64", "--max-semi-space-size=64"];
 const HAS_WRK = spawnSync("wrk", ["-v"]).error === undefined;
 
 interface Row {

@@ -9,7 +9,7 @@ import type { Config } from "./config.ts";
 import { type DataFolder, openDataFolder } from "./data-folder.ts";
 import { Engine } from "./engine/engine.ts";
 import { accessOf } from "./file-access.ts";
-import { bufferCollector, memoryPlanOf, oldGenerationBytes } from "./start/heap.ts";
+import { boundGrowth, bufferCollector, memoryPlanOf, oldGenerationBytes } from "./start/heap.ts";
 import { hostOf, hostRule } from "./http/host-check.ts";
 import type { HeartbeatStatus } from "./http/schemas.ts";
 import { closeServer, createHttpServer, DEFAULT_HTTP_LIMITS, listen } from "./http/server.ts";
@@ -127,6 +127,7 @@ export async function startNode(
       },
       isAllowedHost: hostRule(ownHosts(config), config.allowedHosts),
       onReceived: bufferCollector(plan),
+      onConnections: boundGrowth(),
       serviceId,
       version,
       now,

@@ -36,6 +36,9 @@ interface Given {
   bytes: number;
 }
 
+/** Of a call that is over. */
+const UNCOUNTED: Given = Object.freeze({ bytes: 0 });
+
 /** An error's text is kept with the order; more than this is cut. */
 const ERROR_CHARS_MAX = 1_000;
 
@@ -91,13 +94,11 @@ export class Attempt implements RollbackContext, MeteredCall {
   }
 
   get body(): JsonObject {
-    this.#given ??= { bytes: 0 };
-    return (this.#given.body ??= this.#parse(this.#of.bodyText) as JsonObject);
+    return (this.#kept.body ??= this.#parse(this.#of.bodyText) as JsonObject);
   }
 
   get results(): JsonObject {
-    this.#given ??= { bytes: 0 };
-    return (this.#given.results ??= Object.fromEntries(
+    return (this.#kept.results ??= Object.fromEntries(
       this.#order.steps
         .slice(0, currentCall(this.#order)?.stepIndex ?? 0)
         .flatMap(({ name, result }) => (result === null ? [] : [[name, this.#parse(result)]])),
@@ -109,22 +110,37 @@ export class Attempt implements RollbackContext, MeteredCall {
     return result === null ? undefined : this.#parse(result);
   }
 
+  get #kept(): Given {
+    if (this.#given === UNCOUNTED) return { bytes: 0 };
+    this.#given ??= { bytes: 0 };
+    return this.#given;
+  }
+
   get givenChars(): number {
     return this.#order.steps.reduce((sum, { result }) => sum + (result?.length ?? 0), this.#of.bodyText.length);
   }
 
   keepsOnly(bytes: number): void {
+    if (this.#given === UNCOUNTED) return;
     const formerly = this.#given?.bytes ?? 0;
     this.#given = bytes === 0 ? null : { bytes };
     if (bytes !== formerly) this.#of.callMemory.changed(bytes - formerly);
   }
 
+  /** It is over. Code of it that goes on may still ask for what it is given: that counts no more, as nobody knows when it ends. */
+  end(): void {
+    this.keepsOnly(0);
+    this.#given = UNCOUNTED;
+  }
+
   /** A step may keep it until its call has ended. */
   #parse(json: string): unknown {
-    const bytes = bytesParsed(json);
     this.#given ??= { bytes: 0 };
-    this.#given.bytes += bytes;
-    this.#of.callMemory.changed(bytes);
+    if (this.#given !== UNCOUNTED) {
+      const bytes = bytesParsed(json);
+      this.#given.bytes += bytes;
+      this.#of.callMemory.changed(bytes);
+    }
     return JSON.parse(json) as unknown;
   }
 

@@ -484,7 +484,7 @@ export class OrderRun implements WriteListener, AttemptOf {
   #endCall(call: Attempt): void {
     this.#call = null;
     call.timer?.[Symbol.dispose]();
-    call.keepsOnly(0);
+    call.end();
     this.#host.callsUnderWayChanged(-1);
     // What may end the node is to be alone until it has ended.
     if (call.isLingering && this.#isSuspect(currentCall(this.#order)?.crashes ?? 0))

@@ -27,6 +27,8 @@ export interface ConnectionLimits {
   readonly answerTimeoutMs: number;
   /** Told of all bytes that have come, whatever becomes of them. */
   readonly onReceived: (bytes: number) => void;
+  /** Told how many connections there are, when one has come or gone. */
+  readonly onConnections: (count: number) => void;
 }
 
 /** The end of a request's head, of a chunked body, and here and there of something else: that makes a piece shorter, no more. */
@@ -94,6 +96,7 @@ export class Connections {
   readonly received: Budget;
   readonly #answerTimeoutMs: number;
   readonly #onReceived: (bytes: number) => void;
+  readonly #onConnections: (count: number) => void;
   readonly #all = new Map<Socket, Connection>();
   readonly #turns = new Turns<Connection | (() => void)>(
     (next) => {
@@ -107,11 +110,13 @@ export class Connections {
   #queuedBytes = 0;
 
   /** Takes over from Node how the connections of a server are read. To be made before it listens. */
-  constructor(server: Server, { connectionsMax, receivedBytesMax, answerTimeoutMs, onReceived }: ConnectionLimits) {
+  constructor(server: Server, options: ConnectionLimits) {
+    const { connectionsMax, receivedBytesMax, answerTimeoutMs, onReceived, onConnections } = options;
     this.places = new Budget({ max: connectionsMax, keepMs: 0, keepOwnMs: 0 });
     this.received = new Budget({ max: receivedBytesMax, keepMs: 0, keepOwnMs: 0 });
     this.#answerTimeoutMs = answerTimeoutMs;
     this.#onReceived = onReceived;
+    this.#onConnections = onConnections;
     const [accept, ...others] = server.listeners("connection");
     if (accept === undefined || others.length > 0) throw new Error("the server does not take connections as expected");
     server.maxHeadersCount = HEADERS_MAX + 1; // one more tells that there are too many
@@ -177,6 +182,7 @@ export class Connections {
       stuckSinceMs: null,
     };
     this.#all.set(socket, connection);
+    this.#onConnections(this.#all.size);
     this.#boundReadAhead(connection);
     socket.on("data", (bytes: Buffer) => this.#take(connection, bytes));
     socket.on("end", () => {
@@ -194,6 +200,7 @@ export class Connections {
       if (connection.queuedAs !== null) this.#turns.delete(connection, connection.queuedAs);
       this.#leftQueue(connection);
       this.#all.delete(socket);
+      this.#onConnections(this.#all.size);
     });
   }
 

@@ -1,5 +1,5 @@
 /** Brings the plan for the memory (memory-plan.ts) and this process's heap together. */
-import { getHeapStatistics } from "node:v8";
+import { getHeapStatistics, setFlagsFromString } from "node:v8";
 import type { Config } from "../config.ts";
 import { memoryLimitBytes } from "./memory-limit.ts";
 import { type MemoryPlan, neededBytes, planMemory } from "./memory-plan.ts";
@@ -96,6 +96,28 @@ export function bufferCollector({ bufferBytes }: MemoryPlan): (receivedBytes: nu
     if (isTooMuch) globalThis.gc?.({ type: "minor" }); // the launcher lends the function
     const nextBytes = Math.max(keptMax, buffersBytes() + keptMax / 2);
     mostBytes = isTooMuch ? nextBytes : Math.min(mostBytes, nextBytes);
+  };
+}
+
+/** From so many connections on the heap grows slowly, until there are half as many. */
+const CONNECTIONS_MANY = 1_000;
+
+/** Of what is in use. */
+const GROWTH_PERCENT = 60;
+
+/**
+ * What lives for a moment beside thousands of connections is often copied into the old generation, and V8 lets that grow to several times what
+ * is in use before it collects it: hundreds of MiB of garbage. Then it may grow by some half only. Beside few connections that would cost
+ * orders a twentieth of their rate, and gain nothing.
+ * @returns what to call with the number of connections
+ */
+export function boundGrowth(setFlags: (flags: string) => void = setFlagsFromString): (connections: number) => void {
+  let isBound = false;
+  return (connections) => {
+    const shallBe = connections >= (isBound ? CONNECTIONS_MANY / 2 : CONNECTIONS_MANY);
+    if (shallBe === isBound) return;
+    isBound = shallBe;
+    setFlags(`--heap-growing-percent=${isBound ? GROWTH_PERCENT : 0}`); // 0: as V8 finds right
   };
 }
 

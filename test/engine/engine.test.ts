@@ -309,6 +309,31 @@ test("what calls under way keep is bounded: the others wait, which is on record,
   assert.deepEqual(kinds, ["created", "attempt_queued", "attempt_started", "step_completed"]);
 });
 
+test("a call that goes on when its time is over, and asks only then for the body, keeps no other from being made", async (t) => {
+  const late = Promise.withResolvers<undefined>();
+  let asked = 0;
+  const { accepted, reaches } = await harness(
+    t,
+    [
+      {
+        name: "A",
+        timeout: 20,
+        retry: { attempts: 1 },
+        run: async (context) => {
+          await late.promise;
+          asked += Object.keys(context.body).length + Object.keys(context.results).length;
+        },
+      },
+    ],
+    { limits: { callBytesMax: 1 } },
+  );
+  const ids = [await accepted({ body: '{"a":1}' }), await accepted({ body: '{"a":1}' })];
+  for (const id of ids) await reaches(id, "failed");
+  late.resolve(undefined);
+  await waitFor(() => asked === 2, { what: "both have asked" });
+  await reaches(await accepted(), "completed");
+});
+
 test("an order that is canceled while it waits for memory waits no longer, and its call is not made", async (t) => {
   const gates: (() => void)[] = [];
   const run = ({ body }: StepContext): Promise<unknown> =>
