@@ -28,16 +28,18 @@ export interface AttemptOf {
   readonly callMemory: CallMemory;
 }
 
-/** What a call keeps. */
-interface Given {
-  body?: JsonObject;
-  results?: JsonObject;
+/** What a call keeps beside the body. */
+interface Kept {
+  results: JsonObject | null;
   /** Counted for it. */
   bytes: number;
 }
 
-/** Of a call that is over. */
-const UNCOUNTED: Given = Object.freeze({ bytes: 0 });
+/** Of a call that is over: nothing counts any more. */
+const OVER: Kept = Object.freeze({ results: null, bytes: 0 });
+
+/** So little is part of what an order in flight takes anyway (memory-plan.ts). */
+const UNCOUNTED_CHARS = 64;
 
 /** An error's text is kept with the order; more than this is cut. */
 const ERROR_CHARS_MAX = 1_000;
@@ -58,8 +60,9 @@ export class Attempt implements RollbackContext, MeteredCall {
   readonly #of: AttemptOf;
   /** As it was when the call was made. */
   readonly #order: Order;
-  /** Null: it has asked for nothing. */
-  #given: Given | null = null;
+  #body: JsonObject | null = null;
+  /** Null: nothing but a small body. */
+  #kept: Kept | null = null;
   #controller: AbortController | null = null;
   #abortReason: Error | null = null;
 
@@ -94,15 +97,19 @@ export class Attempt implements RollbackContext, MeteredCall {
   }
 
   get body(): JsonObject {
-    return (this.#kept.body ??= this.#parse(this.#of.bodyText) as JsonObject);
+    this.#body ??= this.#parse(this.#of.bodyText) as JsonObject;
+    return this.#body;
   }
 
   get results(): JsonObject {
-    return (this.#kept.results ??= Object.fromEntries(
+    if (this.#kept !== null && this.#kept.results !== null) return this.#kept.results;
+    const results = Object.fromEntries(
       this.#order.steps
         .slice(0, currentCall(this.#order)?.stepIndex ?? 0)
         .flatMap(({ name, result }) => (result === null ? [] : [[name, this.#parse(result)]])),
-    ));
+    );
+    if (this.#kept !== OVER) (this.#kept ??= { results: null, bytes: 0 }).results = results;
+    return results;
   }
 
   get result(): unknown {
@@ -110,35 +117,30 @@ export class Attempt implements RollbackContext, MeteredCall {
     return result === null ? undefined : this.#parse(result);
   }
 
-  get #kept(): Given {
-    if (this.#given === UNCOUNTED) return { bytes: 0 };
-    this.#given ??= { bytes: 0 };
-    return this.#given;
-  }
-
   get givenChars(): number {
     return this.#order.steps.reduce((sum, { result }) => sum + (result?.length ?? 0), this.#of.bodyText.length);
   }
 
   keepsOnly(bytes: number): void {
-    if (this.#given === UNCOUNTED) return;
-    const formerly = this.#given?.bytes ?? 0;
-    this.#given = bytes === 0 ? null : { bytes };
+    this.#body = null;
+    if (this.#kept === OVER) return;
+    const formerly = this.#kept?.bytes ?? 0;
+    this.#kept = bytes === 0 ? null : { results: null, bytes };
     if (bytes !== formerly) this.#of.callMemory.changed(bytes - formerly);
   }
 
   /** It is over. Code of it that goes on may still ask for what it is given: that counts no more, as nobody knows when it ends. */
   end(): void {
-    this.keepsOnly(0);
-    this.#given = UNCOUNTED;
+    if (this.#kept !== null) this.keepsOnly(0);
+    this.#kept = OVER;
   }
 
   /** A step may keep it until its call has ended. */
   #parse(json: string): unknown {
-    this.#given ??= { bytes: 0 };
-    if (this.#given !== UNCOUNTED) {
+    if (json.length > UNCOUNTED_CHARS && this.#kept !== OVER) {
       const bytes = bytesParsed(json);
-      this.#given.bytes += bytes;
+      this.#kept ??= { results: null, bytes: 0 };
+      this.#kept.bytes += bytes;
       this.#of.callMemory.changed(bytes);
     }
     return JSON.parse(json) as unknown;

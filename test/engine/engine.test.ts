@@ -327,11 +327,12 @@ test("a call that goes on when its time is over, and asks only then for the body
     ],
     { limits: { callBytesMax: 1 } },
   );
-  const ids = [await accepted({ body: '{"a":1}' }), await accepted({ body: '{"a":1}' })];
+  const body = JSON.stringify({ a: "x".repeat(100) });
+  const ids = [await accepted({ body }), await accepted({ body })];
   for (const id of ids) await reaches(id, "failed");
   late.resolve(undefined);
   await waitFor(() => asked === 2, { what: "both have asked" });
-  await reaches(await accepted(), "completed");
+  await reaches(await accepted({ body }), "completed");
 });
 
 test("an order that is canceled while it waits for memory waits no longer, and its call is not made", async (t) => {
@@ -341,7 +342,8 @@ test("an order that is canceled while it waits for memory waits no longer, and i
       gates.push(() => resolve(Object.keys(body)));
     });
   const { accepted, reaches, order, engine } = await harness(t, [{ name: "A", run }], { limits: { callBytesMax: 1 } });
-  const [first, second, third] = [await accepted(), await accepted(), await accepted()];
+  const body = JSON.stringify({ a: "x".repeat(100) });
+  const [first, second, third] = [await accepted({ body }), await accepted({ body }), await accepted({ body })];
   await waitFor(async () => (await order(second)).history.at(-1)?.kind === "attempt_queued", { what: "one waits" });
   assert.deepEqual(await engine.act(second, { action: "cancel", by: "user", reason: null }), { kind: "done" });
   await reaches(second, "canceled");
