@@ -135,9 +135,10 @@ function stopOnSignals(log: Logger, starting: Promise<Node>): void {
 function endOnOwnSignals(log: Logger): void {
   const kill = process.kill.bind(process);
   const stopping: readonly (string | number)[] = [...SIGNALS, ...SIGNALS.map((name) => constants.signals[name])];
-  process.kill = (pid, signal = "SIGTERM") => {
+  process.kill = (pid, signal) => {
     const isOwn = Math.abs(pid) === process.pid || pid === 0;
-    if (isOwn && stopping.includes(signal))
+    // Node takes whatever is nothing for SIGTERM.
+    if (isOwn && stopping.includes((signal as typeof signal | null) ?? "SIGTERM"))
       stopAtOnce(log, new StartError("a step has sent the node's process a signal to stop"));
     return kill(pid, signal);
   };

@@ -31,12 +31,16 @@ export interface AttemptOf {
 /** What a call keeps beside the body. */
 interface Kept {
   results: JsonObject | null;
+  /** Null: nobody has asked for it. */
+  result: { readonly value: unknown } | null;
   /** Counted for it. */
   bytes: number;
 }
 
 /** Of a call that is over: nothing counts any more. */
-const OVER: Kept = Object.freeze({ results: null, bytes: 0 });
+const OVER: Kept = Object.freeze({ results: null, result: null, bytes: 0 });
+
+const nothingKept = (bytes: number): Kept => ({ results: null, result: null, bytes });
 
 /** So little is part of what an order in flight takes anyway (memory-plan.ts). */
 const UNCOUNTED_CHARS = 64;
@@ -108,13 +112,17 @@ export class Attempt implements RollbackContext, MeteredCall {
         .slice(0, currentCall(this.#order)?.stepIndex ?? 0)
         .flatMap(({ name, result }) => (result === null ? [] : [[name, this.#parse(result)]])),
     );
-    if (this.#kept !== OVER) (this.#kept ??= { results: null, bytes: 0 }).results = results;
+    if (this.#kept !== OVER) (this.#kept ??= nothingKept(0)).results = results;
     return results;
   }
 
   get result(): unknown {
     const result = this.#order.steps.find(({ name }) => name === this.step.name)?.result ?? null;
-    return result === null ? undefined : this.#parse(result);
+    if (result === null) return undefined;
+    if (this.#kept !== null && this.#kept.result !== null) return this.#kept.result.value;
+    const value = this.#parse(result);
+    if (this.#kept !== OVER) (this.#kept ??= nothingKept(0)).result = { value };
+    return value;
   }
 
   get givenChars(): number {
@@ -125,7 +133,7 @@ export class Attempt implements RollbackContext, MeteredCall {
     this.#body = null;
     if (this.#kept === OVER) return;
     const formerly = this.#kept?.bytes ?? 0;
-    this.#kept = bytes === 0 ? null : { results: null, bytes };
+    this.#kept = bytes === 0 ? null : nothingKept(bytes);
     if (bytes !== formerly) this.#of.callMemory.changed(bytes - formerly);
   }
 
@@ -139,7 +147,7 @@ export class Attempt implements RollbackContext, MeteredCall {
   #parse(json: string): unknown {
     if (json.length > UNCOUNTED_CHARS && this.#kept !== OVER) {
       const bytes = bytesParsed(json);
-      this.#kept ??= { results: null, bytes: 0 };
+      this.#kept ??= nothingKept(0);
       this.#kept.bytes += bytes;
       this.#of.callMemory.changed(bytes);
     }

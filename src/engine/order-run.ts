@@ -124,8 +124,8 @@ export class OrderRun implements WriteListener, AttemptOf {
   #call: Attempt | null = null;
   /** Whether the call that the order is at was made by this run, however it went. */
   #callBegun = false;
-  /** How a call ended, while a write was under way (invariant 2). */
-  #ended: CallOutcome | null = null;
+  /** How a call ended, while a write was under way (invariant 2); or that it was cut: then nothing more follows from this run. */
+  #ended: CallOutcome | typeof CUT | null = null;
   /** Null: none was ever needed. */
   #slots: CallSlots | null = null;
   #asked: Asked[] | null = null;
@@ -224,6 +224,11 @@ export class OrderRun implements WriteListener, AttemptOf {
 
   /** Gives up whatever waits or is under way: nothing more comes from this run. */
   stop(reason: string): void {
+    if (this.#call !== null) this.#ended = CUT;
+    this.#cut(reason);
+  }
+
+  #cut(reason: string): void {
     this.#waitNoLonger();
     this.#letGo();
     const call = this.#call;
@@ -290,7 +295,7 @@ export class OrderRun implements WriteListener, AttemptOf {
     const resultChars = order.steps.reduce((sum, { result }) => sum + (result?.length ?? 0), 0);
     this.#host.grew(resultChars - this.#resultChars);
     this.#resultChars = resultChars;
-    if (this.#call !== null && !this.#call.isOf(order)) this.stop("the order went on without it");
+    if (this.#call !== null && !this.#call.isOf(order)) this.#cut("the order went on without it");
     if (this.#call !== null || this.#ended !== null) return this.#goOnWithCall();
     this.#callBegun = false;
     this.#takeAsked();
@@ -301,6 +306,11 @@ export class OrderRun implements WriteListener, AttemptOf {
   #goOnWithCall(): void {
     if (this.#order.asked === "cancel") this.#call?.abort(new StepError("the order is canceled", {}));
     const ended = this.#ended;
+    if (ended === CUT) {
+      // What was asked is left to whoever goes on with the order, and so is what the call has done. But a cancellation says that it is not known.
+      if (this.#order.asked === "cancel") this.#write(decideStepCanceled(this.#order, this.pipeline, null));
+      return;
+    }
     this.#ended = null;
     if (ended === null) return this.#takeAsked();
     this.#write(decide(this.#order, this.pipeline, ended));
@@ -545,6 +555,8 @@ export class OrderRun implements WriteListener, AttemptOf {
     );
   }
 }
+
+const CUT = Symbol("a call that was cut");
 
 /** Whether it is a step's own word that its work was not done. */
 function saysNothingSent(error: unknown): boolean {

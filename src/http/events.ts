@@ -8,7 +8,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Logger } from "../log.ts";
 import { CatalogueError } from "../order/errors.ts";
 import { isFinal } from "../order/status.ts";
-import type { Change, Store, StoredOrder } from "../store/store.ts";
+import type { Change, ChangePage, Store, StoredOrder } from "../store/store.ts";
 import { requireUser, USER_SECURITY } from "./authorization.ts";
 import type { Budget, Holding } from "./budget.ts";
 import { type Capacity, whenClosed } from "./capacity.ts";
@@ -32,6 +32,9 @@ const PIECE_CHARS = 64 * 1024;
 
 /** Changes that are read and told at once to who follows all orders. Each may be of another order, with a hundred events. */
 const ALL_PAGE_CHANGES = 100;
+
+/** So many look at once what has happened. */
+const LOOKS_MAX = 8;
 
 /** So many pages are made at once, of all who follow all orders: one takes some milliseconds of the main thread. */
 const PAGES_MAX = 1;
@@ -62,6 +65,7 @@ export function eventsRoutes(
   const feed = new ChangeFeed(follow, log);
   const watched = new WatchedOrders(resource, feed);
   const inTurn = turns(PAGES_MAX);
+  const lookInTurn = turns(LOOKS_MAX);
   const streams = new Set<EventStream>();
   const remember = (stream: EventStream): EventStream => {
     streams.add(stream);
@@ -166,7 +170,7 @@ export function eventsRoutes(
       const header = request.headers["last-event-id"];
       const cursor = typeof header === "string" && header !== "" ? header : null;
       const { raw } = reply;
-      const first = await inTurn(
+      const first = await lookInTurn(
         async () => (raw.destroyed ? null : follow.readChanges(cursor, 1)),
         (action) => whenClosed(raw, action),
       );
@@ -182,6 +186,7 @@ export function eventsRoutes(
         resource,
         feed,
         inTurn,
+        lookInTurn,
         user: resource.isOperator(user) ? null : user,
         cursor: cursor ?? first.next,
       });
@@ -238,6 +243,8 @@ interface FollowingOptions {
   readonly feed: ChangeFeed;
   /** Has one page made after another. */
   readonly inTurn: InTurn;
+  /** Has a few look at once what has happened. */
+  readonly lookInTurn: InTurn;
   /** Null: all. */
   readonly user: string | null;
   readonly cursor: string;
@@ -260,7 +267,8 @@ class Following {
 
   /** Sends what has happened behind the cursor, and then what happens, until the stream ends. */
   async follow(stream: EventStream): Promise<void> {
-    const { feed, inTurn } = this.#options;
+    const { resource, feed, inTurn, lookInTurn, user } = this.#options;
+    const { follow, serviceOf } = resource;
     let wake: () => void = () => undefined;
     let isDue = true;
     const stop = feed.listen({
@@ -277,13 +285,15 @@ class Following {
     try {
       while (!stream.hasEnded) {
         isDue = false;
-        const page = await inTurn(
-          async () => (stream.hasEnded ? null : this.#readPage()),
-          (action) => (stream.hasEnded ? action() : (leave = action)),
-        );
+        const whenGone = (action: () => void): void => (stream.hasEnded ? action() : void (leave = action));
+        const look = async (): Promise<ChangePage | null> =>
+          stream.hasEnded ? null : follow.readChanges(this.#cursor, ALL_PAGE_CHANGES);
+        const page = await lookInTurn(look, whenGone);
         // It has ended, or fallen so far behind that it must begin anew; it is told so when it connects again.
-        if (page === null) return stream.end();
-        const { texts } = page;
+        if (page === null || page.kind === "gone") return stream.end();
+        const visible = page.changes.filter((change) => user === null || change.user === user);
+        const make = async (): Promise<string[]> => (stream.hasEnded ? [] : eventsOf(visible, follow, serviceOf));
+        const texts = visible.length === 0 ? [] : await inTurn(make, whenGone);
         for (let at = 0; at < texts.length && !stream.hasEnded;) {
           const piece = pieceOf(texts, at);
           stream.send(piece.join(""));
@@ -292,24 +302,13 @@ class Following {
           await stream.drained();
         }
         this.#cursor = page.next;
-        if (page.mayHaveMore || isDue || stream.hasEnded) continue;
+        if (page.changes.length === ALL_PAGE_CHANGES || isDue || stream.hasEnded) continue;
         await new Promise<void>((resolve) => (wake = resolve));
       }
       return undefined;
     } finally {
       stop();
     }
-  }
-
-  /** Null: what comes next is no longer kept. */
-  async #readPage(): Promise<{ texts: readonly string[]; next: string; mayHaveMore: boolean } | null> {
-    const { resource, user } = this.#options;
-    const { follow, serviceOf } = resource;
-    const page = await follow.readChanges(this.#cursor, ALL_PAGE_CHANGES);
-    if (page.kind === "gone") return null;
-    const visible = page.changes.filter((change) => user === null || change.user === user);
-    const texts = visible.length === 0 ? [] : await eventsOf(visible, follow, serviceOf);
-    return { texts, next: page.next, mayHaveMore: page.changes.length === ALL_PAGE_CHANGES };
   }
 }
 

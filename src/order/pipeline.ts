@@ -65,12 +65,10 @@ export interface MeteredCall {
   keepsOnly(bytes: number): void;
 }
 
-/** How many characters a request may have that is made of so many: for a small order, too, it may be a large one. */
+/** How many characters a request may have, beside its file's own words, that is made of so many of an order. */
 export function requestCharsMax(givenChars: number): number {
-  return Math.max(REQUEST_CHARS_MAX, 2 * givenChars);
+  return 64 * 1024 + 4 * givenChars;
 }
-
-const REQUEST_CHARS_MAX = 1024 * 1024;
 
 /** One unit of work and, where it can be undone, its undoing. */
 export interface Step {

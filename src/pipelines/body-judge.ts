@@ -45,6 +45,9 @@ const AHEAD_MAX = 4;
  */
 const IN_HAND_BYTES_MAX = 48 * 1024 * 1024;
 
+/** So many users are looked at for one whose body fits. */
+const LOOKS_MAX = 100;
+
 /** A process that ends before it has said anything is started again once; then something is wrong. */
 const SILENT_STARTS_MAX = 2;
 
@@ -153,17 +156,21 @@ class BodyJudge {
     }
   }
 
-  /** Of the user whose turn it is; null: there is none, or not enough memory for it yet. */
+  /** Of the user whose turn it is, or of the next whose body there is memory for; null: there is none. */
   #next(): Asked | null {
-    const [turn] = this.#queues;
-    if (turn === undefined) return null;
-    const [user, queue] = turn;
-    const isTooMuch = this.#inHandBytes + (queue[0]?.bytes ?? 0) > IN_HAND_BYTES_MAX;
-    if (isTooMuch && this.#inHand.size > 0) return null;
-    const asked = queue.shift() ?? null;
-    this.#queues.delete(user);
-    if (queue.length > 0) this.#queues.set(user, queue);
-    return asked;
+    let looks = LOOKS_MAX;
+    for (const [user, queue] of this.#queues) {
+      const isTooMuch = this.#inHandBytes + (queue[0]?.bytes ?? 0) > IN_HAND_BYTES_MAX;
+      if (isTooMuch && this.#inHand.size > 0) {
+        if (--looks === 0) return null;
+        continue;
+      }
+      const asked = queue.shift() ?? null;
+      this.#queues.delete(user);
+      if (queue.length > 0) this.#queues.set(user, queue);
+      return asked;
+    }
+    return null;
   }
 
   #answered(answer: JudgeAnswer): void {

@@ -317,39 +317,43 @@ test("a request that an expression makes too large is not made, nor written down
     request.resume();
     request.on("end", () => json(response, 200, {}));
   });
-  const note = "\u0001".repeat(100_000);
-  const [fits, tooLarge] = [1_048_500, 1_048_600].map((length) => ({ note: "x".repeat(length) }));
   const kept: number[] = [];
   const context = (body: object, givenChars = 0): CallContext =>
     Object.assign(contextOf({ body: { ...body } }), {
       givenChars,
       keepsOnly: (bytes: number) => void kept.push(bytes),
     });
-  await run({ url, body: "${body}" }, context(fits ?? {}));
+  const whole = { url, body: "${body}" };
+  const mostChars = 65_536 + JSON.stringify([url, {}, whole.body]).length;
+  const noteOf = (chars: number): object => ({
+    note: "x".repeat(chars - url.length - JSON.stringify({ note: "" }).length),
+  });
+  await run(whole, context(noteOf(mostChars)));
   assert.equal(requests, 1);
-  assert.deepEqual(kept, [url.length + JSON.stringify(fits).length]);
+  assert.deepEqual(kept, [mostChars]);
   for (const [call, body] of [
-    [{ url, body: "${body}" }, tooLarge],
+    [whole, noteOf(mostChars + 1)],
     [
       { url, body: { lines: "${body.items.map(i, {'note': body.note})}" } },
-      { note, items: Array(100).fill(1) },
+      { note: "\u0001".repeat(1_000), items: Array(15).fill(1) },
     ],
     // Each of its characters takes six.
-    [{ url, body: "${body}" }, { note: note + note }],
-    [{ url: `${url}/\${body.note}` }, { note: "x".repeat(1_100_000) }],
-    [{ url, headers: { note: "${body.note}" } }, { note: "x".repeat(1_100_000) }],
+    [whole, { note: "\u0001".repeat(12_000) }],
+    [{ url: `${url}/\${body.note}` }, { note: "x".repeat(70_000) }],
+    [{ url, headers: { note: "${body.note}" } }, { note: "x".repeat(70_000) }],
   ] as const) {
-    await assert.rejects(run(call, context(body ?? {})), (error: Error) => {
-      assert.match(error.message, /would be a request of more than 1048576 characters, and is not made$/);
+    await assert.rejects(run(call, context(body)), (error: Error) => {
+      assert.match(error.message, /would be a request of more than \d+ characters, and is not made$/);
       assert.deepEqual(failureTraits(error).permanent, true);
       assert.deepEqual(failureTraits(error).unknown, false);
       return true;
     });
   }
   assert.equal(requests, 1);
-  // What is made of a large order may be twice as large.
-  await run({ url, body: "${body}" }, context(tooLarge ?? {}, 1_000_000));
-  assert.equal(requests, 2);
+  // What is made of a large order may be four times as large, and a file may have many words of its own.
+  await run(whole, context(noteOf(mostChars + 4_000), 1_000));
+  await run({ url, body: { text: "y".repeat(200_000), note: "${body.note}" } }, context({ note: "x".repeat(60_000) }));
+  assert.equal(requests, 3);
 });
 
 test("half of a surrogate pair in a url is refused for good", async () => {

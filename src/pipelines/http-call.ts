@@ -72,6 +72,7 @@ export function parseCall({ method, url, headers = {}, body }: CallOptions, scop
     ([name, value]) => [name, within("headers", () => within(name, () => parseText(value, scope)))] as const,
   );
   const bodyTemplate = body === undefined ? null : within("body", () => parseTemplate(body, scope));
+  const ownChars = JSON.stringify([url, headers, body]).length;
   return {
     variables: [
       ...variablesOf(urlParts),
@@ -88,7 +89,7 @@ export function parseCall({ method, url, headers = {}, body }: CallOptions, scop
       const label = `${verb} ${url}`;
       const request = writtenDown(filled, {
         label,
-        charsMax: requestCharsMax(context.givenChars ?? 0),
+        charsMax: ownChars + requestCharsMax(context.givenChars ?? 0),
       });
       context.keepsOnly?.(request.chars);
       return send(verb, request, { label, context, secrets: secretsOf(env) });

@@ -112,9 +112,12 @@ function findSecrets(env: Readonly<Record<string, string>>): Secrets {
 /** An object of these fields, also where several keys have become the same. */
 function withAll(fields: readonly (readonly [string, unknown])[]): object {
   const made = new Map<string, unknown>();
+  const counts = new Map<string, number>();
   for (const [key, value] of fields) {
     let free = key;
-    for (let count = 2; made.has(free); count++) free = `${key} (${count})`;
+    let count = counts.get(key) ?? 1;
+    while (made.has(free)) free = `${key} (${++count})`;
+    counts.set(key, count);
     made.set(free, value);
   }
   return Object.fromEntries(made);

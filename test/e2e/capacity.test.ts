@@ -492,7 +492,7 @@ for (const [what, path, underWay] of [
   ["an order", `/orders/${ORDER_ID}`, 32],
   ["a history", `/orders/${ORDER_ID}/history`, 32],
   ["an order's events", `/orders/${ORDER_ID}/events`, 32],
-  ["all events", "/events", 1],
+  ["all events", "/events", 8],
 ] as const) {
   test(`for who has left before the turn of ${what} has come, the store is not asked`, async (t) => {
     const held: (() => void)[] = [];
