@@ -293,6 +293,16 @@ test("large bodies whose schema takes its time neither fill the memory that it h
   assert.ok(others.filter((kind) => kind === "accepted").length >= 10, others.join());
 });
 
+test("a large body that waits for room lets small ones of others pass", async () => {
+  const large = { how: "slow", list: Array.from({ length: 87_000 }, () => ({})) };
+  const larges = Promise.all(Array.from({ length: 8 }, () => judged(large, "mallory")));
+  const order: string[] = [];
+  void larges.then(() => order.push("large"));
+  const small = judged({ how: "same" }, "alice").then(() => order.push("small"));
+  await Promise.all([larges, small]);
+  assert.deepEqual(order, ["small", "large"]);
+});
+
 test("a number that JavaScript has none for is refused before its schema takes it for nothing", async () => {
   const body = JSON.parse('{"how":"same","lines":[null,{"a/b":1e400}]}') as JsonObject;
   const message = "the number is too large for a schema in TypeScript; send it as text";

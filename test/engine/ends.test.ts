@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { Successors } from "../../src/engine/hand-off.ts";
+import { replay } from "../../src/order/evolve.ts";
 import { type Pipeline, pipelineShape } from "../../src/order/pipeline.ts";
 import { PipelineSet } from "../../src/order/pipeline-set.ts";
 import { buildPipeline, type PlainStepOptions } from "../../src/pipelines/define-pipeline.ts";
@@ -144,6 +145,47 @@ for (const end of ["abandoned", "drained"] as const) {
     await waitForTurns();
     assert.equal(clock.waits, 0);
     assert.equal(engine.ordersInFlight, 0);
+  });
+}
+
+for (const [asked, request, due] of [
+  ["paused", { action: "pause", by: "ann" }, ["created", "pause_requested"]],
+  ["canceled", { action: "cancel", by: "ann", reason: null }, ["created", "cancel_requested", "step_canceled"]],
+] as const) {
+  test(`a call that is cut while it is written that its order is to be ${asked} counts as one that was made`, async (t) => {
+    const called = Promise.withResolvers<void>();
+    const committed = Promise.withResolvers<void>();
+    const heard = Promise.withResolvers<void>();
+    const endless: PlainStepOptions = {
+      name: "A",
+      run: () => {
+        called.resolve();
+        return new Promise(() => undefined);
+      },
+      rollback: () => undefined,
+    };
+    const { engine, store, faults, submit } = await start(t, [endless]);
+    const orderId = await submit();
+    await called.promise;
+    faults.afterCommit = () => {
+      committed.resolve();
+      return heard.promise;
+    };
+    const answered = engine.act(orderId, request);
+    await committed.promise;
+    const drained = engine.drain(0, ALONE);
+    await waitForTurns();
+    faults.afterCommit = null;
+    heard.resolve();
+    await Promise.all([answered, drained]);
+    const stored = await store.readOrder(orderId);
+    assert.deepEqual(
+      stored?.history.map(({ kind }) => kind),
+      due,
+    );
+    const step = replay(orderId, stored.history).steps.at(-1);
+    assert.equal(step?.attempts, 1);
+    assert.equal(step.outcome, asked === "canceled" ? "unknown" : null);
   });
 }
 
