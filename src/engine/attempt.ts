@@ -134,7 +134,7 @@ export class Attempt implements RollbackContext, MeteredCall {
     if (this.#kept === OVER) return;
     const formerly = this.#kept?.bytes ?? 0;
     this.#kept = bytes === 0 ? null : nothingKept(bytes);
-    if (bytes !== formerly) this.#of.callMemory.changed(bytes - formerly);
+    if (bytes !== formerly) this.#of.callMemory.changed(this.#of.user, bytes - formerly);
   }
 
   /** It is over. Code of it that goes on may still ask for what it is given: that counts no more, as nobody knows when it ends. */
@@ -149,7 +149,7 @@ export class Attempt implements RollbackContext, MeteredCall {
       const bytes = bytesParsed(json);
       this.#kept ??= nothingKept(0);
       this.#kept.bytes += bytes;
-      this.#of.callMemory.changed(bytes);
+      this.#of.callMemory.changed(this.#of.user, bytes);
     }
     return JSON.parse(json) as unknown;
   }

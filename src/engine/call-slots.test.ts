@@ -12,7 +12,7 @@ test("a call that was given up holds the one slot until it has ended, and no oth
   const slots = new Slots(() => undefined);
   const granted: string[] = [];
   const [first, alone, step] = ["first", "alone", "step"].map(
-    (name) => new CallSlots(slots, new CallMemory(1), () => granted.push(name)),
+    (name) => new CallSlots(slots, new CallMemory(1), "ann", () => granted.push(name)),
   );
   const call = {};
   assert.ok(first?.take([ALONE, STEP], noBytes) === true);
@@ -28,7 +28,7 @@ test("one that holds it on takes its turn behind others when it is called again,
   const slots = new Slots(() => undefined);
   const granted: string[] = [];
   const [first, second] = ["first", "second"].map(
-    (name) => new CallSlots(slots, new CallMemory(1), () => granted.push(name)),
+    (name) => new CallSlots(slots, new CallMemory(1), "ann", () => granted.push(name)),
   );
   assert.ok(first !== undefined && second !== undefined);
   assert.ok(first.take([ALONE], noBytes));
@@ -43,14 +43,14 @@ test("one that holds it on takes its turn behind others when it is called again,
 
 test("calls wait for memory one behind the other, with their slots, and what one may need is kept for it until it has begun", () => {
   const slots = new Slots(() => undefined);
-  const memory = new CallMemory(100);
+  const memory = new CallMemory(200);
   const granted: string[] = [];
   const [first, second, third] = ["first", "second", "third"].map(
-    (name) => new CallSlots(slots, memory, () => granted.push(name)),
+    (name) => new CallSlots(slots, memory, "ann", () => granted.push(name)),
   );
   assert.ok(first !== undefined && second !== undefined && third !== undefined);
   assert.ok(first.take([STEP], () => assert.fail("nothing is to be known of it while there is memory")));
-  memory.changed(150);
+  memory.changed("ann", 150);
   first.giveBack(); // its slot
   assert.equal(
     second.take([STEP], () => 120),
@@ -61,14 +61,14 @@ test("calls wait for memory one behind the other, with their slots, and what one
     third.take([], () => 30),
     false,
   );
-  memory.changed(-50);
+  memory.changed("ann", -50);
   assert.deepEqual(granted, [], "there are 100 in use");
-  memory.changed(-1);
+  memory.changed("ann", -1);
   assert.deepEqual(granted, ["second"]);
   assert.equal(memory.bytes, 99 + 120);
   assert.equal(second.take([STEP], noBytes), true, "it has its turn");
-  memory.changed(-99);
-  memory.changed(80); // it has begun, and keeps less than it might
+  memory.changed("ann", -99);
+  memory.changed("ann", 80); // it has begun, and keeps less than it might
   second.begun();
   assert.deepEqual(granted, ["second", "third"]);
   assert.equal(memory.bytes, 80 + 30);
@@ -76,16 +76,18 @@ test("calls wait for memory one behind the other, with their slots, and what one
   assert.equal(memory.bytes, 80);
   second.giveBack();
   assert.equal(slots.underWay(STEP.key), 0);
-  memory.changed(-80);
-  assert.equal(memory.isFree, true);
+  memory.changed("ann", -80);
+  assert.equal(memory.isFree("ann"), true);
 });
 
 test("a call that waits no longer for memory lets others pass", () => {
   const slots = new Slots(() => undefined);
   const memory = new CallMemory(100);
   const granted: string[] = [];
-  const [first, second] = ["first", "second"].map((name) => new CallSlots(slots, memory, () => granted.push(name)));
-  memory.changed(1_000);
+  const [first, second] = ["first", "second"].map(
+    (name) => new CallSlots(slots, memory, "ann", () => granted.push(name)),
+  );
+  memory.changed("ann", 1_000);
   assert.equal(
     first?.take([], () => 10),
     false,
@@ -95,7 +97,7 @@ test("a call that waits no longer for memory lets others pass", () => {
     false,
   );
   first?.giveBack();
-  memory.changed(-1_000);
+  memory.changed("ann", -1_000);
   assert.deepEqual(granted, ["second"]);
   assert.equal(memory.bytes, 10);
 });

@@ -12,6 +12,8 @@ export type NamedLimit = ConcurrencyLimit & { readonly key: string };
 export class CallSlots implements SlotTaker, MemoryTaker {
   readonly #slots: Slots;
   readonly #memory: CallMemory;
+  /** Whose calls they are. */
+  readonly user: string;
   readonly #onGranted: () => void;
   #held: string[] = [];
   #queuedFor: string | null = null;
@@ -22,7 +24,8 @@ export class CallSlots implements SlotTaker, MemoryTaker {
   #lingering: object | null = null;
 
   /** @param onGranted what was waited for is held: `take` is to be called again */
-  constructor(slots: Slots, memory: CallMemory, onGranted: () => void) {
+  constructor(slots: Slots, memory: CallMemory, user: string, onGranted: () => void) {
+    this.user = user;
     this.#slots = slots;
     this.#memory = memory;
     this.#onGranted = onGranted;
@@ -48,7 +51,7 @@ export class CallSlots implements SlotTaker, MemoryTaker {
       }
       this.#held.push(limit.key);
     }
-    if (this.#reserved !== null || this.#memory.isFree) return true;
+    if (this.#reserved !== null || this.#memory.isFree(this.user)) return true;
     this.#waitsForMemory = true;
     this.#memory.wait(this, bytes());
     return false;
@@ -65,7 +68,7 @@ export class CallSlots implements SlotTaker, MemoryTaker {
     if (this.#reserved === null) return;
     const bytes = this.#reserved;
     this.#reserved = null;
-    this.#memory.changed(-bytes);
+    this.#memory.changed(this.user, -bytes);
   }
 
   granted(): void {

@@ -432,15 +432,15 @@ export class OrderRun implements WriteListener, AttemptOf {
   /** @returns whether all that the call needs is held; if not, it is waited for */
   #takeSlots(step: Step, crashes: number): boolean {
     const { slots, callMemory } = this.#host;
-    if (step.concurrency === null && crashes === 0 && callMemory.isFree && this.#slots === null) return true; // like most
+    if (step.concurrency === null && crashes === 0 && callMemory.isFree(this.user) && this.#slots === null) return true; // like most
     const limits: NamedLimit[] = [];
     if (this.#isSuspect(crashes)) limits.push(SUSPECTS);
     // Each version counts for itself: it may have another limit, or another kind of one.
     if (step.concurrency !== null) {
       limits.push({ ...step.concurrency, key: `${pipelineLabel(this.pipeline)}\n${step.name}` });
     }
-    if (limits.length === 0 && callMemory.isFree && this.#slots === null) return true;
-    this.#slots ??= new CallSlots(slots, callMemory, () => {
+    if (limits.length === 0 && callMemory.isFree(this.user) && this.#slots === null) return true;
+    this.#slots ??= new CallSlots(slots, callMemory, this.user, () => {
       if (this.isIdle) this.#makeCall();
     });
     return this.#slots.take(limits, () => this.#bytesForCall);
