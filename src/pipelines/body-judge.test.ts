@@ -264,9 +264,9 @@ for (const how of ["grow", "growLater"]) {
     });
     assert.deepEqual(await judged({ how, chars: chars + 1 }, "alice", bytesMax), { kind: "too_large" });
     const before = process.memoryUsage().external + process.memoryUsage().heapUsed;
-    assert.deepEqual(await judged({ how, chars: 30_000_000 }, "alice", bytesMax), { kind: "too_large" });
+    assert.deepEqual(await judged({ how, chars: 8_000_000 }, "alice", bytesMax), { kind: "too_large" });
     const grown = process.memoryUsage().external + process.memoryUsage().heapUsed - before;
-    assert.ok(grown < 20_000_000, `${grown} bytes more are in memory`);
+    assert.ok(grown < 6_000_000, `${grown} bytes more are in memory`);
   });
 }
 
