@@ -3,7 +3,8 @@
  * requests that were made of them. Beyond the bound no call begins before another has ended.
  *
  * 1. While no call keeps anything, one may begin, whatever it will keep.
- * 2. Half of it is for whoever comes first. Of the other half each user has an equal share, so that nobody's calls keep those of others waiting.
+ * 2. Half of it is for whoever comes first. Beyond that a call begins only if its user keeps less than an equal share of the other half: so
+ *    nobody's calls keep those of others waiting.
  * 3. Users take turns; of a user's calls the one that has waited longest comes first.
  * 4. What a call will keep is known only once it has begun. So one that has waited keeps what it may need from its turn until then.
  */
