@@ -42,7 +42,7 @@ const OVER: Kept = Object.freeze({ results: null, result: null, bytes: 0 });
 
 const nothingKept = (bytes: number): Kept => ({ results: null, result: null, bytes });
 
-/** So little is part of what an order in flight takes anyway (memory-plan.ts). */
+/** A body of so few is part of what an order in flight takes anyway (memory-plan.ts). */
 const UNCOUNTED_CHARS = 64;
 
 /** An error's text is kept with the order; more than this is cut. */
@@ -101,7 +101,8 @@ export class Attempt implements RollbackContext, MeteredCall {
   }
 
   get body(): JsonObject {
-    this.#body ??= this.#parse(this.#of.bodyText) as JsonObject;
+    const { bodyText } = this.#of;
+    this.#body ??= (bodyText.length > UNCOUNTED_CHARS ? this.#parse(bodyText) : JSON.parse(bodyText)) as JsonObject;
     return this.#body;
   }
 
@@ -145,7 +146,7 @@ export class Attempt implements RollbackContext, MeteredCall {
 
   /** A step may keep it until its call has ended. */
   #parse(json: string): unknown {
-    if (json.length > UNCOUNTED_CHARS && this.#kept !== OVER) {
+    if (this.#kept !== OVER) {
       const bytes = bytesParsed(json);
       this.#kept ??= nothingKept(0);
       this.#kept.bytes += bytes;
