@@ -168,10 +168,12 @@ test("what goes wrong at the command line is one line, with a code", async (t) =
     assert.ok(error instanceof UsageError && message.test(error.message), String(error));
   }
   assert.match(describeClientError(await failing(["get", "nope"])) ?? "", /You have no order.*\(order_not_found\)$/);
-  assert.match(
-    describeClientError(await failing(["list"], `http://127.0.0.1:${await freePort()}`)) ?? "",
-    /the service does not answer: .*ECONNREFUSED/,
-  );
+  for (const args of [["list"], ["watch", "nope"]]) {
+    assert.match(
+      describeClientError(await failing(args, `http://127.0.0.1:${await freePort()}`)) ?? "",
+      /the service does not answer: .*ECONNREFUSED/,
+    );
+  }
   for (const address of ["localhost:8080", "ftp://localhost", ""]) {
     const refused = await runCommand(["orders", "get", "nope", "--url", address]);
     assertRefused(refused, 2, /--url can't be ".*": write http:\/\/host:port/);
