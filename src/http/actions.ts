@@ -202,7 +202,7 @@ function dryRun(stored: StoredOrder, pipeline: Pipeline | null): { order_id: str
 function pipelineNotLoaded(): CatalogueError {
   return new CatalogueError(
     "pipeline_not_loaded",
-    "This node does not have the order's pipeline; ask one that has it.",
+    "This node does not have the order's pipeline: ask one that has it, or start one with it.",
   );
 }
 

@@ -41,7 +41,7 @@ export const ERRORS = {
   too_many_reads: { status: 503, title: "Too many orders are asked for", retryAfterS: 1 },
   too_many_in_flight: { status: 503, title: "Too many orders are in flight", retryAfterS: 1 },
   store_unavailable: { status: 503, title: "The store is not available", retryAfterS: 1 },
-  pipeline_not_loaded: { status: 503, title: "No live node has the order's pipeline in its version", retryAfterS: 5 },
+  pipeline_not_loaded: { status: 503, title: "The order's pipeline is not loaded", retryAfterS: 5 },
   shutting_down: { status: 503, title: "The service is shutting down", retryAfterS: 5 },
 } as const satisfies Record<string, CatalogueEntry>;
 
