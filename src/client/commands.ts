@@ -143,6 +143,7 @@ export async function runOrdersCommand(
     "watch <order_id>",
     "watch an order until it is final; exits with 0 if it completes, 1 if it doesn't, 3 if it waits for an operator",
     async (client, options, [id = ""]) => {
+      await client.get(id); // who follows tries for ever, also where nobody ever answered
       exitCode = await watchOrder(client, id, terminal, options.json === true);
     },
   );

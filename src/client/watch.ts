@@ -18,8 +18,6 @@ export async function watchOrder(client: Client, orderId: string, terminal: Term
     if (isConnected) terminal.warn("the connection is lost; it is tried again");
     isConnected = false;
   };
-  // Who follows tries for ever; that nobody answers at all is told at once, as by all other commands.
-  await client.get(orderId);
   for await (const { entry } of client.follow(orderId, { onDisconnect })) {
     isConnected = true;
     ({ status } = entry);

@@ -33,7 +33,7 @@ const PIECE_CHARS = 64 * 1024;
 /** Changes that are read and told at once to who follows all orders. Each may be of another order, with a hundred events. */
 const ALL_PAGE_CHANGES = 100;
 
-/** So many look at once what has happened. */
+/** How many streams may ask the store at once whether anything has happened. */
 const LOOKS_MAX = 8;
 
 /** So many pages are made at once, of all who follow all orders: one takes some milliseconds of the main thread. */
