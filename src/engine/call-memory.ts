@@ -39,7 +39,7 @@ export class CallMemory {
 
   /** Whether a call of a user may begin without waiting. */
   isFree(user: string): boolean {
-    return this.#allows(user) && !this.#waiting.has(user);
+    return this.#allows(user) && (this.#waiting.size === 0 || !this.#waiting.has(user));
   }
 
   /** Waits for the call's turn; then so many bytes are kept for it, until it gives them back (`changed`). */

@@ -34,6 +34,9 @@ export interface ConnectionLimits {
 /** The end of a request's head, of a chunked body, and here and there of something else: that makes a piece shorter, no more. */
 const HEAD_END = Buffer.from("\r\n\r\n");
 
+/** As most write it. Whatever else may be said of the body, or twice, is for the parser to understand, or to refuse. */
+const CONTENT_LENGTHS = ["\r\nContent-Length: ", "\r\ncontent-length: "].map((name) => Buffer.from(name));
+
 /** How requests begin that wait for no others where many wait: health checks, and what nodes say to each other. They are small, or bounded. */
 const CHECKS = ["GET /diagnostic/", "HEAD /diagnostic/", "GET /health/", "HEAD /health/"].map((start) =>
   Buffer.from(start),
@@ -213,6 +216,12 @@ export class Connections {
     const push = socket.push.bind(socket);
     const read = socket._read.bind(socket);
     socket.push = (bytes, encoding) => {
+      if (bytes !== null && socket.readableFlowing === true && socket.readableLength === 0) {
+        // The stream's buffer and events lead to the same place, and take longer.
+        this.#take(connection, bytes as Buffer);
+        if (connection.queuedAs !== null) connection.readLater ??= () => read(0); // as Node reads no more after this
+        return connection.queuedAs === null;
+      }
       const mayReadOn = push(bytes, encoding);
       if (bytes !== null && socket.isPaused()) this.#settle(connection);
       return mayReadOn && connection.queuedAs === null;
@@ -330,6 +339,7 @@ export class Connections {
     connection.request = request;
     connection.answer = response;
     connection.headBytes = 0;
+    connection.tail = NOTHING;
     connection.requestChars = trimHead(request);
     connection.isTrailing = false;
     connection.bodyBytesLeft = isChunked ? null : Number(length ?? 0);
@@ -392,7 +402,23 @@ function nextPieceBytes(connection: Connection, waiting: Buffer): number {
   }
   const mostBytes = isInChunks(connection) ? Math.min(CHUNKS_BYTES_MAX, waiting.length) : waiting.length;
   const at = waiting.indexOf(HEAD_END);
-  return at < 0 ? mostBytes : Math.min(at + HEAD_END.length, mostBytes);
+  if (at < 0) return mostBytes;
+  const length = at + HEAD_END.length;
+  return request?.complete === false ? Math.min(length, mostBytes) : length + wholeBodyBytes(waiting, length);
+}
+
+/** How long the body behind a head is, where all of it has come: most requests are given at once, as to run the parser twice takes longer. */
+function wholeBodyBytes(waiting: Buffer, headBytes: number): number {
+  if (headBytes === waiting.length) return 0;
+  const head = waiting.subarray(0, headBytes);
+  for (const name of CONTENT_LENGTHS) {
+    const at = head.indexOf(name);
+    if (at < 0) continue;
+    const length = /^\d{1,9}(?=\r)/.exec(head.toString("latin1", at + name.length, at + name.length + 10))?.[0];
+    const bytes = Number(length ?? 0);
+    return headBytes + bytes <= waiting.length ? bytes : 0;
+  }
+  return 0;
 }
 
 /** What is left behind the empty lines that may come before a request, and mean nothing (RFC 9112, 2.2). */

@@ -151,14 +151,9 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
     if (request.is404) notFound(request, reply);
     else done();
   });
-  app.addHook("preValidation", async (request) => {
-    if (request.method !== "POST") return;
-    requireJsonType(request);
-    const bytes = request.body instanceof Buffer ? request.body : Buffer.alloc(0);
-    const { emptyBody = false } = request.routeOptions.config;
-    const { text, value } = parseJsonBody(bytes.length === 0 && emptyBody ? EMPTY_BODY : bytes);
-    request.bodyText = text;
-    request.body = value;
+  app.addHook("preValidation", (request, _reply, done) => {
+    if (request.method === "POST") takeJson(request);
+    done();
   });
   app.setErrorHandler(errorHandler(log));
   const allowedMethods = collectMethods(app);
@@ -273,6 +268,16 @@ function listenReason(error: unknown): string {
 
 /** JSON, or nothing said, or what curl says when nothing is said (the earlier system's documented calls): the body decides. */
 const JSON_TYPE = /^(application\/([\w.+-]+\+)?json|application\/x-www-form-urlencoded)\s*(;|$)/i;
+
+/** @throws CatalogueError as `parseJsonBody` does, and media_type_unsupported */
+function takeJson(request: FastifyRequest): void {
+  requireJsonType(request);
+  const bytes = request.body instanceof Buffer ? request.body : Buffer.alloc(0);
+  const { emptyBody = false } = request.routeOptions.config;
+  const { text, value } = parseJsonBody(bytes.length === 0 && emptyBody ? EMPTY_BODY : bytes);
+  request.bodyText = text;
+  request.body = value;
+}
 
 function requireJsonType(request: FastifyRequest): void {
   const { "content-type": type, "content-encoding": encoding } = request.headers;

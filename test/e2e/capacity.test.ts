@@ -275,6 +275,62 @@ test("a connection has one request under way, in what order and in how many part
   assert.equal(most, 1);
 });
 
+test("whatever a head says of its body, the next request begins behind it, and not before it is answered", async (t) => {
+  let [under, most] = [0, 0];
+  const { url } = await startBareServer(t, {
+    submit: async ({ body }) => {
+      most = Math.max(most, ++under);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      under--;
+      return { kind: "accepted", orderId: body.slice(2, 3).repeat(4), startTimeMs: 0 };
+    },
+  });
+  const post = "POST /orders HTTP/1.1\r\nHost: localhost\r\nAuthorization: user\r\n";
+  const inner = `${post}Content-Length: 7\r\n\r\n{"i":1}`;
+  const long = (text: string): string => `Content-Length: ${text.length}\r\n\r\n${text}`;
+  const cases: [string, string[]][] = [
+    [`${post}Content-Length: 7\r\n\r\n{"a":1}`, ["201 aaaa"]],
+    [`${post}content-length: 7\r\n\r\n{"a":1}`, ["201 aaaa"]],
+    [`${post}CONTENT-LENGTH:\t7 \r\n\r\n{"a":1}`, ["201 aaaa"]],
+    [`${post}Content-Length: 0000000000007\r\n\r\n{"a":1}`, ["201 aaaa"]],
+    [`${post}Content-Length: 7\r\nX-Content-Length: 90\r\n\r\n{"a":1}`, ["201 aaaa"]],
+    [`${post}X: Content-Length: 90\r\nContent-Length: 7\r\n\r\n{"a":1}`, ["201 aaaa"]],
+    [`${post}${long(`{"a":${JSON.stringify(inner.repeat(3))}}`)}`, ["201 aaaa"]],
+    [`${post}${long('{"a":1}\r\n\r\n')}`, ["201 aaaa"]],
+    [`${post}${long('{"a":1}\r\n\r')}\n`, ["201 aaaa"]],
+    [`${post}Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n${long('{"a":1}')}`, ["201 aaaa"]],
+    [`GET /nothing HTTP/1.1\r\nHost: localhost\r\n${long(inner)}`, ["404"]],
+    [`HEAD /nothing HTTP/1.1\r\nHost: localhost\r\n${long(inner)}`, ["404"]],
+    [`${post}Content-Length: 0\r\n\r\n`, ["400"]],
+    // After these, nothing is heard any more.
+    [`${post}Content-Length: 7\r\nContent-Length: 7\r\n\r\n{"a":1}`, ["400", "end"]],
+    [`${post}Content-Length: 7\r\ncontent-length: 8\r\n\r\n{"a":1}`, ["400", "end"]],
+    [`${post}content-length: 8\r\nContent-Length: 7\r\n\r\n{"a":1}`, ["400", "end"]],
+    [`${post}Transfer-Encoding: chunked\r\n${long(`0\r\n\r\n${inner}`)}`, ["400", "end"]],
+    [`${post}${long(`0\r\n\r\n${inner}`).replace("\r\n", "\r\nTransfer-Encoding: chunked\r\n")}`, ["400", "end"]],
+    [`${post}Content-Length: +7\r\n\r\n{"a":1}`, ["400", "end"]],
+    [`${post}Content-Length: 7, 7\r\n\r\n{"a":1}`, ["400", "end"]],
+    [`${post}Content-Length: 7\n\r\n\r\n{"a":1}`, ["400", "end"]],
+    [`${post}X: a\r\n Content-Length: 90\r\n\r\n{"a":1}`, ["400", "end"]],
+    [`CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n${long(inner)}`, ["end"]],
+  ];
+  for (const [sent, expected] of cases) {
+    const socket = await connectionWith(t, url, "");
+    let received = "";
+    socket.setEncoding("latin1").on("data", (text: string) => (received += text));
+    const closed = once(socket, "close");
+    socket.end(`${sent}${post}Content-Length: 7\r\n\r\n{"b":1}${requestHead("GET", "/nothing")}`);
+    await closed;
+    const answers = Array.from(received.matchAll(/HTTP\/1\.1 (\d+)|orders\/(\w+)/g), ([, status, id]) => status ?? id);
+    const shown = answers.join(" ").replace(/ 404$/, " next");
+    const wanted = expected.includes("end")
+      ? expected.filter((each) => each !== "end")
+      : [...expected, "201 bbbb next"];
+    assert.equal(shown, wanted.join(" "), JSON.stringify({ sent, received }));
+  }
+  assert.equal(most, 1);
+});
+
 test("a request with an expectation that is not known makes one order, and is answered once", async (t) => {
   let submitted = 0;
   const { url } = await startBareServer(t, {
