@@ -16,8 +16,14 @@ export const STATE_LENGTH = 2;
 export const ROUND_MS = 100;
 
 const TICK_MS = 100;
-const STUCK_TICKS = 20;
 const LOADING_TICKS = 300;
+
+/** A main thread is stuck that has not come round for so long, and has worked for half of that. */
+const STUCK_TICKS = 20;
+const STUCK_WORK_MS = 1_000;
+
+/** One that has worked less may wait for a processor: it has twice as long. */
+const ASLEEP_TICKS = 40;
 
 /** In all: a heap that is full, and what a process has beside it. Buffers are in no heap. */
 const MEMORY_BYTES_MAX = 384 * 1024 ** 2;
@@ -29,20 +35,40 @@ export interface Kept {
   readonly parentPid: number;
 }
 
+/** Since the main thread came round last. */
+export interface Absence {
+  readonly ticks: number;
+  /** Processor time of the process, in milliseconds. */
+  readonly workMs: number;
+  readonly isLoading: boolean;
+}
+
+/** Whether the process is to be ended for it. Pure. */
+export function isStuck({ ticks, workMs, isLoading }: Absence): boolean {
+  if (isLoading) return ticks > LOADING_TICKS;
+  return ticks > ASLEEP_TICKS || (ticks > STUCK_TICKS && workMs >= STUCK_WORK_MS);
+}
+
 function keep({ state: memory, parentPid }: Kept): void {
   const state = new Int32Array(memory);
   const sleeper = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
   let seenRounds = 0;
+  let work = process.cpuUsage();
   for (let ticks = 0; ; ticks++) {
     Atomics.wait(sleeper, 0, 0, TICK_MS);
     const rounds = Atomics.load(state, STATE_ROUNDS);
-    if (rounds !== seenRounds) ticks = 0;
+    if (rounds !== seenRounds) {
+      ticks = 0;
+      work = process.cpuUsage();
+    }
     seenRounds = rounds;
-    const ticksMax = Atomics.load(state, STATE_LOADING) > 0 ? LOADING_TICKS : STUCK_TICKS;
+    const { user, system } = process.cpuUsage(work);
+    const isLoading = Atomics.load(state, STATE_LOADING) > 0;
     const isTooLarge = process.memoryUsage.rss() > MEMORY_BYTES_MAX;
     if (isTooLarge) noteMemory();
     // Nothing else ends a process from here whose main thread is in a loop.
-    if (ticks > ticksMax || process.ppid !== parentPid || isTooLarge) process.kill(process.pid, "SIGKILL");
+    if (isStuck({ ticks, workMs: (user + system) / 1_000, isLoading }) || process.ppid !== parentPid || isTooLarge)
+      process.kill(process.pid, "SIGKILL");
   }
 }
 

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
 import type { BodyFinding, JsonObject } from "../order/pipeline.ts";
+import { isStuck } from "./body-judge-keeper.ts";
 import { loadPipelines } from "./load.ts";
 
 /** A schema whose `how` is in the body. */
@@ -232,6 +233,22 @@ test("a body that was accepted and ends the process later has no other refused",
   const good = Array.from({ length: 20 }, (_, at) => judged({ how: "later", text: "" }, `user ${at}`));
   assert.equal((await judged({ how: "exitAfter" }, "mallory")).kind, "accepted");
   assert.deepEqual(new Set((await Promise.all(good)).map(({ kind }) => kind)), new Set(["accepted"]));
+});
+
+test("a process that does not come round is stuck when it has worked or slept for long, and not while it waits for a processor", () => {
+  const stuck = [
+    { ticks: 21, workMs: 2_100, isLoading: false },
+    { ticks: 21, workMs: 1_000, isLoading: false },
+    { ticks: 41, workMs: 0, isLoading: false },
+    { ticks: 301, workMs: 0, isLoading: true },
+  ];
+  const busy = [
+    { ticks: 20, workMs: 2_000, isLoading: false },
+    { ticks: 40, workMs: 300, isLoading: false },
+    { ticks: 300, workMs: 30_000, isLoading: true },
+  ];
+  assert.deepEqual(stuck.map(isStuck), [true, true, true, true]);
+  assert.deepEqual(busy.map(isStuck), [false, false, false]);
 });
 
 test("a body whose check goes on after its time is ended, and neither that nor many that take long has others refused", async () => {
