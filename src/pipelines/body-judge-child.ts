@@ -116,6 +116,7 @@ function check(question: JudgeQuestion, pipelines: readonly Pipeline[]): void {
     }
   } finally {
     setAt(0);
+    Atomics.add(state, STATE_ROUNDS, 1);
   }
 }
 

@@ -7,7 +7,7 @@ import { writeSync } from "node:fs";
 import { workerData } from "node:worker_threads";
 import { AT_FD, MEMORY_POSITION } from "./body-judge-process.ts";
 
-/** Shared with the main thread: how often that came round, and how many files it is loading. */
+/** Shared with the main thread: how often that came round or was done with a body, and how many files it is loading. */
 export const STATE_ROUNDS = 0;
 export const STATE_LOADING = 1;
 export const STATE_LENGTH = 2;
@@ -18,9 +18,9 @@ export const ROUND_MS = 100;
 const TICK_MS = 100;
 const LOADING_TICKS = 300;
 
-/** A main thread is stuck that has not come round for so long, and has worked for half of that. */
+/** A main thread is stuck that has not come round for so long, and has worked for longer than one body may take. */
 const STUCK_TICKS = 20;
-const STUCK_WORK_MS = 1_000;
+const STUCK_WORK_MS = 300;
 
 /** One that has worked less may wait for a processor: it has twice as long. */
 const ASLEEP_TICKS = 40;

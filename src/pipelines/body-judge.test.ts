@@ -238,13 +238,13 @@ test("a body that was accepted and ends the process later has no other refused",
 test("a process that does not come round is stuck when it has worked or slept for long, and not while it waits for a processor", () => {
   const stuck = [
     { ticks: 21, workMs: 2_100, isLoading: false },
-    { ticks: 21, workMs: 1_000, isLoading: false },
+    { ticks: 21, workMs: 300, isLoading: false },
     { ticks: 41, workMs: 0, isLoading: false },
     { ticks: 301, workMs: 0, isLoading: true },
   ];
   const busy = [
     { ticks: 20, workMs: 2_000, isLoading: false },
-    { ticks: 40, workMs: 300, isLoading: false },
+    { ticks: 40, workMs: 200, isLoading: false },
     { ticks: 300, workMs: 30_000, isLoading: true },
   ];
   assert.deepEqual(stuck.map(isStuck), [true, true, true, true]);
