@@ -153,6 +153,7 @@ async function importFile(file: string): Promise<readonly Pipeline[]> {
     files.set(file, found.pipelines);
     return found.pipelines;
   } finally {
+    Atomics.add(state, STATE_ROUNDS, 1); // before it: what loading took is not to count as what the first body takes
     Atomics.sub(state, STATE_LOADING, 1);
     say({ kind: "loading", by: -1 });
   }

@@ -56,6 +56,7 @@ function keep({ state: memory, parentPid }: Kept): void {
   let work = process.cpuUsage();
   for (let ticks = 0; ; ticks++) {
     Atomics.wait(sleeper, 0, 0, TICK_MS);
+    const isLoading = Atomics.load(state, STATE_LOADING) > 0; // first: once it is over, a new round is seen
     const rounds = Atomics.load(state, STATE_ROUNDS);
     if (rounds !== seenRounds) {
       ticks = 0;
@@ -63,7 +64,6 @@ function keep({ state: memory, parentPid }: Kept): void {
     }
     seenRounds = rounds;
     const { user, system } = process.cpuUsage(work);
-    const isLoading = Atomics.load(state, STATE_LOADING) > 0;
     const isTooLarge = process.memoryUsage.rss() > MEMORY_BYTES_MAX;
     if (isTooLarge) noteMemory();
     // Nothing else ends a process from here whose main thread is in a loop.

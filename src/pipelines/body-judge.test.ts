@@ -235,6 +235,31 @@ test("a body that was accepted and ends the process later has no other refused",
   assert.deepEqual(new Set((await Promise.all(good)).map(({ kind }) => kind)), new Set(["accepted"]));
 });
 
+test("the first body after a file that takes long to load is at the beginning of its time", async () => {
+  const pid = async (): Promise<unknown> => {
+    const finding = await judged({ how: "pid" });
+    return finding.kind === "accepted" ? finding.body.pid : finding;
+  };
+  const ownPid = await pid();
+  for (const name of ["first", "second"]) {
+    const file = join(folder, `${name}.mjs`);
+    writeFileSync(
+      file,
+      `import { definePipeline } from "order-process";
+       const busy = (ms) => { const from = performance.now(); while (performance.now() < from + ms); };
+       busy(2_500);
+       const validate = (value) => { busy(70); return { value }; };
+       export default definePipeline({ name: "${name}", version: 1, body: { "~standard": { version: 1, vendor: "test", validate } },
+         steps: [{ name: "A", run: () => undefined }] });`,
+    );
+    const loaded = await loadPipelines(file, {});
+    assert.deepEqual(loaded.problems, []);
+    const finding = await loaded.pipelines[0]?.pipeline.checkBody?.({}, { user: "alice", bytesMax: 1_000 });
+    assert.deepEqual(finding, { kind: "accepted", body: {} });
+    assert.equal(await pid(), ownPid, "the process was ended");
+  }
+});
+
 test("a process that does not come round is stuck when it has worked or slept for long, and not while it waits for a processor", () => {
   const stuck = [
     { ticks: 21, workMs: 2_100, isLoading: false },
