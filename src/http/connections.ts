@@ -16,6 +16,15 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { Budget, type Holding } from "./budget.ts";
 import { HEADERS_MAX, trimHead } from "./request-head.ts";
+import {
+  AT_START,
+  isInChunks,
+  nextPieceBytes,
+  noteHead,
+  notePiece,
+  type ParserPosition,
+  withoutEmptyLines,
+} from "./request-pieces.ts";
 import { type Kind, Turns } from "./turns.ts";
 
 export interface ConnectionLimits {
@@ -31,12 +40,6 @@ export interface ConnectionLimits {
   readonly onConnections: (count: number) => void;
 }
 
-/** The end of a request's head, of a chunked body, and here and there of something else: that makes a piece shorter, no more. */
-const HEAD_END = Buffer.from("\r\n\r\n");
-
-/** As most write it. Whatever else may be said of the body, or twice, is for the parser to understand, or to refuse. */
-const CONTENT_LENGTHS = ["\r\nContent-Length: ", "\r\ncontent-length: "].map((name) => Buffer.from(name));
-
 /** How requests begin that wait for no others where many wait: health checks, and what nodes say to each other. They are small, or bounded. */
 const CHECKS = ["GET /diagnostic/", "HEAD /diagnostic/", "GET /health/", "HEAD /health/"].map((start) =>
   Buffer.from(start),
@@ -46,9 +49,6 @@ const NODES = ["POST /cluster/", "POST /service/"].map((start) => Buffer.from(st
 /** So many pieces of a connection are given to the parser in its turn: a head, a body, and the beginning of a next head. */
 const PIECES_MAX = 3;
 
-/** A chunked body may be nothing but tiny chunks: others get their turn after so much of it. */
-const CHUNKS_BYTES_MAX = 2_048;
-
 /** Less is not worth a copy: a connection costs more. */
 const SLACK_BYTES_MAX = 1_024;
 
@@ -57,7 +57,7 @@ const SWEEP_MS = 1_000;
 /** How long a client has to close a connection that the server has closed. */
 const LINGER_MS = 5_000;
 
-interface Connection {
+interface Connection extends ParserPosition {
   readonly socket: Socket;
   readonly place: Holding;
   readonly received: Holding;
@@ -66,20 +66,12 @@ interface Connection {
   readonly finish: () => void;
   /** Received, and not given to the parser yet. */
   waiting: Buffer | null;
-  /** The last bytes that were given, where they may be the beginning of HEAD_END. */
-  tail: Buffer;
-  /** Bytes of an unfinished head that the parser has, or of what may come behind the last chunk of a body. */
-  headBytes: number;
   /** What the head of the last request keeps in memory, where that is much. */
   requestChars: number;
-  /** The last chunk of its body may have come. */
-  isTrailing: boolean;
   /** The last request that was begun, until it is answered and has come whole: its body may still come after the answer. */
   request: IncomingMessage | null;
   /** While it is under way: from its head until its answer has been taken, or the connection is gone. */
   answer: ServerResponse | null;
-  /** What is to come of the body; null: chunks, that say it themselves. */
-  bodyBytesLeft: number | null;
   /** The client sends no more (FIN). */
   ended: boolean;
   paused: boolean;
@@ -170,13 +162,10 @@ export class Connections {
       parse: takeListener(socket, "data", had),
       finish: takeListener(socket, "end", had),
       waiting: null,
-      tail: Buffer.alloc(0),
-      headBytes: 0,
+      ...AT_START,
       requestChars: 0,
-      isTrailing: false,
       request: null,
       answer: null,
-      bodyBytesLeft: 0,
       ended: false,
       paused: false,
       queuedAs: null,
@@ -266,7 +255,7 @@ export class Connections {
     if (request?.complete !== false || bodyBytesLeft === null || waiting === null || bodyBytesLeft < 2) return;
     const body = waiting.subarray(0, bodyBytesLeft - 1);
     connection.waiting = body.length === waiting.length ? null : waiting.subarray(body.length);
-    note(connection, body);
+    notePiece(connection, body);
     connection.parse(body);
   }
 
@@ -296,7 +285,7 @@ export class Connections {
       const length = nextPieceBytes(connection, waiting);
       const piece = length === waiting.length ? waiting : waiting.subarray(0, length);
       connection.waiting = length === waiting.length ? null : waiting.subarray(length);
-      note(connection, piece);
+      notePiece(connection, piece);
       connection.parse(piece);
     }
     this.#settle(connection);
@@ -338,11 +327,8 @@ export class Connections {
     const isChunked = request.headers["transfer-encoding"] !== undefined;
     connection.request = request;
     connection.answer = response;
-    connection.headBytes = 0;
-    connection.tail = NOTHING;
     connection.requestChars = trimHead(request);
-    connection.isTrailing = false;
-    connection.bodyBytesLeft = isChunked ? null : Number(length ?? 0);
+    noteHead(connection, isChunked ? null : Number(length ?? 0));
     response.once("close", () => {
       connection.answer = null;
       connection.stuckSinceMs = null;
@@ -378,88 +364,11 @@ function readNow(connection: Connection): void {
   readLater?.();
 }
 
-/** Whether the body of a request comes in chunks, and more of it is to come. */
-function isInChunks({ request, bodyBytesLeft }: Connection): boolean {
-  return request?.complete === false && bodyBytesLeft === null;
-}
-
 /** Whether the parser may have more: while a request is under way, only its body. */
 function mayParse({ socket, request, answer }: Connection): boolean {
   if (socket.destroyed || socket.writableEnded) return false;
   return answer === null || request?.complete === false;
 }
-
-/** How much of what waits is given at once: a body as far as it has come, or up to the end of the next head. */
-function nextPieceBytes(connection: Connection, waiting: Buffer): number {
-  const { request, bodyBytesLeft, tail } = connection;
-  if (request?.complete === false && bodyBytesLeft !== null && bodyBytesLeft > 0) {
-    return Math.min(bodyBytesLeft, waiting.length);
-  }
-  if (tail.length > 0) {
-    const start = Buffer.concat([tail, waiting.subarray(0, HEAD_END.length - 1)]);
-    const at = start.indexOf(HEAD_END);
-    if (at >= 0) return at + HEAD_END.length - tail.length;
-  }
-  const mostBytes = isInChunks(connection) ? Math.min(CHUNKS_BYTES_MAX, waiting.length) : waiting.length;
-  const at = waiting.indexOf(HEAD_END);
-  if (at < 0) return mostBytes;
-  const length = at + HEAD_END.length;
-  return request?.complete === false ? Math.min(length, mostBytes) : length + wholeBodyBytes(waiting, length);
-}
-
-/** How long the body behind a head is, where all of it has come: most requests are given at once, as to run the parser twice takes longer. */
-function wholeBodyBytes(waiting: Buffer, headBytes: number): number {
-  if (headBytes === waiting.length) return 0;
-  const head = waiting.subarray(0, headBytes);
-  for (const name of CONTENT_LENGTHS) {
-    const at = head.indexOf(name);
-    if (at < 0) continue;
-    const length = /^\d{1,9}(?=\r)/.exec(head.toString("latin1", at + name.length, at + name.length + 10))?.[0];
-    const bytes = Number(length ?? 0);
-    return headBytes + bytes <= waiting.length ? bytes : 0;
-  }
-  return 0;
-}
-
-/** What is left behind the empty lines that may come before a request, and mean nothing (RFC 9112, 2.2). */
-function withoutEmptyLines({ request, headBytes }: Connection, waiting: Buffer): Buffer | null {
-  if (request?.complete === false || headBytes > 0 || !isLineEnd(waiting[0])) return waiting;
-  let at = 1;
-  while (isLineEnd(waiting[at])) at++;
-  return at === waiting.length ? null : waiting.subarray(at);
-}
-
-function isLineEnd(byte: number | undefined): boolean {
-  return byte === 0x0d || byte === 0x0a;
-}
-
-/** Keeps the account of where in the stream the parser will be after a piece. */
-function note(connection: Connection, piece: Buffer): void {
-  const { request, bodyBytesLeft } = connection;
-  if (request?.complete === false && bodyBytesLeft !== null && bodyBytesLeft > 0) {
-    connection.bodyBytesLeft = bodyBytesLeft - piece.length;
-    return;
-  }
-  const isBody = request?.complete === false;
-  const isHeadEnd = piece.length >= HEAD_END.length && piece.subarray(-HEAD_END.length).equals(HEAD_END);
-  if (isBody) noteChunks(connection, piece);
-  else connection.headBytes = isHeadEnd ? 0 : connection.headBytes + piece.length;
-  connection.tail = isHeadEnd ? NOTHING : tailOf(connection.tail, piece);
-}
-
-/** Counts what comes behind the last chunk: further headers. A body may hold what looks like a last chunk; then too much is counted, up to a limit. */
-function noteChunks(connection: Connection, piece: Buffer): void {
-  connection.isTrailing ||= piece[0] === ZERO || Buffer.concat([connection.tail, piece]).includes(LAST_CHUNK);
-  if (connection.isTrailing) connection.headBytes = Math.min(connection.headBytes + piece.length, TRAILERS_BYTES_MAX);
-}
-
-const ZERO = 0x30;
-const LAST_CHUNK = Buffer.from("\r\n0");
-
-/** The parser takes no more. */
-const TRAILERS_BYTES_MAX = 16 * 1024;
-
-const NOTHING = Buffer.alloc(0);
 
 function kindOf(waiting: Buffer): Kind {
   if (startsWithAny(waiting, CHECKS)) return "checks";
@@ -468,12 +377,6 @@ function kindOf(waiting: Buffer): Kind {
 
 function startsWithAny(bytes: Buffer, starts: readonly Buffer[]): boolean {
   return starts.some((start) => bytes.length >= start.length && bytes.subarray(0, start.length).equals(start));
-}
-
-function tailOf(former: Buffer, piece: Buffer): Buffer {
-  if (!isLineEnd(piece.at(-1))) return NOTHING;
-  const all = piece.length < HEAD_END.length ? Buffer.concat([former, piece]) : piece;
-  return Buffer.from(all.subarray(-(HEAD_END.length - 1)));
 }
 
 /** Whether the client is owed an answer that it has all sent for, and that has not begun to go out. A client that follows events and leaves is owed none. */
