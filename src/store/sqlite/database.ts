@@ -189,7 +189,7 @@ export class SqliteDatabase {
   }
 
   #note(changes: Changes): void {
-    for (const [user, counts] of changes.counts) {
+    for (const [user, counts] of [["", sumOf(changes.counts.values())] as const, ...changes.counts]) {
       for (const [status, delta] of counts) if (delta !== 0) this.#statements.addCount.run(user, status, delta);
     }
     if (this.#changesKept === 0 || changes.texts.length === 0) return;
@@ -378,7 +378,7 @@ export class SqliteDatabase {
         if (changes === 1) {
           createBody.run(orderId, body);
           noted.add(orderId, 1, user);
-          noted.count(user, status, 1);
+          noted.count(status, 1);
         } else if (key !== null) {
           const taken = this.#findKey(user, key, outcomes.length);
           if (taken !== null) {
@@ -403,8 +403,8 @@ export class SqliteDatabase {
         if (changes === 1) {
           noted.add(orderId, Number(revision) + 1, user);
           if (tag === TAG_ADVANCE_STATUS) {
-            noted.count(user, formerStatus, -1);
-            noted.count(user, change, 1);
+            noted.count(formerStatus, -1);
+            noted.count(change, 1);
           }
         }
       }
@@ -443,29 +443,39 @@ export class SqliteDatabase {
 class Changes {
   /** JSON of order id, revision and user. */
   readonly texts: string[] = [];
-  /** By user, and by status. The user '' is all users together. */
+  /** By user, and by status. */
   readonly counts = new Map<string, Map<string, number>>();
+  /** Most writes that follow each other are of one user. */
   #user = "";
   #userText = '""';
+  #userCounts: Map<string, number> | null = null;
 
   add(orderId: SQLInputValue, revision: number, user: SQLInputValue): void {
-    if (user !== this.#user) {
-      this.#user = user as string;
-      this.#userText = JSON.stringify(user);
-    }
+    if (user !== this.#user) this.#turnTo(user as string);
     this.texts.push(`"${orderId as string}",${revision},${this.#userText}`);
   }
 
-  count(user: SQLInputValue, status: SQLInputValue, delta: number): void {
-    this.#count(user as string, status as string, delta);
-    this.#count("", status as string, delta);
+  /** To be called after `add`, of the same order. */
+  count(status: SQLInputValue, delta: number): void {
+    if (this.#userCounts === null) {
+      this.#userCounts = this.counts.get(this.#user) ?? new Map<string, number>();
+      this.counts.set(this.#user, this.#userCounts);
+    }
+    this.#userCounts.set(status as string, (this.#userCounts.get(status as string) ?? 0) + delta);
   }
 
-  #count(user: string, status: string, delta: number): void {
-    const counts = this.counts.get(user) ?? new Map<string, number>();
-    counts.set(status, (counts.get(status) ?? 0) + delta);
-    this.counts.set(user, counts);
+  #turnTo(user: string): void {
+    this.#user = user;
+    this.#userText = JSON.stringify(user);
+    this.#userCounts = null;
   }
+}
+
+/** Of all users together. */
+function sumOf(counts: Iterable<ReadonlyMap<string, number>>): Map<string, number> {
+  const sum = new Map<string, number>();
+  for (const each of counts) for (const [status, delta] of each) sum.set(status, (sum.get(status) ?? 0) + delta);
+  return sum;
 }
 
 interface ListedRow extends OrderRow {
