@@ -18,7 +18,7 @@ import { Budget, type Holding } from "./budget.ts";
 import { HEADERS_MAX, trimHead } from "./request-head.ts";
 import {
   AT_START,
-  isInChunks,
+  isTurnOver,
   nextPieceBytes,
   noteHead,
   notePiece,
@@ -45,9 +45,6 @@ const CHECKS = ["GET /diagnostic/", "HEAD /diagnostic/", "GET /health/", "HEAD /
   Buffer.from(start),
 );
 const NODES = ["POST /cluster/", "POST /service/"].map((start) => Buffer.from(start));
-
-/** So many pieces of a connection are given to the parser in its turn: a head, a body, and the beginning of a next head. */
-const PIECES_MAX = 3;
 
 /** Less is not worth a copy: a connection costs more. */
 const SLACK_BYTES_MAX = 1_024;
@@ -275,16 +272,16 @@ export class Connections {
 
   /** Gives the parser what it may have. */
   #serve(connection: Connection): void {
+    let bytes = 0;
     for (let pieces = 0; connection.waiting !== null && mayParse(connection); pieces++) {
-      if (pieces === PIECES_MAX || (pieces > 0 && isInChunks(connection))) {
-        return this.#enqueue(connection, "ahead");
-      }
+      if (isTurnOver(connection, pieces, bytes)) return this.#enqueue(connection, "ahead");
       const waiting = withoutEmptyLines(connection, connection.waiting);
       connection.waiting = waiting;
       if (waiting === null) break;
       const length = nextPieceBytes(connection, waiting);
       const piece = length === waiting.length ? waiting : waiting.subarray(0, length);
       connection.waiting = length === waiting.length ? null : waiting.subarray(length);
+      bytes += length;
       notePiece(connection, piece);
       connection.parse(piece);
     }

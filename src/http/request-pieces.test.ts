@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { AT_START, nextPieceBytes, noteHead, notePiece, type ParserPosition } from "./request-pieces.ts";
+import { AT_START, isTurnOver, nextPieceBytes, noteHead, notePiece, type ParserPosition } from "./request-pieces.ts";
 
 /** In what pieces a body in chunks, and what follows it, are given that have come in reads of so many bytes. */
 function piecesOf(text: string, readBytes = text.length): string[] {
@@ -16,6 +16,20 @@ function piecesOf(text: string, readBytes = text.length): string[] {
     }
   }
   return pieces;
+}
+
+/** How many turns a connection needs for a body in chunks that waits. */
+function turnsFor(text: string): number {
+  const pieces = piecesOf(text).map((piece) => piece.length);
+  const position: ParserPosition = { ...AT_START, request: { complete: false }, bodyBytesLeft: null };
+  let turns = 0;
+  while (pieces.length > 0) {
+    turns++;
+    for (let [count, bytes] = [0, 0]; pieces.length > 0 && !isTurnOver(position, count, bytes); count++) {
+      bytes += pieces.shift() ?? 0;
+    }
+  }
+  return turns;
 }
 
 function chunk(text: string): string {
@@ -36,6 +50,15 @@ test("a body in tiny chunks is given in pieces of 256 chunks, or of 2 KiB", () =
   const small = piecesOf(chunk("x".repeat(100)).repeat(1_000) + END);
   assert.ok(small.every((piece) => piece.split("\n").length - 1 <= 512));
   assert.equal(small.length, 4);
+});
+
+test("a body that is full of what looks like its end needs few turns", () => {
+  assert.ok(turnsFor(chunk("\r\n".repeat(32_768)) + END) <= 16_384 / 64 + 1);
+});
+
+test("a connection that sends tiny chunks has its turn for 2 KiB", () => {
+  const body = chunk("x").repeat(10_000) + END;
+  assert.equal(turnsFor(body), Math.ceil(body.length / 2_048));
 });
 
 for (const readBytes of [1, 2, 3, 5, 7, 64, 1_000]) {

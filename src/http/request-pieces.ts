@@ -23,12 +23,16 @@ const HEAD_END = Buffer.from("\r\n\r\n");
 /** As most write it. Whatever else may be said of the body, or twice, is for the parser to understand, or to refuse. */
 const CONTENT_LENGTHS = ["\r\nContent-Length: ", "\r\ncontent-length: "].map((name) => Buffer.from(name));
 
+/** So many pieces of a connection are given to the parser in its turn: a head, a body, and the beginning of a next head. */
+const PIECES_MAX = 3;
+
 /**
  * A chunked body may be nothing but tiny chunks: others get their turn after so many ends of lines, of which a chunk has two. So much is given
- * all the same.
+ * all the same, and in so many pieces: a body may also be full of what looks like its end.
  */
 const CHUNKS_LINES_MAX = 512;
 const CHUNKS_BYTES_MIN = 2_048;
+const CHUNKS_PIECES_MAX = 64;
 
 const LINE_END = 0x0a;
 const ZERO = 0x30;
@@ -47,8 +51,14 @@ export const AT_START: Omit<ParserPosition, "request"> = {
   headBytes: 0,
 };
 
+/** Whether a connection has had its turn, by what it was given in it. */
+export function isTurnOver(position: ParserPosition, pieces: number, bytes: number): boolean {
+  if (!isInChunks(position)) return pieces >= PIECES_MAX;
+  return pieces >= CHUNKS_PIECES_MAX || bytes >= CHUNKS_BYTES_MIN;
+}
+
 /** Whether the body of a request comes in chunks, and more of it is to come. */
-export function isInChunks({ request, bodyBytesLeft }: ParserPosition): boolean {
+function isInChunks({ request, bodyBytesLeft }: ParserPosition): boolean {
   return request?.complete === false && bodyBytesLeft === null;
 }
 
@@ -63,22 +73,21 @@ export function nextPieceBytes(position: ParserPosition, waiting: Buffer): numbe
     const at = start.indexOf(HEAD_END);
     if (at >= 0) return at + HEAD_END.length - tail.length;
   }
-  const mostBytes = isInChunks(position) ? chunksBytes(waiting) : waiting.length;
   const at = waiting.indexOf(HEAD_END);
-  if (at < 0) return mostBytes;
-  const length = at + HEAD_END.length;
-  return request?.complete === false ? Math.min(length, mostBytes) : length + wholeBodyBytes(waiting, length);
+  const length = at < 0 ? waiting.length : at + HEAD_END.length;
+  if (isInChunks(position)) return chunksBytes(waiting, length);
+  return request?.complete === false ? length : length + wholeBodyBytes(waiting, length);
 }
 
-/** How much of a body in chunks is given at once. */
-function chunksBytes(waiting: Buffer): number {
-  if (waiting.length <= CHUNKS_BYTES_MIN) return waiting.length;
-  let at = -1;
-  for (let lines = 0; lines < CHUNKS_LINES_MAX; lines++) {
-    at = waiting.indexOf(LINE_END, at + 1);
-    if (at < 0) return waiting.length;
+/** How much of a body in chunks is given at once, of so many bytes. */
+function chunksBytes(waiting: Buffer, length: number): number {
+  if (length <= CHUNKS_BYTES_MIN) return length;
+  let end = 0;
+  for (let lines = 0; lines < CHUNKS_LINES_MAX && end < length; lines++) {
+    const at = waiting.indexOf(LINE_END, end);
+    end = at < 0 ? length : at + 1;
   }
-  return Math.max(at + 1, CHUNKS_BYTES_MIN);
+  return Math.min(Math.max(end, CHUNKS_BYTES_MIN), length);
 }
 
 /** How long the body behind a head is, where all of it has come: most requests are given at once, as to run the parser twice takes longer. */
