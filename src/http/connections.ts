@@ -10,7 +10,7 @@
  * 2. While it has one, or nothing can be given to the parser, it is not read, but for what Node reads ahead. That counts, too.
  * 3. A client that does not take an answer is cut in the end, and so is one that stays after it was told that the connection ends.
  * 4. Clients are cut for what they keep open, and not for what the node has not come to yet: where that is much, turns are longer, and a body
- *    goes to its request, where it is counted, but for the last byte.
+ *    goes to its request, where it is counted, but for its end.
  */
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
@@ -18,11 +18,10 @@ import { Budget, type Holding } from "./budget.ts";
 import { HEADERS_MAX, trimHead } from "./request-head.ts";
 import {
   AT_START,
-  isTurnOver,
-  nextPieceBytes,
   noteHead,
-  notePiece,
   type ParserPosition,
+  takeBodyWithoutEnd,
+  takePiece,
   withoutEmptyLines,
 } from "./request-pieces.ts";
 import { type Kind, Turns } from "./turns.ts";
@@ -45,6 +44,9 @@ const CHECKS = ["GET /diagnostic/", "HEAD /diagnostic/", "GET /health/", "HEAD /
   Buffer.from(start),
 );
 const NODES = ["POST /cluster/", "POST /service/"].map((start) => Buffer.from(start));
+
+/** So many pieces of a connection are given to the parser in its turn: a head, a body, and the beginning of a next head. */
+const PIECES_MAX = 3;
 
 /** Less is not worth a copy: a connection costs more. */
 const SLACK_BYTES_MAX = 1_024;
@@ -246,14 +248,13 @@ export class Connections {
     this.#enqueue(connection, waiting === null ? "fresh" : kindOf(waiting));
   }
 
-  /** Gives a request what has come of its body, but for the last byte: with that the work begins, and it waits for a turn. */
+  /** Gives a request what has come of its body, but for its end: with that the work begins, and it waits for a turn. */
   #giveBody(connection: Connection): void {
-    const { request, bodyBytesLeft, waiting } = connection;
-    if (request?.complete !== false || bodyBytesLeft === null || waiting === null || bodyBytesLeft < 2) return;
-    const body = waiting.subarray(0, bodyBytesLeft - 1);
-    connection.waiting = body.length === waiting.length ? null : waiting.subarray(body.length);
-    notePiece(connection, body);
-    connection.parse(body);
+    const { waiting } = connection;
+    const length = waiting === null ? 0 : takeBodyWithoutEnd(connection, waiting);
+    if (waiting === null || length === 0) return;
+    connection.waiting = length === waiting.length ? null : waiting.subarray(length);
+    connection.parse(length === waiting.length ? waiting : waiting.subarray(0, length));
   }
 
   #enqueue(connection: Connection, kind: Kind): void {
@@ -272,17 +273,14 @@ export class Connections {
 
   /** Gives the parser what it may have. */
   #serve(connection: Connection): void {
-    let bytes = 0;
     for (let pieces = 0; connection.waiting !== null && mayParse(connection); pieces++) {
-      if (isTurnOver(connection, pieces, bytes)) return this.#enqueue(connection, "ahead");
+      if (pieces === PIECES_MAX) return this.#enqueue(connection, "ahead");
       const waiting = withoutEmptyLines(connection, connection.waiting);
       connection.waiting = waiting;
       if (waiting === null) break;
-      const length = nextPieceBytes(connection, waiting);
+      const length = takePiece(connection, waiting);
       const piece = length === waiting.length ? waiting : waiting.subarray(0, length);
       connection.waiting = length === waiting.length ? null : waiting.subarray(length);
-      bytes += length;
-      notePiece(connection, piece);
       connection.parse(piece);
     }
     this.#settle(connection);
@@ -325,7 +323,7 @@ export class Connections {
     connection.request = request;
     connection.answer = response;
     connection.requestChars = trimHead(request);
-    noteHead(connection, isChunked ? null : Number(length ?? 0));
+    noteHead(connection, isChunked ? "chunks" : { bytes: Number(length ?? 0) });
     response.once("close", () => {
       connection.answer = null;
       connection.stuckSinceMs = null;

@@ -308,6 +308,21 @@ test("whatever a head says of its body, the next request begins behind it, and n
     [`${post}content-length: 8\r\nContent-Length: 7\r\n\r\n{"a":1}`, ["400", "end"]],
     [`${post}Transfer-Encoding: chunked\r\n${long(`0\r\n\r\n${inner}`)}`, ["400", "end"]],
     [`${post}${long(`0\r\n\r\n${inner}`).replace("\r\n", "\r\nTransfer-Encoding: chunked\r\n")}`, ["400", "end"]],
+    [`${post}Transfer-Encoding: chunked\r\n\r\n${inChunks('{"a":1}', 1)}`, ["201 aaaa"]],
+    [
+      `${post}Transfer-Encoding: chunked\r\n\r\n${inChunks(`{"a":\r\n0\r\n\r\n}${"\r\n\r\n".repeat(500)}`, 900)}`,
+      ["201 aaaa"],
+    ],
+    [`${post}Transfer-Encoding: chunked\r\n\r\n007;x="0"\r\n{"a":1}\r\n000;y\r\nA: 0\r\n\r\n`, ["201 aaaa"]],
+    [`${post}Transfer-Encoding: chunked\r\n\r\n7\r\n{"a":1}\r\n${"0".repeat(40)}\r\n\r\n`, ["201 aaaa"]],
+    [`${post}Transfer-Encoding: chunked\r\n\r\n${"0".repeat(40)}7\r\n{"a":1}\r\n0\r\n\r\n`, ["201 aaaa"]],
+    [`${post}Transfer-Encoding: chunked\r\n\r\n8\r\n{"a":1}\r\n0\r\n\r\n`, ["400", "end"]],
+    [`${post}Transfer-Encoding: chunked\r\n\r\n+7\r\n{"a":1}\r\n0\r\n\r\n`, ["400", "end"]],
+    [`${post}Transfer-Encoding: chunked\r\n\r\n0x7\r\n{"a":1}\r\n0\r\n\r\n`, ["400", "end"]],
+    [`${post}Transfer-Encoding: chunked\r\n\r\n7 \r\n{"a":1}\r\n0\r\n\r\n`, ["400", "end"]],
+    [`${post}Transfer-Encoding: chunked\r\n\r\n7\n{"a":1}\r\n0\r\n\r\n`, ["400", "end"]],
+    [`${post}Transfer-Encoding: chunked\r\n\r\n7\r\n{"a":1}\n0\r\n\r\n`, ["400", "end"]],
+    [`${post}Transfer-Encoding: chunked\r\n\r\n${"f".repeat(17)}\r\n{"a":1}\r\n0\r\n\r\n`, ["400", "end"]],
     [`${post}Content-Length: +7\r\n\r\n{"a":1}`, ["400", "end"]],
     [`${post}Content-Length: 7, 7\r\n\r\n{"a":1}`, ["400", "end"]],
     [`${post}Content-Length: 7\n\r\n\r\n{"a":1}`, ["400", "end"]],
@@ -382,16 +397,38 @@ function workFor(lengthMs: number): void {
   while (now < endMs) now = performance.now();
 }
 
-test("many bodies at once are answered, each of them: nobody is cut for what the node has not come to yet", async (t) => {
-  const { url } = await startService(t);
-  const body = `{"a":"${"x".repeat(200_000)}"}`;
-  const statuses = await Promise.all(Array.from({ length: 200 }, async () => (await submitOrder(url, body)).status));
-  assert.deepEqual(
-    statuses.filter((status) => status !== 201 && status !== 503),
-    [],
+for (const [how, body] of [
+  ["of a known length", `{"a":"${"x".repeat(200_000)}"}`],
+  ["in large chunks", `{"a":"${"x".repeat(200_000)}"}`],
+  ["in large chunks, full of what looks like their end,", `{"a":[${"0,\r\n\r\n".repeat(30_000)}1]}`],
+] as const) {
+  test(`many bodies ${how} are answered at once, each of them: nobody is cut for what the node has not come to yet`, async (t) => {
+    const { url } = await startService(t);
+    const chunks = { "transfer-encoding": "chunked", "content-type": "application/json" };
+    const sent = how.includes("chunks")
+      ? requestHead("POST", "/orders", chunks) + inChunks(body)
+      : posted("/orders", body.length) + body;
+    const answers = await Promise.all(
+      (await connections(t, url, 200, () => sent)).map(async (socket) => {
+        const [answer] = await Promise.race([once(socket, "data"), once(socket, "close")]);
+        return answer instanceof Buffer ? answer.toString("latin1").slice(9, 12) : "nothing";
+      }),
+    );
+    const statuses = Map.groupBy(answers, (status) => status);
+    assert.deepEqual(
+      Array.from(statuses.keys()).filter((status) => status !== "201" && status !== "503"),
+      [],
+    );
+    assert.ok((statuses.get("201")?.length ?? 0) > 100);
+  });
+}
+
+function inChunks(text: string, chars = 16_384): string {
+  const parts = Array.from({ length: Math.ceil(text.length / chars) }, (_, at) =>
+    text.slice(at * chars, (at + 1) * chars),
   );
-  assert.ok(statuses.filter((status) => status === 201).length > 100);
-});
+  return [...parts, ""].map((part) => `${part.length.toString(16)}\r\n${part}\r\n`).join("");
+}
 
 test("a body that nobody asked for is let go, while its request goes on", async (t) => {
   const { url, app } = await startBareServer(t, {
