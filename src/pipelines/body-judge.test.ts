@@ -246,9 +246,10 @@ test("the first body after a file that takes long to load is at the beginning of
     writeFileSync(
       file,
       `import { definePipeline } from "order-process";
-       const busy = (ms) => { const from = performance.now(); while (performance.now() < from + ms); };
-       busy(2_500);
-       const validate = (value) => { busy(70); return { value }; };
+       const from = performance.now();
+       while (performance.now() < from + 2_500);
+       const pause = new Int32Array(new SharedArrayBuffer(4));
+       const validate = (value) => { Atomics.wait(pause, 0, 0, 80); return { value }; };
        export default definePipeline({ name: "${name}", version: 1, body: { "~standard": { version: 1, vendor: "test", validate } },
          steps: [{ name: "A", run: () => undefined }] });`,
     );
