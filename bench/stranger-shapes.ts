@@ -97,6 +97,15 @@ export const SHAPES: Readonly<Record<string, Shape>> = {
   },
   "the same to nodes": { connections: 2_000, send: () => posting(60_000, "/cluster/join") + BODY.slice(0, 59_000) },
   "bodies byte by byte": { connections: 3_000, send: () => posting(200_000), drip: "x" },
+  "bodies in chunks, all but the last chunk": {
+    connections: 2_000,
+    send: () => `${chunked}${BODY.length.toString(16)}\r\n${BODY}\r\n`,
+  },
+  "bodies in chunks, one after another": {
+    connections: 400,
+    repeats: true,
+    send: () => `${chunked}4000\r\n${" ".repeat(16_384)}\r\n0\r\n\r\n`,
+  },
   "tiny chunks": { connections: 200, send: () => chunked + "1\r\nx\r\n".repeat(200_000) },
   "chunks of ends": { connections: 200, send: () => chunked + "4\r\n\r\n\r\n\r\n".repeat(50_000) },
   "chunk extensions": { connections: 500, send: () => `${chunked}1;${"x".repeat(15_000)}`, drip: "y".repeat(100) },
