@@ -5,23 +5,23 @@
 
 const LINE_END = 0x0a;
 
-/** No size of a chunk has more; what follows it in its line means nothing. */
-const SIZE_CHARS_MAX = 20;
-
 /** What ends a chunk, behind its bytes. */
 const CHUNK_END_BYTES = 2;
 
 export class ChunkedBody {
   /** Of the chunk that the parser is in, with its end. */
   #bytesLeft = 0;
-  /** The beginning of an unfinished line with a size. */
-  #sizeLine = "";
+  /** What an unfinished line says so far of the size of the next chunk; it may have any number of zeros. */
+  #size = 0;
+  /** That line has come to something else, which means nothing. */
+  #isSizeOver = false;
   /** Bytes of an unfinished line behind the last chunk; null: the last chunk has not come. */
   #trailerBytes: number | null = null;
+  #bytesBehind = 0;
 
-  /** Whether the last chunk has come: further headers may follow. */
-  get isTrailing(): boolean {
-    return this.#trailerBytes !== null;
+  /** How many bytes have come behind the last chunk: of further headers, and of the end. */
+  get bytesBehind(): number {
+    return this.#bytesBehind;
   }
 
   /**
@@ -39,17 +39,34 @@ export class ChunkedBody {
         continue;
       }
       if (chunks++ === chunksMax) return at;
-      const end = bytes.indexOf(LINE_END, at);
-      const next = end < 0 ? bytes.length : end + 1;
-      const line = this.#sizeLine + bytes.toString("latin1", at, Math.min(next, at + SIZE_CHARS_MAX));
-      const size = end < 0 ? null : Number.parseInt(line, 16);
-      if (size === 0 && !withEnd) return at;
-      at = next;
-      this.#sizeLine = size === null ? line.slice(0, SIZE_CHARS_MAX) : "";
-      if (size === 0) this.#trailerBytes = 0;
-      else if (size !== null) this.#bytesLeft = size + CHUNK_END_BYTES || Number.POSITIVE_INFINITY; // no size: it is refused
+      const wasSizeOver = this.#isSizeOver;
+      const end = bytes.indexOf(LINE_END, this.#takeSize(bytes, at));
+      if (end >= 0 && this.#size === 0 && !withEnd) {
+        this.#isSizeOver = wasSizeOver;
+        return at;
+      }
+      at = end < 0 ? bytes.length : end + 1;
+      if (end >= 0) this.#begin(this.#size);
     }
     return withEnd ? this.#takeTrailers(bytes, at) : at;
+  }
+
+  /** @returns where something else comes in the line */
+  #takeSize(bytes: Buffer, from: number): number {
+    for (let at = from; at < bytes.length && !this.#isSizeOver; at++) {
+      const digit = hexDigit(bytes[at] ?? 0);
+      if (digit === null) this.#isSizeOver = true;
+      else this.#size = this.#size * 16 + digit;
+      if (digit === null) return at;
+    }
+    return this.#isSizeOver ? from : bytes.length;
+  }
+
+  #begin(size: number): void {
+    if (size === 0) this.#trailerBytes = 0;
+    else this.#bytesLeft = size + CHUNK_END_BYTES;
+    this.#size = 0;
+    this.#isSizeOver = false;
   }
 
   /** Up to an empty line, which ends the body. */
@@ -59,10 +76,18 @@ export class ChunkedBody {
       const end = bytes.indexOf(LINE_END, at);
       const next = end < 0 ? bytes.length : end + 1;
       const lineBytes = this.#trailerBytes + next - at;
+      this.#bytesBehind += next - at;
       at = next;
       if (end >= 0 && lineBytes <= CHUNK_END_BYTES) return at;
       this.#trailerBytes = end < 0 ? lineBytes : 0;
     }
     return at;
   }
+}
+
+/** What a letter stands for in a number; null: nothing. */
+function hexDigit(byte: number): number | null {
+  if (byte >= 0x30 && byte <= 0x39) return byte - 0x30; // 0 to 9
+  const letter = byte | 0x20; // in lower case
+  return letter >= 0x61 && letter <= 0x66 ? letter - 0x57 : null; // a to f
 }

@@ -282,6 +282,7 @@ export class Connections {
       const piece = length === waiting.length ? waiting : waiting.subarray(0, length);
       connection.waiting = length === waiting.length ? null : waiting.subarray(length);
       connection.parse(piece);
+      if (connection.answer === null && connection.request?.complete === true) forgetRequest(connection);
     }
     this.#settle(connection);
   }
@@ -329,11 +330,7 @@ export class Connections {
       connection.stuckSinceMs = null;
       const { requestChars, headBytes, waiting, ended } = connection;
       const isOver = request.complete && connection.request === request;
-      if (isOver) {
-        connection.request = null;
-        connection.requestChars = 0;
-        connection.headBytes = 0; // what came behind its last chunk
-      }
+      if (isOver) forgetRequest(connection);
       if (waiting !== null) this.#enqueue(connection, "ahead");
       else if (ended || (isOver && requestChars + headBytes > 0)) this.#settle(connection);
     });
@@ -350,6 +347,13 @@ export class Connections {
       if (nowMs - connection.stuckSinceMs > limitMs) socket.destroy();
     }
   }
+}
+
+/** It is answered, and has come whole. */
+function forgetRequest(connection: Connection): void {
+  connection.request = null;
+  connection.requestChars = 0;
+  connection.headBytes = 0; // what came behind its last chunk
 }
 
 /** Does what Node wanted to do while the connection was not to be read. */

@@ -18,6 +18,10 @@ function piecesOf(text: string, readBytes = text.length, take = takePiece): stri
   return pieces;
 }
 
+function startsOf(pieces: readonly string[]): number[] {
+  return pieces.map((_, index) => pieces.slice(0, index).join("").length);
+}
+
 function chunk(text: string): string {
   return `${text.length.toString(16)}\r\n${text}\r\n`;
 }
@@ -44,19 +48,44 @@ test("a body of tiny chunks is given in pieces of 100", () => {
   );
 });
 
+for (const [what, body] of [
+  ["many zeros before its digits", `${"0".repeat(19)}10\r\nabcffffff\r\ndefgh\r\n`],
+  ["many zeros and an extension", `${"0".repeat(19)}1;xfffff\r\na\r\n`],
+  ["letters in upper case", `0A\r\nffffff\r\n\r\n\r\n`],
+] as const) {
+  for (const readBytes of [1, 2, 20, 22, 1_000]) {
+    test(`a size with ${what} is as long as the parser takes it for (reads of ${readBytes} bytes)`, () => {
+      const starts = startsOf(piecesOf(body + END + NEXT, readBytes));
+      assert.ok(starts.includes(body.length + END.length));
+      assert.ok(
+        !piecesOf(body + END + NEXT, readBytes, takeBodyWithoutEnd)
+          .join("")
+          .includes(END),
+      );
+    });
+  }
+}
+
+test("what comes with the last chunk, and before it, is not counted as coming behind it", () => {
+  const position: ParserPosition = { ...AT_START, request: { complete: false } };
+  noteHead(position, "chunks");
+  takePiece(position, Buffer.from(`${chunk("x".repeat(50_000))}0\r\nA: b\r\n`));
+  assert.equal(position.headBytes, "A: b\r\n".length);
+});
+
 for (const [what, end] of [
   ["the last chunk", END],
   ["further headers", "0\r\nTrailer: 0\r\nX: y\r\n\r\n"],
   ["a last chunk with an extension", `000;a="${"0".repeat(100)}"\r\n\r\n`],
   ["a last chunk of many zeros", `${"0".repeat(50)}\r\n\r\n`],
+  ["a last chunk of many zeros and an extension", `${"0".repeat(20)};xfffff\r\n\r\n`],
 ] as const) {
   for (const readBytes of [1, 2, 3, 5, 7, 64, 10_000]) {
     test(`what follows ${what} begins a piece, and nothing is lost (reads of ${readBytes} bytes)`, () => {
       const body = `${chunk("a\r\n\r\nb").repeat(3)}000${chunk("0\r\n\r\n")}A;b=c\r\n${"c".repeat(10)}\r\n${chunk("d".repeat(5_000))}`;
       const pieces = piecesOf(body + end + NEXT, readBytes);
       assert.equal(pieces.join(""), body + end + NEXT);
-      const starts = pieces.map((_, index) => pieces.slice(0, index).join("").length);
-      assert.ok(starts.includes(body.length + end.length), JSON.stringify(pieces));
+      assert.ok(startsOf(pieces).includes(body.length + end.length), JSON.stringify(pieces));
     });
     test(`${what} is not given ahead (reads of ${readBytes} bytes)`, () => {
       const body = chunk("a\r\n0\r\n\r\nb").repeat(3);

@@ -56,7 +56,7 @@ export function takePiece(position: ParserPosition, waiting: Buffer): number {
   const { request, bodyBytesLeft, chunks } = position;
   if (request?.complete === false && chunks !== null) {
     const length = chunks.take(waiting, CHUNKS_MAX, { withEnd: true });
-    if (chunks.isTrailing) position.headBytes = Math.min(position.headBytes + length, TRAILERS_BYTES_MAX);
+    position.headBytes = Math.min(chunks.bytesBehind, TRAILERS_BYTES_MAX);
     return length;
   }
   if (request?.complete === false && bodyBytesLeft > 0) {

@@ -157,6 +157,17 @@ test("whatever requests hold is given back, however they end", async (t) => {
     assert.ok(!socket.destroyed);
     socket.destroy();
   });
+  await t.test("a request in chunks is answered before it has come whole, and its connection stays", async () => {
+    const head = requestHead("POST", "/nothing", { "transfer-encoding": "chunked" });
+    const socket = await connectionWith(t, url, `${head}2\r\n{}\r\n`);
+    await once(socket, "data");
+    socket.write(`0\r\n${`a: ${"b".repeat(50)}\r\n`.repeat(60)}`);
+    await holds("received", "what comes behind its last chunk is kept");
+    socket.write("\r\n");
+    await assertAllFree(capacity);
+    assert.ok(!socket.destroyed);
+    socket.destroy();
+  });
   await t.test("what comes behind the last chunk does not end", async () => {
     const head = requestHead("POST", "/orders", { "transfer-encoding": "chunked" });
     const socket = await connectionWith(t, url, `${head}2\r\n{}\r\n0\r\n${`a: ${"b".repeat(50)}\r\n`.repeat(60)}`);
@@ -316,6 +327,10 @@ test("whatever a head says of its body, the next request begins behind it, and n
     [`${post}Transfer-Encoding: chunked\r\n\r\n007;x="0"\r\n{"a":1}\r\n000;y\r\nA: 0\r\n\r\n`, ["201 aaaa"]],
     [`${post}Transfer-Encoding: chunked\r\n\r\n7\r\n{"a":1}\r\n${"0".repeat(40)}\r\n\r\n`, ["201 aaaa"]],
     [`${post}Transfer-Encoding: chunked\r\n\r\n${"0".repeat(40)}7\r\n{"a":1}\r\n0\r\n\r\n`, ["201 aaaa"]],
+    [
+      `${post}Transfer-Encoding: chunked\r\n\r\n${"0".repeat(19)}10\r\n{"a":"ffffff\r\n"}\r\n0\r\n\r\n`, // no JSON
+      ["400"],
+    ],
     [`${post}Transfer-Encoding: chunked\r\n\r\n8\r\n{"a":1}\r\n0\r\n\r\n`, ["400", "end"]],
     [`${post}Transfer-Encoding: chunked\r\n\r\n+7\r\n{"a":1}\r\n0\r\n\r\n`, ["400", "end"]],
     [`${post}Transfer-Encoding: chunked\r\n\r\n0x7\r\n{"a":1}\r\n0\r\n\r\n`, ["400", "end"]],
