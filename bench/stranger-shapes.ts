@@ -106,6 +106,11 @@ export const SHAPES: Readonly<Record<string, Shape>> = {
     repeats: true,
     send: () => `${chunked}4000\r\n${" ".repeat(16_384)}\r\n0\r\n\r\n`,
   },
+  "bodies, one after another": {
+    connections: 400,
+    repeats: true,
+    send: () => posting(16_384) + " ".repeat(16_384),
+  },
   "tiny chunks": { connections: 200, send: () => chunked + "1\r\nx\r\n".repeat(200_000) },
   "chunks of ends": { connections: 200, send: () => chunked + "4\r\n\r\n\r\n\r\n".repeat(50_000) },
   "chunk extensions": { connections: 500, send: () => `${chunked}1;${"x".repeat(15_000)}`, drip: "y".repeat(100) },
