@@ -100,13 +100,13 @@ export function bufferCollector({ bufferBytes }: MemoryPlan): (receivedBytes: nu
 }
 
 /** From so many connections on the heap grows slowly, until there are half as many. */
-const CONNECTIONS_MANY = 1_000;
+const CONNECTIONS_MANY = 300;
 
 /** Of what is in use. */
 const GROWTH_PERCENT = 60;
 
 /**
- * What lives for a moment beside thousands of connections is often copied into the old generation, and V8 lets that grow to several times what
+ * What lives for a moment beside hundreds of connections is often copied into the old generation, and V8 lets that grow to several times what
  * is in use before it collects it: hundreds of MiB of garbage. Then it may grow by some half only. Beside few connections that would cost
  * orders a twentieth of their rate, and gain nothing.
  * @returns what to call with the number of connections
