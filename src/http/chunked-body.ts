@@ -39,12 +39,8 @@ export class ChunkedBody {
         continue;
       }
       if (chunks++ === chunksMax) return at;
-      const wasSizeOver = this.#isSizeOver;
       const end = bytes.indexOf(LINE_END, this.#takeSize(bytes, at));
-      if (end >= 0 && this.#size === 0 && !withEnd) {
-        this.#isSizeOver = wasSizeOver;
-        return at;
-      }
+      if (end >= 0 && this.#size === 0 && !withEnd) return at; // read again, it says the same
       at = end < 0 ? bytes.length : end + 1;
       if (end >= 0) this.#begin(this.#size);
     }
