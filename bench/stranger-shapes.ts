@@ -111,6 +111,16 @@ export const SHAPES: Readonly<Record<string, Shape>> = {
     repeats: true,
     send: () => posting(16_384) + " ".repeat(16_384),
   },
+  "fewer bodies, one after another": {
+    connections: 200,
+    repeats: true,
+    send: () => posting(16_384) + " ".repeat(16_384),
+  },
+  "large bodies, one after another": {
+    connections: 200,
+    repeats: true,
+    send: () => posting(200_000) + " ".repeat(200_000),
+  },
   "tiny chunks": { connections: 200, send: () => chunked + "1\r\nx\r\n".repeat(200_000) },
   "chunks of ends": { connections: 200, send: () => chunked + "4\r\n\r\n\r\n\r\n".repeat(50_000) },
   "chunk extensions": { connections: 500, send: () => `${chunked}1;${"x".repeat(15_000)}`, drip: "y".repeat(100) },

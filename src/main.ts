@@ -104,6 +104,7 @@ export async function startNode(
 
     await requireSameShapes(store, pipelines);
     const plan = memoryPlanOf(config);
+    cleanUp.push(boundGrowth());
     const intake = planIntake(oldGenerationBytes(), config);
     log.info(`Orders in flight at most: ${intake.ordersMax}`);
     let node: ClusterNode | null = null;
@@ -127,7 +128,6 @@ export async function startNode(
       },
       isAllowedHost: hostRule(ownHosts(config), config.allowedHosts),
       onReceived: bufferCollector(plan),
-      onConnections: boundGrowth(),
       serviceId,
       version,
       now,

@@ -35,8 +35,6 @@ export interface ConnectionLimits {
   readonly answerTimeoutMs: number;
   /** Told of all bytes that have come, whatever becomes of them. */
   readonly onReceived: (bytes: number) => void;
-  /** Told how many connections there are, when one has come or gone. */
-  readonly onConnections: (count: number) => void;
 }
 
 /** How requests begin that wait for no others where many wait: health checks, and what nodes say to each other. They are small, or bounded. */
@@ -90,7 +88,6 @@ export class Connections {
   readonly received: Budget;
   readonly #answerTimeoutMs: number;
   readonly #onReceived: (bytes: number) => void;
-  readonly #onConnections: (count: number) => void;
   readonly #all = new Map<Socket, Connection>();
   readonly #turns = new Turns<Connection | (() => void)>(
     (next) => {
@@ -105,12 +102,11 @@ export class Connections {
 
   /** Takes over from Node how the connections of a server are read. To be made before it listens. */
   constructor(server: Server, options: ConnectionLimits) {
-    const { connectionsMax, receivedBytesMax, answerTimeoutMs, onReceived, onConnections } = options;
+    const { connectionsMax, receivedBytesMax, answerTimeoutMs, onReceived } = options;
     this.places = new Budget({ max: connectionsMax, keepMs: 0, keepOwnMs: 0 });
     this.received = new Budget({ max: receivedBytesMax, keepMs: 0, keepOwnMs: 0 });
     this.#answerTimeoutMs = answerTimeoutMs;
     this.#onReceived = onReceived;
-    this.#onConnections = onConnections;
     const [accept, ...others] = server.listeners("connection");
     if (accept === undefined || others.length > 0) throw new Error("the server does not take connections as expected");
     server.maxHeadersCount = HEADERS_MAX + 1; // one more tells that there are too many
@@ -173,7 +169,6 @@ export class Connections {
       stuckSinceMs: null,
     };
     this.#all.set(socket, connection);
-    this.#onConnections(this.#all.size);
     this.#boundReadAhead(connection);
     socket.on("data", (bytes: Buffer) => this.#take(connection, bytes));
     socket.on("end", () => {
@@ -191,7 +186,6 @@ export class Connections {
       if (connection.queuedAs !== null) this.#turns.delete(connection, connection.queuedAs);
       this.#leftQueue(connection);
       this.#all.delete(socket);
-      this.#onConnections(this.#all.size);
     });
   }
 

@@ -82,8 +82,6 @@ export type HttpServerOptions = {
   readonly isAllowedHost?: HostRule;
   /** Told of all bytes that clients have sent, whatever becomes of them. */
   readonly onReceived?: (bytes: number) => void;
-  /** Told how many connections there are, when one has come or gone. */
-  readonly onConnections?: (count: number) => void;
 } & ShownOrdersResource &
   OrdersResource &
   OrderListResource &
@@ -109,8 +107,7 @@ const SHOWN_PATH_CHARS_MAX = 200;
 
 /** Builds the server with its routes; `listen` starts it. */
 export async function createHttpServer(options: HttpServerOptions): Promise<FastifyInstance> {
-  const { log, limits, isAllowedHost = hostRule([], []) } = options;
-  const { onReceived = () => undefined, onConnections = () => undefined } = options;
+  const { log, limits, isAllowedHost = hostRule([], []), onReceived = () => undefined } = options;
   const app = Fastify({
     logger: false,
     bodyLimit: limits.bodyBytesMax,
@@ -136,7 +133,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
     frameworkErrors: (_error, _request, reply) =>
       void sendProblem(reply, "request_invalid", "The path is not a valid one; check its percent signs."),
   });
-  const connections = new Connections(app.server, { ...limits, onReceived, onConnections });
+  const connections = new Connections(app.server, { ...limits, onReceived });
   const capacity = createCapacity(connections, limits);
   app.decorate("capacity", capacity);
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { test } from "node:test";
-import { boundGrowth, bufferCollector } from "./heap.ts";
+import { bufferCollector } from "./heap.ts";
 
 const MIB = 1024 ** 2;
 
@@ -32,46 +32,57 @@ test("buffers are collected when there are more than planned, and again only whe
   assert.equal(kept.length, 2);
 });
 
-test("the heap grows slowly while there are many connections, and as V8 finds right before and afterwards", () => {
-  const flags: string[] = [];
-  const connections = boundGrowth((flag) => void flags.push(flag));
-  for (let count = 0; count < 300; count++) connections(count);
-  assert.deepEqual(flags, []);
-  connections(300);
-  connections(301);
-  connections(150);
-  assert.deepEqual(flags, ["--heap-growing-percent=60"]);
-  for (const count of [149, 200, 299]) connections(count);
-  assert.deepEqual(flags, ["--heap-growing-percent=60", "--heap-growing-percent=0"]);
+const CHURN = `
+  const { setImmediate: turn } = require("node:timers/promises");
+  const { getHeapSpaceStatistics } = require("node:v8");
+  const { PerformanceObserver, constants } = require("node:perf_hooks");
+  const oldGenerationMib = () => getHeapSpaceStatistics()
+    .filter(({ space_name }) => !space_name.startsWith("new_"))
+    .reduce((bytes, { space_used_size }) => bytes + space_used_size, 0) / 1024 ** 2;
+  const make = (count) => Array.from({ length: count }, (_, at) => ({ at, list: [at] }));
+  let collections = 0;
+  new PerformanceObserver((list) => {
+    for (const { detail } of list.getEntries()) if (detail.kind === constants.NODE_PERFORMANCE_GC_MAJOR) collections++;
+  }).observe({ entryTypes: ["gc"] });
+  /** Makes much that lives for a moment; returns how often the old generation was collected. */
+  const churn = async () => {
+    const before = collections;
+    for (let round = 0, held = []; round < 500; round++) {
+      held = round % 20 === 0 ? [] : [...held, make(10_000)];
+      await turn();
+    }
+    return collections - before;
+  };`;
+
+/** Runs a script in a process of its own, and returns what it says. */
+function run(script: string): unknown {
+  const url = JSON.stringify(new URL("heap.ts", import.meta.url).href);
+  const source = `${CHURN} void (async () => { const { boundGrowth } = await import(${url}); ${script} })();`;
+  return JSON.parse(
+    execFileSync(process.execPath, ["--expose-gc", "--max-semi-space-size=2", "-e", source]).toString(),
+  );
+}
+
+test("a heap of which much is in use grows by some half of it, and is collected more often", () => {
+  const { before, bound } = run(`
+    const inUse = make(1_200_000);
+    const before = await churn();
+    boundGrowth();
+    gc();
+    const bound = await churn();
+    console.log(JSON.stringify({ before, bound, kept: inUse.length }));`) as { before: number; bound: number };
+  assert.ok(bound > before, `${before} collections where V8 chooses, ${bound} where it grows by some half`);
 });
 
-test("V8 hears while it runs how its heap is to grow", () => {
-  const script = `
-    const { setFlagsFromString } = require("node:v8");
-    const { PerformanceObserver, constants } = require("node:perf_hooks");
-    const kept = Array.from({ length: 400_000 }, (_, at) => ({ at, list: [at] }));
-    const collections = (flag) => new Promise((resolve) => {
-      setFlagsFromString(flag);
-      gc();
-      let count = 0;
-      const observer = new PerformanceObserver((list) => {
-        for (const { detail } of list.getEntries()) if (detail.kind === constants.NODE_PERFORMANCE_GC_MAJOR) count++;
-      });
-      observer.observe({ entryTypes: ["gc"] });
-      let hold = [];
-      for (let made = 0; made < 6_000_000; made++) {
-        hold.push({ made, list: [made] });
-        if (hold.length > 300_000) hold = [];
-      }
-      setTimeout(() => { observer.disconnect(); resolve(count); }, 100);
-    });
-    void (async () => {
-      const [few, many] = [await collections("--heap-growing-percent=0"), await collections("--heap-growing-percent=60")];
-      console.log(JSON.stringify({ few, many, kept: kept.length }));
-    })();`;
-  const { few, many } = JSON.parse(execFileSync(process.execPath, ["--expose-gc", "-e", script]).toString()) as {
-    few: number;
-    many: number;
-  };
-  assert.ok(many > few, `${few} collections where V8 chooses, ${many} where it grows by 60 %`);
+test("where a collection has left much that is not in use any more, another one is made", () => {
+  const { left, now } = run(`
+    boundGrowth();
+    let inUse = make(1_200_000);
+    gc();
+    const left = oldGenerationMib();
+    inUse = null;
+    for (let turns = 0; turns < 10; turns++) await turn();
+    console.log(JSON.stringify({ left, now: oldGenerationMib() }));`) as { left: number; now: number };
+  assert.ok(left > 100, `${left} MiB were left by the first`);
+  assert.ok(now < 32, `${now} MiB were left by the second`);
 });

@@ -1,5 +1,6 @@
 /** Brings the plan for the memory (memory-plan.ts) and this process's heap together. */
-import { getHeapStatistics, setFlagsFromString } from "node:v8";
+import { constants, PerformanceObserver } from "node:perf_hooks";
+import { getHeapSpaceStatistics, getHeapStatistics, setFlagsFromString } from "node:v8";
 import type { Config } from "../config.ts";
 import { memoryLimitBytes } from "./memory-limit.ts";
 import { type MemoryPlan, neededBytes, planMemory } from "./memory-plan.ts";
@@ -99,26 +100,44 @@ export function bufferCollector({ bufferBytes }: MemoryPlan): (receivedBytes: nu
   };
 }
 
-/** From so many connections on the heap grows slowly, until there are half as many. */
-const CONNECTIONS_MANY = 300;
+/** From so much in the old generation on it grows slowly, until a collection leaves less than the second. */
+const MUCH_IN_USE_BYTES = 48 * MIB;
+const LITTLE_IN_USE_BYTES = 32 * MIB;
 
 /** Of what is in use. */
 const GROWTH_PERCENT = 60;
 
 /**
- * What lives for a moment beside hundreds of connections is often copied into the old generation, and V8 lets that grow to several times what
- * is in use before it collects it: hundreds of MiB of garbage. Then it may grow by some half only. Beside few connections that would cost
- * orders a twentieth of their rate, and gain nothing.
- * @returns what to call with the number of connections
+ * V8 lets the old generation grow to four times what a collection has left, and that is not always in use: beside clients whose bodies are no
+ * JSON it was 105 MiB once, of which the next collection left 22. Hundreds of MiB of garbage came between the two. So where a collection has left
+ * much, another one is made at once, and the heap grows by some half only for as long as it is much. Where it is little, that would cost orders a
+ * twentieth of their rate, and gain nothing.
+ * @returns ends it
  */
-export function boundGrowth(setFlags: (flags: string) => void = setFlagsFromString): (connections: number) => void {
+export function boundGrowth(): () => void {
   let isBound = false;
-  return (connections) => {
-    const shallBe = connections >= (isBound ? CONNECTIONS_MANY / 2 : CONNECTIONS_MANY);
+  const observer = new PerformanceObserver((list) => {
+    if (!list.getEntries().some(isMajor)) return;
+    const shallBe = oldGenerationUsed() > (isBound ? LITTLE_IN_USE_BYTES : MUCH_IN_USE_BYTES);
     if (shallBe === isBound) return;
     isBound = shallBe;
-    setFlags(`--heap-growing-percent=${isBound ? GROWTH_PERCENT : 0}`); // 0: as V8 finds right
-  };
+    setFlagsFromString(`--heap-growing-percent=${isBound ? GROWTH_PERCENT : 0}`); // 0: as V8 finds right
+    if (isBound) globalThis.gc?.(); // V8 heeds the flag when it has collected
+  });
+  observer.observe({ entryTypes: ["gc"] });
+  return () => observer.disconnect();
+}
+
+/** Whether a collection was of the old generation. */
+function isMajor(entry: PerformanceEntry): boolean {
+  const { detail } = entry as PerformanceEntry & { readonly detail: { readonly kind: number } };
+  return detail.kind === constants.NODE_PERFORMANCE_GC_MAJOR;
+}
+
+/** After a collection: what it has left. */
+function oldGenerationUsed(): number {
+  const spaces = getHeapSpaceStatistics().filter(({ space_name }) => !space_name.startsWith("new_"));
+  return spaces.reduce((bytes, { space_used_size }) => bytes + space_used_size, 0);
 }
 
 function buffersBytes(): number {
