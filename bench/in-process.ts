@@ -1,5 +1,5 @@
 /**
- * The engine on a store, without HTTP. Prints one line of JSON. The store is a folder, for an embedded one, or redis://HOST:PORT.
+ * The engine on a store, without HTTP, and its heap bound as a node's. Prints one line of JSON. The store is a folder, for an embedded one, or redis://HOST:PORT.
  *
  *     node bench/in-process.ts speed <store> <orders> <orders in flight> [changes kept]
  *         Orders completed per second: four empty steps, every transition durable. With 0 changes kept nobody could follow events.
@@ -14,6 +14,7 @@ import { createLogger } from "../src/log.ts";
 import { PipelineSet } from "../src/order/pipeline-set.ts";
 import { builtInPipeline } from "../src/pipelines/built-in.ts";
 import { systemClock } from "../src/runtime/clock.ts";
+import { boundGrowth } from "../src/start/heap.ts";
 import { newOrderId } from "../src/store/order-id.ts";
 import { isRedisUrl, parseRedisUrl } from "../src/store/redis/location.ts";
 import { openRedisStore } from "../src/store/redis/redis-store.ts";
@@ -31,6 +32,7 @@ const pipeline = builtInPipeline({
 });
 const submission = { user: "user", body: '{"item":"book","amount":3}', idempotencyKey: null, pipeline };
 
+boundGrowth();
 const hooks = {
   now: Date.now,
   onBroken: (error: Error) => {

@@ -3,7 +3,7 @@
  * Each shape gets a node of its own, which has done its usual work for a moment before; then it is measured how much its resident memory
  * grows, and how long the heartbeat takes at the most, while the shape goes on, beside a node that is left alone.
  *
- *     npm run bench -- strangers            all shapes, some ten minutes
+ *     npm run bench -- strangers            all shapes, some fifteen minutes
  *     npm run bench -- strangers SHAPE …    these
  *     npm run bench -- strangers --memory-limit 256MiB [SHAPE …]
  *         Against nodes with so little memory; then what counts is that they stay within 90 % of it.

@@ -40,12 +40,17 @@ const CHURN = `
     .filter(({ space_name }) => !space_name.startsWith("new_"))
     .reduce((bytes, { space_used_size }) => bytes + space_used_size, 0) / 1024 ** 2;
   const make = (count) => Array.from({ length: count }, (_, at) => ({ at, list: [at] }));
+  const settle = async () => {
+    gc();
+    for (let turns = 0; turns < 10; turns++) await turn();
+  };
   let collections = 0;
   new PerformanceObserver((list) => {
     for (const { detail } of list.getEntries()) if (detail.kind === constants.NODE_PERFORMANCE_GC_MAJOR) collections++;
   }).observe({ entryTypes: ["gc"] });
-  /** Makes much that lives for a moment; returns how often the old generation was collected. */
+  /** Makes much that lives for a moment; returns how often the old generation was collected meanwhile. */
   const churn = async () => {
+    await settle();
     const before = collections;
     for (let round = 0, held = []; round < 500; round++) {
       held = round % 20 === 0 ? [] : [...held, make(10_000)];
@@ -55,34 +60,64 @@ const CHURN = `
   };`;
 
 /** Runs a script in a process of its own, and returns what it says. */
-function run(script: string): unknown {
+function run<Said>(script: string, heapMib = 4_096): Said {
   const url = JSON.stringify(new URL("heap.ts", import.meta.url).href);
   const source = `${CHURN} void (async () => { const { boundGrowth } = await import(${url}); ${script} })();`;
-  return JSON.parse(
-    execFileSync(process.execPath, ["--expose-gc", "--max-semi-space-size=2", "-e", source]).toString(),
-  );
+  const flags = ["--expose-gc", "--max-semi-space-size=2", `--max-old-space-size=${heapMib}`];
+  return JSON.parse(execFileSync(process.execPath, [...flags, "-e", source]).toString()) as Said;
 }
 
-test("a heap of which much is in use grows by some half of it, and is collected more often", () => {
-  const { before, bound } = run(`
-    const inUse = make(1_200_000);
-    const before = await churn();
-    boundGrowth();
-    gc();
-    const bound = await churn();
-    console.log(JSON.stringify({ before, bound, kept: inUse.length }));`) as { before: number; bound: number };
-  assert.ok(bound > before, `${before} collections where V8 chooses, ${bound} where it grows by some half`);
+interface Collections {
+  readonly muchInUse: number;
+  readonly littleInUse: number;
+  readonly ended: number;
+}
+
+/** How often a heap is collected of which much is in use, then little, then much again after the bound has ended. */
+function countCollections(bound: string): Collections {
+  return run<Collections>(`
+    const end = ${bound};
+    let inUse = make(1_200_000);
+    const muchInUse = await churn();
+    inUse = null;
+    const littleInUse = await churn();
+    inUse = make(1_200_000);
+    await settle();
+    end();
+    const ended = await churn();
+    console.log(JSON.stringify({ muchInUse, littleInUse, ended, kept: inUse.length }));`);
+}
+
+test("a heap grows by some half while much of it is in use, and otherwise as V8 finds right", () => {
+  const bound = countCollections("boundGrowth()");
+  const free = countCollections("() => undefined");
+  const seen = `bound: ${JSON.stringify(bound)}, not bound: ${JSON.stringify(free)}`;
+  assert.ok(bound.muchInUse > free.muchInUse, seen);
+  assert.ok(bound.littleInUse < 2 * free.littleInUse, seen);
+  assert.ok(bound.ended < bound.muchInUse, seen);
 });
 
-test("where a collection has left much that is not in use any more, another one is made", () => {
-  const { left, now } = run(`
-    boundGrowth();
+/** What a collection has left that is not in use any more, in MiB, and how much of it is there a moment later. */
+function leave(heapMib?: number): { readonly left: number; readonly later: number } {
+  return run(
+    `boundGrowth();
     let inUse = make(1_200_000);
     gc();
     const left = oldGenerationMib();
     inUse = null;
     for (let turns = 0; turns < 10; turns++) await turn();
-    console.log(JSON.stringify({ left, now: oldGenerationMib() }));`) as { left: number; now: number };
-  assert.ok(left > 100, `${left} MiB were left by the first`);
-  assert.ok(now < 32, `${now} MiB were left by the second`);
+    console.log(JSON.stringify({ left, later: oldGenerationMib() }));`,
+    heapMib,
+  );
+}
+
+test("where a collection has left much that is not in use any more, another one is made", () => {
+  const { left, later } = leave();
+  assert.ok(left > 100, `${left} MiB were left`);
+  assert.ok(later < 32, `${later} MiB are there`);
+});
+
+test("a heap of less than 2 GiB is collected as V8 finds right", () => {
+  const { left, later } = leave(1_024);
+  assert.ok(later > left - 16, `${left} MiB were left, ${later} MiB are there`);
 });

@@ -100,32 +100,43 @@ export function bufferCollector({ bufferBytes }: MemoryPlan): (receivedBytes: nu
   };
 }
 
-/** From so much in the old generation on it grows slowly, until a collection leaves less than the second. */
+/** V8 lets a heap of this size grow to four times what a collection has left, and a smaller one to twice that at the most. */
+const FAST_HEAP_BYTES = 2_048 * MIB;
+
+/** From so much in use on the heap is bound. */
 const MUCH_IN_USE_BYTES = 48 * MIB;
-const LITTLE_IN_USE_BYTES = 32 * MIB;
+
+/** Below this it is let go again. */
+const LITTLE_IN_USE_BYTES = 40 * MIB;
 
 /** Of what is in use. */
 const GROWTH_PERCENT = 60;
 
 /**
- * V8 lets the old generation grow to four times what a collection has left, and that is not always in use: beside clients whose bodies are no
- * JSON it was 105 MiB once, of which the next collection left 22. Hundreds of MiB of garbage came between the two. So where a collection has left
- * much, another one is made at once, and the heap grows by some half only for as long as it is much. Where it is little, that would cost orders a
- * twentieth of their rate, and gain nothing.
+ * What a collection leaves in the old generation is not always in use: beside clients whose bodies are no JSON it was 105 MiB once, of which the
+ * next collection left 22. A large heap grew by hundreds of MiB of garbage between the two. So where a collection leaves much, another one is
+ * made at once, and the heap grows by some half only for as long as much is in use. Where little is in use, slow growth would cost orders a
+ * twentieth of their rate, and gain nothing. The heaps of the process's other threads hear the flag, too.
  * @returns ends it
  */
 export function boundGrowth(): () => void {
+  if (oldGenerationBytes() < FAST_HEAP_BYTES) return () => undefined;
   let isBound = false;
-  const observer = new PerformanceObserver((list) => {
-    if (!list.getEntries().some(isMajor)) return;
-    const shallBe = oldGenerationUsed() > (isBound ? LITTLE_IN_USE_BYTES : MUCH_IN_USE_BYTES);
+  const bind = (shallBe: boolean): void => {
     if (shallBe === isBound) return;
     isBound = shallBe;
     setFlagsFromString(`--heap-growing-percent=${isBound ? GROWTH_PERCENT : 0}`); // 0: as V8 finds right
     if (isBound) globalThis.gc?.(); // V8 heeds the flag when it has collected
+  };
+  const observer = new PerformanceObserver((list) => {
+    if (!list.getEntries().some(isMajor)) return;
+    bind(oldGenerationUsed() > (isBound ? LITTLE_IN_USE_BYTES : MUCH_IN_USE_BYTES));
   });
   observer.observe({ entryTypes: ["gc"] });
-  return () => observer.disconnect();
+  return () => {
+    observer.disconnect();
+    bind(false);
+  };
 }
 
 /** Whether a collection was of the old generation. */
@@ -134,7 +145,7 @@ function isMajor(entry: PerformanceEntry): boolean {
   return detail.kind === constants.NODE_PERFORMANCE_GC_MAJOR;
 }
 
-/** After a collection: what it has left. */
+/** Soon after a collection: about what it has left. */
 function oldGenerationUsed(): number {
   const spaces = getHeapSpaceStatistics().filter(({ space_name }) => !space_name.startsWith("new_"));
   return spaces.reduce((bytes, { space_used_size }) => bytes + space_used_size, 0);
