@@ -20,7 +20,7 @@ import {
   writeSync,
 } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import { foreignKind, keepPrivate, OTHERS_WRITE } from "./file-access.ts";
+import { foreignKind, keepPrivate, OTHERS_WRITE, statusOf } from "./file-access.ts";
 import { type FileLock, lockFile } from "./file-lock.ts";
 import { StartError } from "./order/errors.ts";
 import { isUuid } from "./uuid.ts";
@@ -181,7 +181,7 @@ function readIdentity(identityPath: string): Identity | null {
 
 /** Whether another user may have written it: it is neither this user's nor root's, or anybody may write to it. */
 function isWritableByOthers(path: string): boolean {
-  const status = statSync(path, { throwIfNoEntry: false });
+  const status = statusOf(path, statSync);
   if (status === undefined || process.getuid === undefined) return false;
   return ![0, process.getuid()].includes(status.uid) || (status.mode & OTHERS_WRITE) !== 0;
 }

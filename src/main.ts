@@ -69,12 +69,13 @@ export async function startNode(
     for (const step of cleanUp.toReversed()) await step();
   };
   let onStoreConnected = (): void => undefined;
+  let storeName = "";
   try {
     return await startIn(folder);
   } catch (error) {
     await undo();
-    if (error instanceof StoreUnavailableError) throw new StartError(error.message, { cause: error });
-    throw error;
+    if (!(error instanceof StoreUnavailableError)) throw error;
+    throw new StartError(`the store ${storeName} can't be used: ${error.message}`, { cause: error });
   }
 
   async function startIn({ path, serviceId }: DataFolder): Promise<Node> {
@@ -255,7 +256,8 @@ export async function startNode(
   }
 
   async function openStore(location: KnownLocation, mustExist: boolean): Promise<Store> {
-    log.info(`Store configuration loaded: {${showStoreLocation(location)}}`);
+    storeName = showStoreLocation(location);
+    log.info(`Store configuration loaded: {${storeName}}`);
     log.info("Opening and checking the store");
     if (location.kind === "sqlite") requireStoreFiles(location.path);
     try {
@@ -278,7 +280,7 @@ export async function startNode(
           cause: error,
         });
       }
-      if (membership === null) throw error;
+      if (membership === null) throw new StartError(error.message, { cause: error });
       const whatNow =
         error instanceof StoreMissingError
           ? `make its store available, or restore it from a backup; to begin as a new node, remove ${join(path, "node.json")}`

@@ -60,11 +60,11 @@ const CHURN = `
   };`;
 
 /** Runs a script in a process of its own, and returns what it says. */
-function run<Said>(script: string, heapMib = 4_096): Said {
+function run(script: string, heapMib = 4_096): unknown {
   const url = JSON.stringify(new URL("heap.ts", import.meta.url).href);
   const source = `${CHURN} void (async () => { const { boundGrowth } = await import(${url}); ${script} })();`;
   const flags = ["--expose-gc", "--max-semi-space-size=2", `--max-old-space-size=${heapMib}`];
-  return JSON.parse(execFileSync(process.execPath, [...flags, "-e", source]).toString()) as Said;
+  return JSON.parse(execFileSync(process.execPath, [...flags, "-e", source]).toString());
 }
 
 interface Collections {
@@ -75,7 +75,7 @@ interface Collections {
 
 /** How often a heap is collected of which much is in use, then little, then much again after the bound has ended. */
 function countCollections(bound: string): Collections {
-  return run<Collections>(`
+  return run(`
     const end = ${bound};
     let inUse = make(1_200_000);
     const muchInUse = await churn();
@@ -85,7 +85,7 @@ function countCollections(bound: string): Collections {
     await settle();
     end();
     const ended = await churn();
-    console.log(JSON.stringify({ muchInUse, littleInUse, ended, kept: inUse.length }));`);
+    console.log(JSON.stringify({ muchInUse, littleInUse, ended, kept: inUse.length }));`) as Collections;
 }
 
 test("a heap grows by some half while much of it is in use, and otherwise as V8 finds right", () => {
@@ -97,8 +97,13 @@ test("a heap grows by some half while much of it is in use, and otherwise as V8 
   assert.ok(bound.ended < bound.muchInUse, seen);
 });
 
+interface Left {
+  readonly left: number;
+  readonly later: number;
+}
+
 /** What a collection has left that is not in use any more, in MiB, and how much of it is there a moment later. */
-function leave(heapMib?: number): { readonly left: number; readonly later: number } {
+function leave(heapMib?: number): Left {
   return run(
     `boundGrowth();
     let inUse = make(1_200_000);
@@ -108,7 +113,7 @@ function leave(heapMib?: number): { readonly left: number; readonly later: numbe
     for (let turns = 0; turns < 10; turns++) await turn();
     console.log(JSON.stringify({ left, later: oldGenerationMib() }));`,
     heapMib,
-  );
+  ) as Left;
 }
 
 test("where a collection has left much that is not in use any more, another one is made", () => {

@@ -148,10 +148,19 @@ function toldLocation({ store, embedded, host }: JoinAnswer, nonce: string, { co
       `can't join ${config.join}: its cluster keeps orders in an embedded store, which nodes of one host only can share; run it with --store redis://…`,
     );
   }
-  if (statSync(location.path, { throwIfNoEntry: false }) === undefined) {
+  if (isMissing(location.path)) {
     throw new StartError(`can't join ${config.join}: its store ${location.path} is not on this host`);
   }
   return location;
+}
+
+/** Where it can't be looked at, whoever opens it says why. */
+function isMissing(path: string): boolean {
+  try {
+    return statSync(path, { throwIfNoEntry: false }) === undefined;
+  } catch {
+    return false;
+  }
 }
 
 /** @throws StartError when this node was given credentials: they are meant for another store, as far as anybody here has said */

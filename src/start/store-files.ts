@@ -1,5 +1,5 @@
 /** The files of an embedded store: that they are this node's own, and the same ones as long as it runs. */
-import { existsSync, lstatSync, realpathSync, type Stats, statSync } from "node:fs";
+import { lstatSync, realpathSync, type Stats, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { accessOf, foreignKind, keepPrivate, requireOwnLink } from "../file-access.ts";
 import type { Logger } from "../log.ts";
@@ -12,7 +12,7 @@ import { StartError } from "../order/errors.ts";
 export function requireStoreFiles(named: string): void {
   requireOwnLink(named);
   const path = targetOf(named);
-  const store = statSync(path, { throwIfNoEntry: false });
+  const store = statusOfStore(named, path);
   if (store?.isFile() === false)
     throw new StartError(`the store ${named} can't be opened: it is no regular file; name another with --store`);
   for (const file of [`${path}-journal`, `${path}-wal`, `${path}-shm`]) {
@@ -29,9 +29,25 @@ export function requireStoreFiles(named: string): void {
   }
 }
 
+function statusOfStore(named: string, path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? String(error.code) : String(error);
+    throw new StartError(
+      `the store ${named} can't be opened (${code}); give this user access to it and its folder, or name another with --store`,
+      { cause: error },
+    );
+  }
+}
+
 /** Where the store's other files are: beside the file, not beside a link to it. */
 function targetOf(path: string): string {
-  return existsSync(path) ? realpathSync(path) : path;
+  try {
+    return realpathSync(path);
+  } catch {
+    return path; // there is none, or none that can be looked at
+  }
 }
 
 /**

@@ -5,6 +5,12 @@ import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { type TestContext, test } from "node:test";
+import { readInvocation } from "../../src/config.ts";
+import { createLogger } from "../../src/log.ts";
+import { startNode } from "../../src/main.ts";
+import { StartError } from "../../src/order/errors.ts";
+import { StoreUnavailableError } from "../../src/store/store.ts";
+import { passOn, passOnCluster } from "../crash/fault-stores.ts";
 import { assertRefused, assertServes } from "../support/checks.ts";
 import { acceptedOrderId, finalOrder, send } from "../support/client.ts";
 import { runCommand, type Service, startService, temporaryFolder } from "../support/service.ts";
@@ -88,7 +94,8 @@ test("a data folder that can't be one is refused with exit code 1", async (t) =>
   const folder = temporaryFolder(t);
   const file = join(folder, "file");
   writeFileSync(file, "mine");
-  const start = (data: string): ReturnType<typeof runCommand> => runCommand(["--port", "0", "--data", data]);
+  const start = (data: string, ...args: string[]): ReturnType<typeof runCommand> =>
+    runCommand(["--port", "0", "--data", data, ...args]);
   await t.test("it is a file", async () => {
     assertRefused(await start(file), 1, /data folder .*file can't be made.*--data/);
     assert.equal(readFileSync(file, "utf8"), "mine");
@@ -119,6 +126,35 @@ test("a data folder that can't be one is refused with exit code 1", async (t) =>
     assert.equal(await service.end("SIGTERM"), 0);
     remountReadOnly(disk);
     assertRefused(await start(disk), 1, /data folder .* can't be written.*--data/);
+    const elsewhere = temporaryFolder(tt);
+    const refused = await start(elsewhere, "--store", `sqlite:${join(disk, "orders.sqlite")}`);
+    assertRefused(
+      refused,
+      1,
+      new RegExp(`the store \\S*${disk}/orders\\.sqlite can't be opened: .*this user may read and write both`),
+    );
+  });
+});
+
+test("a store that opens and fails then is named, too", async (t) => {
+  const data = temporaryFolder(t);
+  const invocation = readInvocation(["--port", "0", "--data", data], {}, "0.0.0");
+  assert.ok(invocation.kind === "run");
+  const silent = createLogger("silent", "logfmt", () => undefined);
+  const reason = "it is read-only; give this user write access to the file and its folder";
+  const starting = startNode(invocation.config, silent, assert.ifError, {
+    wrapStore: (store) => ({
+      ...passOn(store),
+      cluster: {
+        ...passOnCluster(store.cluster),
+        identity: () => Promise.reject(new StoreUnavailableError(reason)),
+      },
+    }),
+  });
+  await assert.rejects(starting, (error) => {
+    assert.ok(error instanceof StartError);
+    assert.equal(error.message, `the store sqlite:${join(data, "orders.sqlite")} can't be used: ${reason}`);
+    return true;
   });
 });
 

@@ -17,6 +17,9 @@ import {
 import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
+import { openDataFolder } from "../../src/data-folder.ts";
+import { StartError } from "../../src/order/errors.ts";
+import { requireStoreFiles } from "../../src/start/store-files.ts";
 import { assertRefused } from "../support/checks.ts";
 import { acceptedOrderId } from "../support/client.ts";
 import { runCommand, startService, temporaryFolder } from "../support/service.ts";
@@ -80,6 +83,46 @@ test("what belongs to another user is told of", async (t) => {
   const service = await startService(t, { data: first.data });
   assert.match(service.output(), new RegExp(`orders\\.sqlite belongs to user ${OTHER_USER}, who can change it`));
   assert.match(service.output(), new RegExp(`${first.data} belongs to user ${OTHER_USER}`));
+});
+
+/** Does something as somebody who may not look into a folder. */
+function lockedOutOf<T>(folder: string, act: () => T): T {
+  const isRoot = process.geteuid?.() === 0;
+  chmodSync(folder, isRoot ? 0o700 : 0);
+  if (isRoot) process.seteuid?.(OTHER_USER);
+  try {
+    return act();
+  } finally {
+    if (isRoot) process.seteuid?.(0);
+    chmodSync(folder, 0o700);
+  }
+}
+
+test("a data folder, and a store, that only another user may look into are named, with what to do", (t) => {
+  const parent = temporaryFolder(t);
+  chmodSync(parent, 0o755);
+  const folder = join(parent, "theirs");
+  const store = join(folder, "orders.sqlite");
+  mkdirSync(folder);
+  for (const name of ["node.json", "node.lock", "orders.sqlite"]) writeFileSync(join(folder, name), "");
+  const refusal = (act: () => unknown): string =>
+    lockedOutOf(folder, () => {
+      try {
+        act();
+      } catch (error) {
+        assert.ok(error instanceof StartError, String(error));
+        return error.message;
+      }
+      return "nothing was refused";
+    });
+  assert.match(
+    refusal(() => openDataFolder(folder)),
+    /^the data folder \S+theirs can't be written \(EACCES\); give this user/,
+  );
+  assert.match(
+    refusal(() => requireStoreFiles(store)),
+    /^the store \S+orders\.sqlite can't be opened \(EACCES\); give this user/,
+  );
 });
 
 test("a journal or log that somebody else has put beside the store is not carried out", async (t) => {

@@ -13,7 +13,7 @@ const REASONS: Readonly<Record<number, string>> = {
   10: "the disk reports an error; look at the system's log",
   11: "it is damaged; restore it from a backup",
   13: "the disk is full; free some space",
-  14: "the file can't be opened; check that its folder exists and can be written",
+  14: "the file can't be opened; check that its folder exists, and that this user may read and write both",
   26: "it is not an order_process store, or it is damaged; restore it from a backup",
 };
 
