@@ -1,5 +1,5 @@
 /**
- * The engine on a store, without HTTP, and its heap bound as a node's. Prints one line of JSON. The store is a folder, for an embedded one, or redis://HOST:PORT.
+ * The engine on a store, without HTTP; its heap is bound as a node's is. Prints one line of JSON. The store is a folder, for an embedded one, or redis://HOST:PORT.
  *
  *     node bench/in-process.ts speed <store> <orders> <orders in flight> [changes kept]
  *         Orders completed per second: four empty steps, every transition durable. With 0 changes kept nobody could follow events.

@@ -20,7 +20,7 @@ import {
   writeSync,
 } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import { foreignKind, keepPrivate, OTHERS_WRITE, statusOf } from "./file-access.ts";
+import { foreignKind, keepPrivate, OTHERS_WRITE } from "./file-access.ts";
 import { type FileLock, lockFile } from "./file-lock.ts";
 import { StartError } from "./order/errors.ts";
 import { isUuid } from "./uuid.ts";
@@ -79,7 +79,12 @@ export function openDataFolder(folder: string): DataFolder {
     if (kind !== null) throw new StartError(`${file} ${kind}; this node writes only to a file of its own: remove it`);
   }
   // Before it is made private: whatever it says of a store may be another's word.
-  const isOthers = isWritableByOthers(path) || isWritableByOthers(identityPath);
+  let isOthers: boolean;
+  try {
+    isOthers = isWritableByOthers(path) || isWritableByOthers(identityPath);
+  } catch (error) {
+    throw notWritable(path, error);
+  }
   const notices = [path, identityPath, lockPath].map(keepPrivate).filter((line) => line !== null);
   const lock = lockFolder(path, lockPath, identityPath);
   const write = (identity: Identity): void => {
@@ -181,7 +186,7 @@ function readIdentity(identityPath: string): Identity | null {
 
 /** Whether another user may have written it: it is neither this user's nor root's, or anybody may write to it. */
 function isWritableByOthers(path: string): boolean {
-  const status = statusOf(path, statSync);
+  const status = statSync(path, { throwIfNoEntry: false });
   if (status === undefined || process.getuid === undefined) return false;
   return ![0, process.getuid()].includes(status.uid) || (status.mode & OTHERS_WRITE) !== 0;
 }

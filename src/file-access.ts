@@ -81,7 +81,7 @@ export function foreignKind(path: string): string | null {
 }
 
 /** Undefined where there is nothing, or nothing that can be looked at: whoever opens it says why. */
-export function statusOf(path: string, look: (path: string) => Stats): Stats | undefined {
+function statusOf(path: string, look: (path: string) => Stats): Stats | undefined {
   try {
     return look(path);
   } catch {
