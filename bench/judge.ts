@@ -68,6 +68,9 @@ function comparisons(): Case[] {
     "one number with many zeros": `{"a":1.${"0".repeat(BODY_CHARS)}1}`,
     "many small numbers": `{"a":[${parts(() => "1")}]}`,
     "many numbers with zeros": `{"a":[${parts(() => "1.0")}]}`,
+    "many numbers of 15 digits": `{"a":[${parts(() => "123456789012345")}]}`,
+    "many long numbers": `{"a":[${parts((index) => `0.0${index}123456789012345678`)}]}`,
+    "one text of escapes": `{"a":"${"\\u0041".repeat(BODY_CHARS / 6)}"}`,
     "many keys": `{${parts((index) => `"${index.toString(36)}":0`)}}`,
     "many small objects": `{"a":[${parts(() => "{}")}]}`,
   };

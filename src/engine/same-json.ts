@@ -1,50 +1,47 @@
 /** Whether a request says the same as an earlier one. */
+import { randomUUID } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
 
 /** Exponents of more digits are compared as they are written. */
 const EXPONENT_CHARS_MAX = 15;
+
+const ZERO = 0x30;
+
+/** The texts of a JSON text, and its numbers that JavaScript may write in another way: those with a point, an exponent, 16 digits, or -0. */
+const TEXT_OR_NUMBER = /"[^"\\]*(?:\\.[^"\\]*)*"|-?(?:\d{16,}|\d+(?=[.eE]))[\d.eE+-]*|-0/g;
+
+const NUMBER = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/;
 
 /**
  * Whether two JSON texts say the same, whatever their spacing, the order of their keys, and how they write a number. Numbers are compared
  * as they are written: two ids beyond 2^53 may be the same to JavaScript and are not. Takes time in proportion to the texts.
  */
 export function sameJson(one: string, other: string): boolean {
-  return one === other || isDeepStrictEqual(parseExactly(one), parseExactly(other));
+  if (one === other) return true;
+  // No text of either can begin with it: it is made up when both are there.
+  const mark = randomUUID();
+  return isDeepStrictEqual(JSON.parse(withExactNumbers(one, mark)), JSON.parse(withExactNumbers(other, mark)));
 }
 
-/** The JSON value; numbers that JavaScript's don't stand for exactly have an object that does. */
-function parseExactly(text: string): unknown {
-  return JSON.parse(text, (_key: string, value: unknown, context?: { source?: string }) =>
-    typeof value === "number" ? exactNumber(value, context?.source ?? String(value)) : value,
-  );
+/** The same JSON text; for each number that JavaScript's don't stand for exactly it has a marked text. */
+function withExactNumbers(json: string, mark: string): string {
+  return json.replace(TEXT_OR_NUMBER, (part) => (part.startsWith('"') ? part : exactNumber(part, mark)));
 }
 
-function exactNumber(value: number, source: string): unknown {
-  const shortest = String(value);
-  if (source === shortest) return value;
-  const [exact, ofValue] = [new Exact(source), new Exact(shortest)];
-  if (!isDeepStrictEqual(exact, ofValue)) return exact;
-  return value === 0 ? 0 : value; // -0 is 0
+function exactNumber(source: string, mark: string): string {
+  const shortest = String(Number(source));
+  if (source === shortest) return source;
+  const exact = exactDecimal(source);
+  return exact === exactDecimal(shortest) ? shortest : `"${mark} ${exact}"`;
 }
 
-/** A decimal number as its digits without zeros at the ends, and where its point is. */
-class Exact {
-  readonly digits: string;
-  readonly exponent: number;
-
-  constructor(source: string) {
-    const [, sign = "", whole = "", fraction = "", exponent = "0"] =
-      /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/.exec(source) ?? [];
-    if (whole === "" || exponent.length > EXPONENT_CHARS_MAX) {
-      this.digits = source;
-      this.exponent = 0;
-      return;
-    }
-    const all = `${whole}${fraction}`;
-    const digits = withoutZeros(all);
-    this.digits = digits === "" ? "0" : `${sign}${digits}`;
-    this.exponent = digits === "" ? 0 : Number(exponent) - fraction.length + zerosAtEnd(all);
-  }
+/** A decimal number as its digits without zeros at the ends, and where its point is: one text for all ways to write it. */
+function exactDecimal(source: string): string {
+  const [, sign = "", whole = "", fraction = "", exponent = "0"] = NUMBER.exec(source) ?? [];
+  if (whole === "" || exponent.length > EXPONENT_CHARS_MAX) return source;
+  const all = `${whole}${fraction}`;
+  const digits = withoutZeros(all);
+  return digits === "" ? "0" : `${sign}${digits}e${Number(exponent) - fraction.length + zerosAtEnd(all)}`;
 }
 
 /** A pattern for the zeros at the end would look at each run of zeros again from each of its places. */
@@ -59,5 +56,3 @@ function withoutZeros(digits: string): string {
   while (digits.charCodeAt(start) === ZERO) start++;
   return digits.slice(start, Math.max(start, digits.length - zerosAtEnd(digits)));
 }
-
-const ZERO = 0x30;
