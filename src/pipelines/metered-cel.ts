@@ -48,7 +48,7 @@ const STEPS_OF_LARGE_KEY = 5;
 
 /** What reads a duration tries all ways to part its digits. */
 const DURATION_CHARS_MAX = 64;
-const WAYS_OF_STEP = 8;
+const WAYS_OF_STEP = 4;
 
 /** Beyond ASCII a character may become several. */
 const CHANGES_CASE: ReadonlySet<string> = new Set(["lowerAscii", "upperAscii"]);
