@@ -24,11 +24,19 @@ const NAME = /^[\w.~-]*$/;
 /** A host and a port, which may be empty, as a Host header has them. */
 const AUTHORITY = /^(\[[^\]]*\]|[^[\]:]*)(?::\d*)?$/;
 
+/** The last Host header that was looked at: most requests have the same. */
+let last: { readonly authority: string; readonly host: string | null } = { authority: "", host: "" };
+
 /**
  * The host in a Host header: in lower case, without port and final dot; an IPv6 address without brackets.
  * @returns null: it isn't of that form
  */
 export function hostOf(authority: string): string | null {
+  if (authority !== last.authority) last = { authority, host: readHost(authority) };
+  return last.host;
+}
+
+function readHost(authority: string): string | null {
   const host = AUTHORITY.exec(authority)?.[1];
   if (host === undefined) return null;
   if (host.startsWith("[")) {

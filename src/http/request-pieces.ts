@@ -24,6 +24,11 @@ const HEAD_END = Buffer.from("\r\n\r\n");
 /** As most write it. Whatever else may be said of the body, or twice, is for the parser to understand, or to refuse. */
 const CONTENT_LENGTHS = ["\r\nContent-Length: ", "\r\ncontent-length: "].map((name) => Buffer.from(name));
 
+/** Of a length that is looked at. */
+const DIGITS_MAX = 9;
+const ZERO = 0x30;
+const NINE = 0x39;
+
 /** A chunked body may be nothing but tiny chunks: others get their turn after so many. */
 const CHUNKS_MAX = 100;
 
@@ -92,9 +97,14 @@ function headPieceBytes({ tail }: ParserPosition, waiting: Buffer): number {
 }
 
 function noteHeadPiece(position: ParserPosition, piece: Buffer): void {
-  const isHeadEnd = piece.length >= HEAD_END.length && piece.subarray(-HEAD_END.length).equals(HEAD_END);
+  const isHeadEnd = endsWithHeadEnd(piece);
   position.headBytes = isHeadEnd ? 0 : position.headBytes + piece.length;
   position.tail = isHeadEnd ? NOTHING : tailOf(position.tail, piece);
+}
+
+function endsWithHeadEnd(piece: Buffer): boolean {
+  const start = piece.length - HEAD_END.length;
+  return start >= 0 && HEAD_END.every((byte, index) => piece[start + index] === byte);
 }
 
 /** How long the body behind a head is, where all of it has come: most requests are given at once, as to run the parser twice takes longer. */
@@ -104,9 +114,20 @@ function wholeBodyBytes(waiting: Buffer, headBytes: number): number {
   for (const name of CONTENT_LENGTHS) {
     const at = head.indexOf(name);
     if (at < 0) continue;
-    const length = /^\d{1,9}(?=\r)/.exec(head.toString("latin1", at + name.length, at + name.length + 10))?.[0];
-    const bytes = Number(length ?? 0);
+    const bytes = lengthAt(head, at + name.length);
     return headBytes + bytes <= waiting.length ? bytes : 0;
+  }
+  return 0;
+}
+
+/** The number that the rest of a line is; 0: it is none, or longer than that of any body that is taken. */
+function lengthAt(head: Buffer, start: number): number {
+  let length = 0;
+  for (let at = start; at <= start + DIGITS_MAX; at++) {
+    const byte = head[at] ?? 0;
+    if (byte === 0x0d) return length;
+    if (byte < ZERO || byte > NINE) return 0;
+    length = 10 * length + byte - ZERO;
   }
   return 0;
 }
