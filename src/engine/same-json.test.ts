@@ -12,6 +12,10 @@ const SAME: readonly (readonly [string, string])[] = [
   ["[9007199254740993]", "[9007199254740993e0]"],
   ["[0.1, 1e21, 1e-7]", "[1e-1, 1000000000000000000000, 0.0000001]"],
   ["[1e400]", "[10e399]"],
+  [' { "" : { } , "a" :[ ] ,"b":[ { } , [ "" ] ] } ', '{"b":[{},[""]],"a":[],"":{}}'],
+  ['{"a":1,"a":2.0}', '{"a":2}'],
+  ['{"__proto__":1,"constructor":2}', '{"constructor":2,"__proto__":1}'],
+  ['["\\\\","\\\\\\"","\\u00e9\\/"]', '["\\u005c","\\u005c\\u0022","é/"]'],
 ];
 
 const DIFFERENT: readonly (readonly [string, string])[] = [
@@ -25,6 +29,13 @@ const DIFFERENT: readonly (readonly [string, string])[] = [
   ["[0.1]", "[0.10000000000000000001]"],
   ["[-1]", "[1]"],
   ["[10]", "[100]"],
+  ['{"__proto__":1}', '{"__proto__":2}'],
+  ["{}", "[]"],
+  ["[[]]", "[{}]"],
+  ["[null]", "[false]"],
+  ["[null]", "[]"],
+  ['["1e400"]', "[1e400]"],
+  ["[1e400,1e401]", "[1e401,1e400]"],
 ];
 
 test("two texts of one JSON value say the same", () => {
@@ -49,9 +60,16 @@ test("texts of two JSON values don't, also where JavaScript's numbers can't tell
   for (const [one, other] of DIFFERENT) assert.ok(!sameJson(one, other), `${one} and ${other}`);
 });
 
-test("V8 not telling how a number is written makes no two numbers the same", () => {
-  // After such a key it takes other keys of one escape for it, and leaves their sources out (https://github.com/nodejs/node/issues/63785).
-  JSON.parse('{"a":1,"\\\\":2}');
+test("as large a body as may be allowed is compared without running out of stack", { timeout: 60_000 }, () => {
+  for (const text of [`"${'\\"'.repeat(8_000_000)}"`, "7".repeat(16_000_000), `[${"1e999,".repeat(300_000)}1]`]) {
+    assert.ok(sameJson(text, `${text} `));
+    assert.ok(!sameJson(text, text.replace(/[17"](?=\]?$)/, "8$&")));
+  }
+});
+
+test("a key that V8 takes for another one, and a number whose text it doesn't tell, are as they were sent", () => {
+  JSON.parse('{"a":1,"\\\\":2}'); // after it, V8 has this key for any of one escape (https://github.com/nodejs/node/issues/63785)
   assert.ok(!sameJson('{"a":1,"\\"":9007199254740993}', '{"a":1,"\\"":9007199254740992}'));
+  assert.ok(!sameJson('{"a":1,"\\n":2}', '{"a":1,"\\t":2}'));
   assert.ok(sameJson('{"a":1,"\\"":0.0}', '{"a":1,"\\"":-0}'));
 });
