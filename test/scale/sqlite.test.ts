@@ -53,7 +53,7 @@ test("no statement of the embedded store takes longer the more is stored", async
     expected: small.statements,
     exceptions: EXCEPTIONS,
     leftOut: LEFT_OUT,
-    slackUs: 2,
+    slackUs: () => 2,
   });
 });
 
