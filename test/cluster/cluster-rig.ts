@@ -12,15 +12,16 @@ import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Incarnation } from "../../src/order/events.ts";
 import { replay } from "../../src/order/evolve.ts";
-import { listedStatus } from "../../src/order/order.ts";
+import { listedStatus, type Order } from "../../src/order/order.ts";
 import { LISTED_STATUSES } from "../../src/order/status.ts";
 import { type Acknowledgement, findViolations } from "../crash/checker.ts";
 import type { BrokenGuarantee, KillPoint } from "../crash/fault-stores.ts";
 import { type HeldCall, type ReceivedCall, type Receiver, startReceiver } from "../crash/receiver.ts";
 import { STEERED_STEP_NAMES, STEP_NAMES } from "../crash/step-names.ts";
+import type { StoreRow } from "../crash/store-content.ts";
 import { atEnd } from "../support/at-end.ts";
 import { acceptedOrderId, send } from "../support/client.ts";
-import { type FreezeMoment, triesToFreeze } from "../support/freeze.ts";
+import { type FreezeMoment, isStopped, triesToFreeze } from "../support/freeze.ts";
 import { type Service, startService, temporaryFolder } from "../support/service.ts";
 import { DEADLINE_MS, monotonicMs, waitFor } from "../support/wait.ts";
 import { type Backend, startBackend } from "./backend.ts";
@@ -260,14 +261,56 @@ export class ClusterRig {
     );
   }
 
-  /** Kills nodes at the same moment, as kill -9 does; resolves when they are gone. */
+  /**
+   * Kills nodes at the same moment, as kill -9 does; resolves when they are gone. Under load it is a moment at which they have orders, which
+   * only a process that stands still can't change any more.
+   */
   async kill(...nodes: readonly RigNode[]): Promise<Fault> {
-    const faults = nodes.map((node) => this.noteFault(node));
-    await Promise.all(nodes.map((node) => node.end("SIGKILL")));
-    for (const fault of faults) fault.surelyMs = monotonicMs();
-    const [first] = faults;
-    assert.ok(first !== undefined);
-    return first;
+    const kill = async (): Promise<Fault | undefined> => {
+      const faults = nodes.map((node) => this.noteFault(node));
+      if (!(await this.#standStillAtWork(nodes))) {
+        this.faults.splice(this.faults.length - faults.length);
+        return undefined;
+      }
+      await Promise.all(nodes.map((node) => node.end("SIGKILL")));
+      for (const fault of faults) fault.surelyMs = monotonicMs();
+      return faults[0];
+    };
+    return waitFor(kill, { what: () => `nodes are killed while they have orders; ${this.#said()}` });
+  }
+
+  /** Tells a node to stop in good order. Under load it is a moment at which it has orders that it can't end before. */
+  async stop(node: RigNode): Promise<Fault> {
+    const { pid } = node;
+    const stop = async (): Promise<Fault | undefined> => {
+      const fault = { pid, askedMs: monotonicMs(), surelyMs: Number.POSITIVE_INFINITY };
+      if (!(await this.#standStillAtWork([node], 2))) return undefined;
+      const exited = node.end("SIGTERM");
+      process.kill(pid, "SIGCONT");
+      assert.equal(await exited, 0);
+      return fault;
+    };
+    return waitFor(stop, { what: () => `a node is stopped while it has orders; ${this.#said()}` });
+  }
+
+  /** Under load: has processes stand still, and resolves with true if they have orders then; or lets them go on. */
+  async #standStillAtWork(nodes: readonly RigNode[], stepsLeft = 1): Promise<boolean> {
+    if (this.#load?.isOn !== true) return true;
+    for (const { pid } of nodes) process.kill(pid, "SIGSTOP");
+    await waitFor(() => nodes.every(({ pid }) => isStopped(pid)), { what: "processes stand still" });
+    if (await this.#haveOrders(nodes, stepsLeft)) return true;
+    for (const node of nodes) if (!this.#frozen.has(node)) process.kill(node.pid, "SIGCONT");
+    return false;
+  }
+
+  /** Whether the nodes own an order that has so many steps to go. */
+  async #haveOrders(nodes: readonly RigNode[], stepsLeft: number): Promise<boolean> {
+    const owners = nodes.map((node) => this.incarnationOf(node));
+    return (await this.backend.readContent()).some((row) => {
+      const order = replayed(row);
+      if (order?.state.status !== "running" || !owners.includes(order.owner)) return false;
+      return order.state.call.stepIndex + stepsLeft <= this.#stepNames.length;
+    });
   }
 
   /** Resolves when a process was killed by itself or by another. */
@@ -293,12 +336,12 @@ export class ClusterRig {
     this.#storeBackMs = monotonicMs();
   }
 
-  /** Stops a process as SIGSTOP does; resolves when it stands still. */
+  /** Stops a process as SIGSTOP does; resolves when it stands still. Under load it has orders then. */
   freeze(node: RigNode, moment: FreezeMoment = "between writes"): Promise<Fault> {
     return waitFor(
       async () => {
         const fault = this.noteFault(node);
-        if (await triesToFreeze(node.pid, moment, this.backend.path)) {
+        if (await this.#triesToFreeze(node, moment)) {
           fault.surelyMs = monotonicMs();
           this.#frozen.add(node);
           return fault;
@@ -308,6 +351,11 @@ export class ClusterRig {
       },
       { what: () => `a process is frozen ${moment}; ${this.#said()}` },
     );
+  }
+
+  async #triesToFreeze(node: RigNode, moment: FreezeMoment): Promise<boolean> {
+    if (!(await triesToFreeze(node.pid, moment, this.backend.path))) return false;
+    return this.#standStillAtWork([node]);
   }
 
   wake(node: RigNode): void {
@@ -473,18 +521,24 @@ export class ClusterRig {
 
 /** Where the counts that the store keeps are not what there is. */
 function findMiscounts(stored: ClusterEvidence["stored"], kept: ReadonlyMap<string, number>): string[] {
-  const statusOf = ({ orderId, history }: ClusterEvidence["stored"][number]): string => {
-    try {
-      return listedStatus(replay(orderId, history));
-    } catch {
-      return "damaged"; // what broken nodes have written: others find that
-    }
+  const statusOf = (row: StoreRow): string => {
+    const order = replayed(row);
+    return order === null ? "damaged" : listedStatus(order);
   };
   const orders = Map.groupBy(stored, statusOf);
   return LISTED_STATUSES.flatMap((status) => {
     const [there, counted] = [orders.get(status)?.length ?? 0, kept.get(status) ?? 0];
     return there === counted ? [] : [`miscounted: ${there} orders are ${status}, and ${counted} are counted`];
   });
+}
+
+/** Null: it is damaged. Broken nodes have written that, and others find it. */
+function replayed({ orderId, history }: StoreRow): Order | null {
+  try {
+    return replay(orderId, history);
+  } catch {
+    return null;
+  }
 }
 
 /** By each node, until it counts as working. */

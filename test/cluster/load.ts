@@ -43,6 +43,11 @@ export class ClusterLoad {
     this.#clients.catch((error: unknown) => (this.failure = error instanceof Error ? error : new Error(String(error))));
   }
 
+  /** Whether it goes on. */
+  get isOn(): boolean {
+    return !this.#stopping;
+  }
+
   /** Begins nothing more, and resolves when what was begun with a key has its answer. */
   stop(): Promise<void> {
     this.#stopping = true;

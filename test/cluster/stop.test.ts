@@ -18,8 +18,7 @@ for (const whom of ["worker", "leader"] as const) {
     const leader = await rig.settled();
     const node = whom === "leader" ? leader : (await rig.workers())[0];
     const incarnation = rig.incarnationOf(node);
-    const stop = { pid: node.pid, askedMs: monotonicMs() };
-    assert.equal(await node.end("SIGTERM"), 0);
+    const stop = await rig.stop(node);
     assert.equal(await rig.backend.countOpen(incarnation), 0, "it has given everything away before it is gone");
     await rig.goesOn();
     const { evidence } = await rig.expectSound();
