@@ -11,30 +11,18 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Incarnation } from "../../src/order/events.ts";
-import { replay } from "../../src/order/evolve.ts";
-import { listedStatus, type Order } from "../../src/order/order.ts";
-import { LISTED_STATUSES } from "../../src/order/status.ts";
-import { type Acknowledgement, findViolations } from "../crash/checker.ts";
+import type { Acknowledgement } from "../crash/checker.ts";
 import type { BrokenGuarantee, KillPoint } from "../crash/fault-stores.ts";
 import { type HeldCall, type ReceivedCall, type Receiver, startReceiver } from "../crash/receiver.ts";
 import { STEERED_STEP_NAMES, STEP_NAMES } from "../crash/step-names.ts";
-import type { StoreRow } from "../crash/store-content.ts";
 import { atEnd } from "../support/at-end.ts";
 import { acceptedOrderId, send } from "../support/client.ts";
 import { type FreezeMoment, isStopped, triesToFreeze } from "../support/freeze.ts";
 import { type Service, startService, temporaryFolder } from "../support/service.ts";
 import { DEADLINE_MS, monotonicMs, waitFor } from "../support/wait.ts";
 import { type Backend, startBackend } from "./backend.ts";
-import {
-  type ClusterEvidence,
-  confirmedDeaths,
-  entriesOf,
-  type Fault,
-  falseFailovers,
-  findClusterViolations,
-  moveAgainMs,
-  type Refusal,
-} from "./cluster-checker.ts";
+import { entriesOf, type Fault, type Refusal } from "./cluster-checker.ts";
+import { type Judgement, judge, replayed } from "./judgement.ts";
 import { ClusterLoad } from "./load.ts";
 import { type EntryOf, type RecordEntry, RecordReader } from "./node-record.ts";
 import { Steerers } from "./steerers.ts";
@@ -94,23 +82,6 @@ export interface ClusterAnswer {
     readonly orders_in_flight: number;
   }[];
   readonly transfers: readonly { readonly service_id: string; readonly orders_transferred: number }[];
-}
-
-/** All that is wrong, in lines and by rule, and what else is worth knowing of a test. */
-export interface Judgement {
-  readonly rules: ReadonlySet<string>;
-  readonly lines: readonly string[];
-  readonly evidence: ClusterEvidence;
-  readonly moveAgainMs: number | null;
-}
-
-/** Far less than what the audit of a node takes to find orders that it was not told of, far more than any machine needs to be told. */
-const FOUND_MS_MAX = 20_000;
-
-/** Orders have changed hands, and whoever got them has gone on with them because it was told to. */
-export function assertMovedAgain({ moveAgainMs: movedMs }: Pick<Judgement, "moveAgainMs">): void {
-  assert.ok(movedMs !== null, "no order changed hands: nothing is proved");
-  assert.ok(movedMs <= FOUND_MS_MAX, `the last order moved again after ${movedMs} ms`);
 }
 
 export class ClusterRig {
@@ -461,52 +432,29 @@ export class ClusterRig {
   }
 
   async #judgeEvidence(): Promise<Judgement> {
-    const evidence: ClusterEvidence = {
-      record: this.record(),
-      stored: await this.backend.readContent(),
-      faults: this.faults,
-      refusals: this.#refusals,
-      storeBackMs: this.#storeBackMs,
-      ttlMs: this.ttlMs,
-    };
-    const acknowledged = [...this.acknowledged, ...(this.#load?.acknowledged ?? [])];
-    const { calls } = this.receiver;
-    const ofOrders = findViolations({
-      pipeline: this.#stepNames,
-      acknowledged,
-      stored: evidence.stored,
-      calls,
-      ...(this.#steerers === null ? {} : { actions: this.#steerers.acknowledged }),
-    });
-    const ofNodes = findClusterViolations(evidence);
-    const miscounted = findMiscounts(evidence.stored, await this.backend.readCounts());
-    const moves = this.faults.flatMap((fault) => moveAgainMs(evidence, calls, fault) ?? []);
-    const judgement = {
-      evidence,
-      moveAgainMs: moves.length === 0 ? null : Math.max(...moves),
-      rules: new Set<string>([...ofOrders, ...ofNodes].map(({ rule }) => rule)),
-      lines: [
-        ...miscounted,
-        ...ofNodes.map(({ guarantee, rule, detail }) => `${guarantee} ${rule}: ${detail}`),
-        ...ofOrders.map(({ guarantee, rule, orderId, detail }) => `${guarantee} ${rule}: order ${orderId}: ${detail}`),
-      ],
-    };
-    const writes = entriesOf(evidence.record, "write");
-    const late = ofNodes.filter(({ rule }) => rule === "written_by_non_owner" || rule === "written_after_fence");
-    const facts: readonly (readonly [name: string, value: number | null])[] = [
-      ["orders acknowledged", acknowledged.length],
+    const stored = await this.backend.readContent();
+    const judgement = judge(
+      {
+        record: this.record(),
+        stored,
+        faults: this.faults,
+        refusals: this.#refusals,
+        storeBackMs: this.#storeBackMs,
+        ttlMs: this.ttlMs,
+      },
+      {
+        pipeline: this.#stepNames,
+        acknowledged: [...this.acknowledged, ...(this.#load?.acknowledged ?? [])],
+        stored,
+        calls: this.receiver.calls,
+        ...(this.#steerers === null ? {} : { actions: this.#steerers.acknowledged }),
+      },
+      await this.backend.readCounts(),
+    );
+    const facts = [
+      ...judgement.facts,
+      ["repeated calls", this.receiver.repeatedCalls] as const,
       ...(this.#steerers?.facts() ?? []),
-      ["lost", ofOrders.filter(({ rule }) => rule === "lost_order").length],
-      ["late writes accepted", late.length],
-      ["writes refused", writes.filter(({ outcome }) => outcome === "conflict" || outcome === "fenced").length],
-      ["calls", calls.length],
-      ["repeated calls", this.receiver.repeatedCalls],
-      ["deaths", confirmedDeaths(evidence.record).length],
-      ["false failovers", falseFailovers(evidence).length],
-      [
-        "ms until the last order moved again",
-        judgement.moveAgainMs === null ? null : Math.round(judgement.moveAgainMs),
-      ],
     ];
     this.#t.diagnostic(facts.map(([name, value]) => `${name}: ${value ?? "-"}`).join(", "));
     return judgement;
@@ -516,28 +464,6 @@ export class ClusterRig {
   #said(): string {
     const said = this.nodes.map(({ serviceId, pid, output }) => `--- ${serviceId}, process ${pid}:\n${output()}`);
     return `seed ${SEED}; the nodes said:\n${said.join("\n")}`;
-  }
-}
-
-/** Where the counts that the store keeps are not what there is. */
-function findMiscounts(stored: ClusterEvidence["stored"], kept: ReadonlyMap<string, number>): string[] {
-  const statusOf = (row: StoreRow): string => {
-    const order = replayed(row);
-    return order === null ? "damaged" : listedStatus(order);
-  };
-  const orders = Map.groupBy(stored, statusOf);
-  return LISTED_STATUSES.flatMap((status) => {
-    const [there, counted] = [orders.get(status)?.length ?? 0, kept.get(status) ?? 0];
-    return there === counted ? [] : [`miscounted: ${there} orders are ${status}, and ${counted} are counted`];
-  });
-}
-
-/** Null: it is damaged. Broken nodes have written that, and others find it. */
-function replayed({ orderId, history }: StoreRow): Order | null {
-  try {
-    return replay(orderId, history);
-  } catch {
-    return null;
   }
 }
 

@@ -6,7 +6,8 @@ import { test, type TestContext } from "node:test";
 import { temporaryFolder } from "../support/service.ts";
 import { monotonicMs, waitFor } from "../support/wait.ts";
 import { confirmedDeaths, entriesOf } from "./cluster-checker.ts";
-import { assertMovedAgain, ClusterRig, type RigNode } from "./cluster-rig.ts";
+import { ClusterRig, type RigNode } from "./cluster-rig.ts";
+import { assertMovedAgain } from "./judgement.ts";
 
 /** Short, as whole TTLs of silence are waited for. */
 const TTL_MS = 1_000;

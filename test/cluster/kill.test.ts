@@ -1,7 +1,8 @@
 /** Nodes that are killed (kill -9) under load: their orders go on elsewhere, soon, each of them, and nothing is done twice that counts. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { assertMovedAgain, ClusterRig, TTL_MS } from "./cluster-rig.ts";
+import { ClusterRig, TTL_MS } from "./cluster-rig.ts";
+import { assertMovedAgain } from "./judgement.ts";
 
 test("the orders of a worker that is killed under load go on at the other nodes", async (t) => {
   const rig = await ClusterRig.start(t);

@@ -7,7 +7,8 @@ import { test, type TestContext } from "node:test";
 import type { BrokenGuarantee } from "../crash/fault-stores.ts";
 import { waitFor } from "../support/wait.ts";
 import { confirmedDeaths, entriesOf } from "./cluster-checker.ts";
-import { ClusterRig, type Judgement } from "./cluster-rig.ts";
+import { ClusterRig } from "./cluster-rig.ts";
+import type { Judgement } from "./judgement.ts";
 import { askAsNode } from "./node-proof.ts";
 import type { EntryOf } from "./node-record.ts";
 

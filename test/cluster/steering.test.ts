@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { readOrder, send } from "../support/client.ts";
 import { waitFor } from "../support/wait.ts";
-import { ClusterRig, type Judgement } from "./cluster-rig.ts";
+import { ClusterRig } from "./cluster-rig.ts";
+import type { Judgement } from "./judgement.ts";
 
 test("what was asked of orders is done, once, though a worker and then the leader are killed", async (t) => {
   const rig = await ClusterRig.start(t, { steered: true });

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { monotonicMs, waitFor } from "../support/wait.ts";
 import { falseFailovers, moveAgainMs } from "./cluster-checker.ts";
-import { assertMovedAgain, ClusterRig } from "./cluster-rig.ts";
+import { ClusterRig } from "./cluster-rig.ts";
+import { assertMovedAgain } from "./judgement.ts";
 
 /** So long that what was not handed over is found when the test is over, and not by a sweep for what the dead have left. */
 const LONG_TTL_MS = 25_000;

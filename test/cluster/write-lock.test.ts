@@ -9,7 +9,8 @@ import { atEnd } from "../support/at-end.ts";
 import { isStopped } from "../support/freeze.ts";
 import { waitFor } from "../support/wait.ts";
 import { confirmedDeaths, falseFailovers } from "./cluster-checker.ts";
-import { assertMovedAgain, ClusterRig } from "./cluster-rig.ts";
+import { ClusterRig } from "./cluster-rig.ts";
+import { assertMovedAgain } from "./judgement.ts";
 
 for (const whom of ["worker", "leader"] as const) {
   test(`a ${whom} that is frozen while it holds the store's write lock is ended, and its orders go on elsewhere`, async (t) => {
