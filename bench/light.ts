@@ -5,7 +5,8 @@
  *
  * For each number of orders a store is filled and a service started on it. They are measured in turn, each while the others are idle: at
  * each rate the time that the service's processes (and those of its Redis) have run, less what they take when nobody asks anything.
- * Other programs of the machine add little to that, as they would to time on a clock.
+ * Other programs of the machine add little to that, as they would to time on a clock. But they change how dear it is to wake up, from one
+ * moment to the next; so a round takes short turns, and what idling costs is measured just before each.
  */
 import { spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -28,10 +29,12 @@ const LAUNCHER = fileURLToPath(new URL("../order_process", import.meta.url));
 /** How many times as dear as on the smallest store an order may be. */
 const FLAT = 1.1;
 
-/** A window has so many orders at least, which take some hundred milliseconds: a shorter one would tell more of chance. */
-const ORDERS_PER_WINDOW_MIN = 100;
-const WINDOW_MS_MIN = 8_000;
-const IDLE_WINDOW_MS = 10_000;
+/** A round has so many orders at least, which take some hundred milliseconds: fewer would tell more of chance. */
+const ORDERS_PER_ROUND_MIN = 120;
+const ROUND_MS_MIN = 8_000;
+/** Among how many turns a round's orders are shared out. */
+const TURNS = 4;
+const IDLE_MS = 2_000;
 
 /** Until the code is compiled as it will be. */
 const WARM_UP_ORDERS = 4_000;
@@ -187,13 +190,18 @@ async function measure(
   };
   const costs = (orders: number, what: number | "idle"): readonly number[] => found.get(`${orders} ${what}`) ?? [];
   for (let round = 1; round <= rounds; round++) {
-    for (const subject of subjects) note(subject.orders, "idle", await idleMsPerSecond(subject));
     for (const rate of rates) {
-      for (const subject of subjects) {
-        const msPerOrder = await orderCostMs(subject, rate, median(costs(subject.orders, "idle")));
-        note(subject.orders, rate, msPerOrder);
+      const turnsOf = subjects.map((): Turn[] => []);
+      for (let turn = 0; turn < TURNS; turn++) {
+        for (const [at, subject] of subjects.entries()) turnsOf[at]?.push(await takeTurn(subject, rate));
+      }
+      for (const [at, { orders }] of subjects.entries()) {
+        const turns = turnsOf[at] ?? [];
+        const msPerOrder = sum(turns.map(({ ordersMs }) => ordersMs)) / sum(turns.map(({ submitted }) => submitted));
+        note(orders, rate, msPerOrder);
+        note(orders, "idle", sum(turns.map(({ idleMsPerSecond }) => idleMsPerSecond)) / TURNS);
         progress(
-          `${store}, round ${round} of ${rounds}: ${count(subject.orders)} orders, ${rate}/s: ${msPerOrder.toFixed(3)} ms`,
+          `${store}, round ${round} of ${rounds}: ${count(orders)} orders, ${rate}/s: ${msPerOrder.toFixed(3)} ms`,
         );
       }
     }
@@ -216,20 +224,28 @@ function ratioToFirst(values: readonly number[], first: readonly number[]): numb
   return median(values.map((value, round) => value / (first[round] ?? Number.NaN)));
 }
 
-async function idleMsPerSecond({ pids }: Subject): Promise<number> {
-  const before = cpuMs(pids);
-  const startMs = performance.now();
-  await delay(IDLE_WINDOW_MS);
-  return (1_000 * (cpuMs(pids) - before)) / (performance.now() - startMs);
+/** What a service took in a turn. */
+interface Turn {
+  readonly submitted: number;
+  /** Without what it would have taken had nobody asked anything. */
+  readonly ordersMs: number;
+  readonly idleMsPerSecond: number;
 }
 
-async function orderCostMs({ url, pids }: Subject, rate: number, idleMs: number): Promise<number> {
-  const orders = Math.max(ORDERS_PER_WINDOW_MIN, Math.ceil((rate * WINDOW_MS_MIN) / 1_000));
+async function takeTurn({ url, pids }: Subject, rate: number): Promise<Turn> {
+  const idle = await taken(pids, () => delay(IDLE_MS));
+  const submitted = Math.ceil(Math.max(ORDERS_PER_ROUND_MIN, (rate * ROUND_MS_MIN) / 1_000) / TURNS);
+  const busy = await taken(pids, () => submitAt(url, rate, submitted));
+  const idleMsPerSecond = (1_000 * idle.cpuMs) / idle.ms;
+  return { submitted, ordersMs: busy.cpuMs - (idleMsPerSecond * busy.ms) / 1_000, idleMsPerSecond };
+}
+
+/** How long something takes, and how long the processes have run meanwhile. */
+async function taken(pids: readonly number[], work: () => Promise<unknown>): Promise<{ ms: number; cpuMs: number }> {
   const before = cpuMs(pids);
   const startMs = performance.now();
-  await submitAt(url, rate, orders);
-  const idlePartMs = (idleMs * (performance.now() - startMs)) / 1_000;
-  return (cpuMs(pids) - before - idlePartMs) / orders;
+  await work();
+  return { ms: performance.now() - startMs, cpuMs: cpuMs(pids) - before };
 }
 
 /** Submits orders at even distances, and resolves when all are accepted and have had time to end. */
@@ -273,6 +289,10 @@ function cpuMs(pids: readonly number[]): number {
     }
   }
   return nanoseconds / 1e6;
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
 }
 
 function median(values: readonly number[]): number {
