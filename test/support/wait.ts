@@ -13,24 +13,28 @@ export const DEADLINE_MS = 60_000;
 const POLL_MS_MIN = 10;
 const POLL_MS_MAX = 100;
 
+/** What has taken some time is looked at again after this part of it: it will take some more. */
+const POLL_PER_WAITED = 0.05;
+
 /** Between two looks passes so many times what a look takes: who waits is not to take the CPU from whom it waits for. */
-const REST_PER_LOOK = 4;
+const REST_PER_LOOK = 9;
 
 /** Resolves with the first value of `probe` that is neither undefined, null nor false. */
 export async function waitFor<T>(
   probe: () => T | Promise<T>,
   { deadlineMs = DEADLINE_MS, what }: WaitOptions,
 ): Promise<Exclude<T, undefined | null | false>> {
-  const endMs = performance.now() + deadlineMs;
+  const startMs = performance.now();
   for (;;) {
-    const startMs = performance.now();
+    const lookMs = performance.now();
     const value = await probe();
-    const tookMs = performance.now() - startMs;
     if (value !== undefined && value !== null && value !== false) return value as Exclude<T, undefined | null | false>;
-    if (performance.now() > endMs) {
+    const nowMs = performance.now();
+    if (nowMs - startMs > deadlineMs) {
       throw new Error(`waited ${deadlineMs} ms in vain until ${typeof what === "string" ? what : what()}`);
     }
-    await delay(Math.min(Math.max(POLL_MS_MIN, REST_PER_LOOK * tookMs), POLL_MS_MAX));
+    const pauseMs = Math.max(POLL_MS_MIN, REST_PER_LOOK * (nowMs - lookMs), POLL_PER_WAITED * (nowMs - startMs));
+    await delay(Math.min(pauseMs, POLL_MS_MAX));
   }
 }
 
