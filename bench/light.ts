@@ -5,8 +5,8 @@
  *
  * For each number of orders a store is filled and a service started on it. They are measured in turn, each while the others are idle: at
  * each rate the time that the service's processes (and those of its Redis) have run, less what they take when nobody asks anything.
- * Other programs of the machine add little to that, as they would to time on a clock. But they change how dear it is to wake up, from one
- * moment to the next; so a round takes short turns, and what idling costs is measured just before each.
+ * Other programs of the machine add little to that, as they would to time on a clock. But what idling costs
+ * changes with them, so a round takes short turns, and idling is measured just before each.
  */
 import { spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";

@@ -13,7 +13,7 @@ export const DEADLINE_MS = 60_000;
 const POLL_MS_MIN = 10;
 const POLL_MS_MAX = 100;
 
-/** What has taken some time is looked at again after this part of it: it will take some more. */
+/** The pause before the next look, as a part of the time waited so far: what has taken long will take some more. */
 const POLL_PER_WAITED = 0.05;
 
 /** Between two looks passes so many times what a look takes: who waits is not to take the CPU from whom it waits for. */
