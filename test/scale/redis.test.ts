@@ -10,7 +10,14 @@ import { ALL_PARTITIONS, changesKey, CLUSTER_KEYS, indexKey, openKey, PARTITIONS
 import { openRedisStore } from "../../src/store/redis/redis-store.ts";
 import * as exported from "../../src/store/redis/scripts.ts";
 import type { AdvanceWrite, CreateWrite, OrderFilter, Store } from "../../src/store/store.ts";
-import { type Ending, redisIsMissing, type RedisServer, startRedis, startRedisCluster } from "../support/redis.ts";
+import {
+  askOwner,
+  type Ending,
+  redisIsMissing,
+  type RedisServer,
+  startRedis,
+  startRedisCluster,
+} from "../support/redis.ts";
 import { claimTimes } from "../support/claim-times.ts";
 import { assertFlat, LARGE_ROWS, type RoundCosts, SMALL_ROWS } from "./compare.ts";
 
@@ -259,7 +266,7 @@ for i = partition == 0 and ${PARTITIONS} or partition, rows, ${PARTITIONS} do
   local status = turn % 10 == 0 and 'completed' or turn % 10 == 1 and 'failed' or 'running'
   call('SET', tag .. 'order:' .. id, '["${BUSY_USER}","key","default",1,2]\\n{}\\n["created",0,' .. owner .. ',"A"]')
   call('ZADD', tag .. 'orders', 0, id)
-  call('ZADD', tag .. 'by_user', 0, user .. ' ' .. id)
+  call('ZADD', tag .. 'user:' .. user, 0, id)
   call('HSET', tag .. 'keys', string.format('%064x', i), id)
   call('HINCRBY', tag .. 'counts', status, 1)
   call('HINCRBY', tag .. 'counts', status .. ' ' .. user, 1)
@@ -284,19 +291,6 @@ function nameOf(command: string, argument: string): string {
   if (command === "EVALSHA") return SCRIPTS.get(argument) ?? argument;
   // The store sends none by itself.
   return command === "ZRANGEBYLEX" ? WALK : command;
-}
-
-/** Has the server that has the keys run a command. */
-async function askOwner(servers: readonly RedisServer[], command: string[]): Promise<void> {
-  for (const server of servers) {
-    try {
-      await server.command(...command);
-      return;
-    } catch (error) {
-      if (!(error instanceof Error && error.message.startsWith("MOVED"))) throw error;
-    }
-  }
-  throw new Error("no server has the keys");
 }
 
 function median(values: readonly number[]): number {

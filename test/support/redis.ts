@@ -85,6 +85,18 @@ export async function startRedisCluster(
   return servers;
 }
 
+/** Has the server that has the keys run a command: a single one, or one of a Redis Cluster. */
+export async function askOwner(servers: readonly RedisServer[], command: readonly string[]): Promise<unknown> {
+  for (const server of servers) {
+    try {
+      return await server.command(...command);
+    } catch (error) {
+      if (!(error instanceof Error && error.message.startsWith("MOVED"))) throw error;
+    }
+  }
+  throw new Error("no server has the keys");
+}
+
 /** Starts a server that copies one of a Redis Cluster with QUICK_FAILOVER, and resolves when it does and all know of it. */
 export async function startReplica(
   ending: Ending,

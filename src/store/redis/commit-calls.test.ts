@@ -4,7 +4,16 @@ import fc from "fast-check";
 import { keyDigest, newOrderId } from "../order-id.ts";
 import type { AdvanceWrite, CreateWrite, Write } from "../store.ts";
 import { type CommitCall, commitCalls, userDigest } from "./commit-calls.ts";
-import { changesKey, idempotencyKeysKey, indexKeys, openKey, orderKey, partitionKey, partitionOf } from "./keys.ts";
+import {
+  changesKey,
+  idempotencyKeysKey,
+  indexKeys,
+  openKey,
+  orderKey,
+  partitionKey,
+  partitionOf,
+  userKey,
+} from "./keys.ts";
 import { OrderLengths, planWrites } from "./order-lengths.ts";
 import { encodeNextEvent, encodeOrder } from "./order-text.ts";
 
@@ -73,8 +82,10 @@ test("writes become the keys and arguments that the script describes", () => {
     {
       keys: [
         [partitionKey(7), partitionKey(there), partitionKey(7)],
-        [openKey(7), idempotencyKeysKey(7), ...indexKeys(7), orderKey(7, ID), orderKey(7, ID), orderKey(7, ID)],
-        [openKey(there), idempotencyKeysKey(there), ...indexKeys(there), orderKey(there, keyed.orderId)],
+        [openKey(7), idempotencyKeysKey(7), ...indexKeys(7)],
+        [orderKey(7, ID), userKey(7, userDigest("alice")), orderKey(7, ID), orderKey(7, ID)],
+        [openKey(there), idempotencyKeysKey(there), ...indexKeys(there)],
+        [orderKey(there, keyed.orderId), userKey(there, userDigest("alice"))],
         [openKey(7), idempotencyKeysKey(7), ...indexKeys(7), orderKey(7, ID)],
         [changesKey(0)],
       ].flat(),

@@ -3,7 +3,16 @@ import { createHash } from "node:crypto";
 import type { Incarnation } from "../../order/events.ts";
 import { isFinal } from "../../order/status.ts";
 import { keyDigest } from "../order-id.ts";
-import { changesKey, idempotencyKeysKey, indexKeys, openKey, orderKey, partitionKey, partitionOf } from "./keys.ts";
+import {
+  changesKey,
+  idempotencyKeysKey,
+  indexKeys,
+  openKey,
+  orderKey,
+  partitionKey,
+  partitionOf,
+  userKey,
+} from "./keys.ts";
 import type { PlannedWrite } from "./order-lengths.ts";
 
 /** One call of the script. */
@@ -84,6 +93,7 @@ function callOf(
     for (const planned of members) {
       writes.push(planned);
       keys.push(orderKey(partition, planned.orderId));
+      if (planned.write.kind === "create") keys.push(userKey(partition, userDigest(planned.write.user)));
       pushWrite(args, planned, partition);
     }
   }

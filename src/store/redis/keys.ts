@@ -7,7 +7,8 @@
  *     {op:7}:open          zset    orders that are not final; the score is the owner; and NO_ORDER with 0
  *     {op:7}:keys          hash    digest of user and idempotency key -> order id
  *     {op:7}:orders        zset    ids of all orders; all scores are 0, so that they are in the sequence of the ids, and so of time
- *     {op:7}:by_user       zset    "<digest of user> <id>" of all orders, all scores 0
+ *     {op:7}:user:<digest> zset    ids of one user's orders, all scores 0
+ *     {op:7}:by_user       zset    "<digest of user> <id>" of orders that a former version made (FORMER_FORMAT), all scores 0; only read
  *     {op:7}:rare          zset    "<status> <id>" and "<status>/<digest of user> <id>" of orders that are neither running nor completed,
  *                                  all scores 0
  *     {op:7}:counts        hash    "<status>" and "<status> <digest of user>" -> how many orders
@@ -16,7 +17,8 @@
  *     {op:7}:order:<id>    string  one order (order-text.ts)
  *     {op:7}:probe         string  of no meaning
  *
- *     {op:cluster}:identity      hash    cluster_id, secret, format, partitions, ready; incarnations: how many there were
+ *     {op:cluster}:identity      hash    cluster_id, secret, format, partitions, ready; incarnations: how many there were; by_user: 1
+ *                                        where a former version made orders
  *     {op:cluster}:incarnations  hash    incarnation -> service id, for good
  *     {op:cluster}:services      hash    service id -> its latest incarnation, for good
  *     {op:cluster}:nodes         hash    incarnation -> "heartbeat ordersInFlight timeMs description", for the nodes that are listed
@@ -35,8 +37,14 @@ import { partOf } from "../order-id.ts";
 /** Begins the hash tag of every key. */
 const KEY_PREFIX = "op";
 
-/** Grows when the form of what is stored changes; a store of another format is refused. */
-export const FORMAT = 2;
+/** Grows when the form of what is stored changes; a store of another format is refused, but for the former one. */
+export const FORMAT = 3;
+
+/**
+ * Kept the orders of all users in one set, by_user. Such a store is taken over as it is: those orders are found there, and new ones where
+ * they are now. One large set was dear, as a new order may be anywhere in it (bench/README.md).
+ */
+export const FORMER_FORMAT = 2;
 
 /** How many; for good, as orders are found by it. Enough to spread over any cluster of Redis that one would run for this. */
 export const PARTITIONS = 32;
@@ -65,8 +73,9 @@ const PARTITION_KEYS = ALL_PARTITIONS.map((partition) => `${tag(partition)}:part
 const OPEN_KEYS = ALL_PARTITIONS.map((partition) => `${tag(partition)}:open`);
 const IDEMPOTENCY_KEYS = ALL_PARTITIONS.map((partition) => `${tag(partition)}:keys`);
 const INDEX_KEYS = ALL_PARTITIONS.map((partition) =>
-  ["counts", "orders", "by_user", "rare"].map((name) => `${tag(partition)}:${name}`),
+  ["counts", "orders", "rare"].map((name) => `${tag(partition)}:${name}`),
 );
+const USER_KEY_STARTS = ALL_PARTITIONS.map((partition) => `${tag(partition)}:user:`);
 
 export function orderKey(partition: number, orderId: string): string {
   return `${ORDER_KEY_STARTS[partition]}${orderId}`;
@@ -84,16 +93,21 @@ export function idempotencyKeysKey(partition: number): string {
   return IDEMPOTENCY_KEYS[partition] ?? noPartition(partition);
 }
 
-/** The keys by which orders are found and counted: counts, orders, by_user, rare. */
+/** The keys by which orders of all users are found and counted: counts, orders, rare. */
 export function indexKeys(partition: number): readonly string[] {
   return INDEX_KEYS[partition] ?? noPartition(partition);
 }
 
-/** The name of an index of orders. */
+/** The name of an index of orders of all users. */
 export type OrderIndex = "orders" | "by_user" | "rare";
 
 export function indexKey(partition: number, index: OrderIndex): string {
   return `${tag(partition)}:${index}`;
+}
+
+/** The key of a user's orders (userDigest in commit-calls.ts). */
+export function userKey(partition: number, digest: string): string {
+  return `${USER_KEY_STARTS[partition]}${digest}`;
 }
 
 export function countsKey(partition: number): string {

@@ -40,19 +40,19 @@ import {
 import { ClusterRows } from "./cluster-rows.ts";
 import { connectCluster } from "./cluster-servers.ts";
 import { claimEvent } from "../claim-event.ts";
-import { ID_TIME_MS, matchesFilter, rareStatuses } from "../order-filter.ts";
-import { lowestIdAt } from "../order-id.ts";
+import { matchesFilter } from "../order-filter.ts";
+import { allEnded } from "./all-ended.ts";
 import { ChangeStreams } from "./change-streams.ts";
 import { commitCalls, userDigest } from "./commit-calls.ts";
 import { OrderLengths, type PlannedWrite, planWrites } from "./order-lengths.ts";
 import { RedisConnection } from "./connection.ts";
+import { newestIds } from "./newest-ids.ts";
 import {
   ALL_PARTITIONS,
   changesKey,
   CLUSTER_KEYS,
   countsKey,
   FORMAT,
-  indexKey,
   openKey,
   orderKey,
   partitionKey,
@@ -119,9 +119,6 @@ const PENDING_MAX = 2_000;
 const LIST_IDS_MIN = 50;
 const LOOKED_AT_MAX = 300;
 
-/** A partition is asked for so many times its share of the newest ids: more than it has, hardly ever. */
-const PARTITION_SHARES = 4;
-
 /** Over so many commits it is averaged how many changes an entry of a stream has. */
 const COMMITS_AVERAGED = 100;
 const ENTRIES_KEPT_MIN = 1_000;
@@ -162,12 +159,17 @@ export async function openRedisStore(options: RedisStoreOptions): Promise<Store>
   }
 }
 
+interface StoreIdentity extends ClusterIdentity {
+  /** Whether orders of a former version may be in by_user (keys.ts). */
+  readonly hasByUser: boolean;
+}
+
 class RedisStore implements Store {
   readonly cluster: ClusterRows;
   readonly #options: RedisStoreOptions;
   readonly #logs = new LogsInForce();
   readonly #servers: Servers;
-  readonly #identity: ClusterIdentity;
+  readonly #identity: StoreIdentity;
   readonly #underWay = new Set<Promise<unknown>>();
   readonly #lengths = new OrderLengths();
   readonly #changes: ChangeStreams;
@@ -175,7 +177,7 @@ class RedisStore implements Store {
   #changesPerEntry = 1;
   #broken = false;
 
-  constructor(options: RedisStoreOptions, servers: Servers, identity: ClusterIdentity) {
+  constructor(options: RedisStoreOptions, servers: Servers, identity: StoreIdentity) {
     this.#options = options;
     this.#servers = servers;
     this.#identity = identity;
@@ -387,7 +389,13 @@ class RedisStore implements Store {
       const orders: StoredOrder[] = [];
       let upper = before;
       for (let lookedAt = 0; lookedAt < LOOKED_AT_MAX;) {
-        const { ids, isLast } = await this.#newestIds(filter, upper, Math.max(limit - orders.length, LIST_IDS_MIN));
+        const { ids, isLast } = await newestIds({
+          filter,
+          before: upper,
+          limit: Math.max(limit - orders.length, LIST_IDS_MIN),
+          hasByUser: this.#identity.hasByUser,
+          command: (key, args) => this.#command(key, args),
+        });
         const texts = await this.#readTexts(ids);
         for (const id of ids) {
           upper = id;
@@ -418,49 +426,6 @@ class RedisStore implements Store {
     const stored = { orderId, ...order, ownerServiceId: await this.cluster.serviceOf(order.owner) };
     const status = filter.needsPerson ? listedStatus(replay(orderId, order.history)) : order.status;
     return matchesFilter({ ...stored, status }, filter) ? stored : null;
-  }
-
-  /**
-   * Ids of orders that may match, newest first, from the index that leaves the fewest to look at. Each partition gives more than its share,
-   * and the newest of all are taken as far down as every partition has been heard.
-   */
-  async #newestIds(
-    filter: OrderFilter,
-    before: string | null,
-    limit: number,
-  ): Promise<{ ids: string[]; isLast: boolean }> {
-    const { user, fromMs, toMs } = filter;
-    const rare = rareStatuses(filter);
-    const index = rare !== null ? "rare" : user === null ? "orders" : "by_user";
-    const ofUser = user === null ? [] : [userDigest(user)];
-    const prefixes = (rare ?? [null]).map((status) => {
-      const names = [...(status === null ? [] : [status]), ...ofUser];
-      return names.length === 0 ? "" : `${names.join("/")} `;
-    });
-    const byTime = toMs === null ? null : lowestIdAt(toMs + ID_TIME_MS);
-    const upper = [before, byTime].reduce<string>((least, each) => (each !== null && each < least ? each : least), "g");
-    const lower = fromMs === null ? "" : lowestIdAt(fromMs - ID_TIME_MS);
-    const share = Math.ceil((PARTITION_SHARES * limit) / PARTITIONS) + 2;
-    const pages = await allEnded(
-      ALL_PARTITIONS.flatMap((partition) => prefixes.map((prefix) => ({ partition, prefix }))).map(
-        async ({ partition, prefix }) => {
-          const key = indexKey(partition, index);
-          const range = [`(${prefix}${upper}`, `[${prefix}${lower}`, "LIMIT", "0", String(share)];
-          const members = (await this.#command(key, ["ZREVRANGEBYLEX", key, ...range])) as string[];
-          return members.map((member) => member.slice(prefix.length));
-        },
-      ),
-    );
-    // Where a partition has more, nothing is known of it below the last id that it gave.
-    const heardTo = pages.reduce((last, page) => {
-      const id = page.length < share ? "" : (page.at(-1) ?? "");
-      return id > last ? id : last;
-    }, "");
-    const known = pages
-      .flat()
-      .filter((id) => id >= heardTo)
-      .toSorted((one, other) => (one < other ? 1 : -1));
-    return { ids: known.slice(0, limit), isLast: heardTo === "" && known.length <= limit };
   }
 
   async #countOrders(user: string | null): Promise<Partial<Record<OrderStatus, number>>> {
@@ -716,13 +681,13 @@ function requireVersion(info: Settings): void {
  * Reads who the cluster of this store is; on an empty store it is made, and every partition is marked with it. The marks are made
  * once: a partition that has lost its mark later has lost its orders, too.
  */
-async function openIdentity(servers: Servers, mustExist: boolean): Promise<ClusterIdentity> {
+async function openIdentity(servers: Servers, mustExist: boolean): Promise<StoreIdentity> {
   const key = CLUSTER_KEYS.identity;
   if (mustExist && (await servers.command(key, ["EXISTS", key])) === 0)
     throw new StoreMissingError("there is no cluster in it");
   const offered = [randomUUID(), randomBytes(32).toString("base64url"), String(FORMAT), String(PARTITIONS)];
   const reply = (await servers.script(MAKE_IDENTITY, [key], offered)) as (string | null)[];
-  const [clusterId, secret, format, partitions, ready] = reply;
+  const [clusterId, secret, format, partitions, ready, byUser] = reply;
   if (typeof clusterId !== "string" || typeof secret !== "string")
     throw new Error(`its key ${key} is damaged; restore a backup`);
   if (format !== String(FORMAT) || partitions !== String(PARTITIONS)) {
@@ -748,16 +713,7 @@ async function openIdentity(servers: Servers, mustExist: boolean): Promise<Clust
   if (ready !== "1") await servers.command(key, ["HSET", key, "ready", "1"]);
   // Of no interest is how many there are: it fails where a list of open orders is gone.
   await allEnded(reachable.map((each) => servers.script(COUNT_OWNERS, each.map(openKey), [])));
-  return { clusterId, secret };
-}
-
-/** Waits for all, also when one fails: nothing is under way when it is told. */
-async function allEnded<T>(work: readonly Promise<T>[]): Promise<T[]> {
-  const results = await Promise.allSettled(work);
-  return results.map((result) => {
-    if (result.status === "rejected") throw result.reason;
-    return result.value;
-  });
+  return { clusterId, secret, hasByUser: byUser === "1" };
 }
 
 /** CONFIG is not everybody's, and some who run Redis for others take it away. */

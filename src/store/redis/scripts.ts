@@ -10,7 +10,7 @@
  * Order ids are the last 36 characters of an order's key.
  */
 import { createHash } from "node:crypto";
-import { CLUSTER_KEYS, NO_ORDER } from "./keys.ts";
+import { CLUSTER_KEYS, FORMER_FORMAT, NO_ORDER } from "./keys.ts";
 
 export interface Script {
   readonly text: string;
@@ -44,7 +44,8 @@ export const COMMIT_MISSING = "M";
  * Applies writes, in groups: writes of one owner to one partition, in their order.
  *
  *     KEYS  a partition key for each group
- *           for each group: open, keys (of idempotency keys), counts, orders, by_user and rare key, an order key for each write
+ *           for each group: open, keys (of idempotency keys), counts, orders and rare key; for each write an order key, and where it
+ *           makes the order the key of its user's orders
  *           the key of the stream of changes
  *     ARGV  cluster id, number of groups, entries that the stream keeps (0: none is added), what the stream tells of all writes but n
  *           (order id, revision and user of each, as JSON parted by commas), an owner for each group
@@ -84,8 +85,8 @@ end
 local counted
 -- Writes that the stream would tell of, and those of them that were refused, by their number.
 local told, refused, refusals = 0, {}, 0
--- For ZADD: pairs of score and member; for ZREM: members. Of one group.
-local opened, closed, listed, listedByUser
+-- For ZADD: pairs of score and member; for ZREM: members. Of one group; listedOf by the key of the user's orders.
+local opened, closed, listed, listedOf
 local function count(status, user, by)
   counted[status] = (counted[status] or 0) + by
   local ofUser = status .. ' ' .. user
@@ -102,12 +103,12 @@ local function inSlices(command, key, list)
 end
 
 -- Puts what was gathered of a group where it belongs.
-local function flush(open, listedKey, listedByUserKey, counts)
+local function flush(open, listedKey, counts)
   inSlices('ZADD', open, opened)
   -- After it: an order may be made and final in one commit.
   inSlices('ZREM', open, closed)
   inSlices('ZADD', listedKey, listed)
-  inSlices('ZADD', listedByUserKey, listedByUser)
+  for key, ofUser in pairs(listedOf) do inSlices('ZADD', key, ofUser) end
   for field, by in pairs(counted) do
     if by ~= 0 then call('HINCRBY', counts, field, by) end
   end
@@ -137,18 +138,19 @@ local function append2(list, one, other)
   list[#list + 1] = other
 end
 
-local function create(order, owner, key, text, status, user, digest)
-  local holder = digest and call('HGET', KEYS[key], digest)
+local function create(order, ofUser, owner, digests, rare, text, status, user, digest)
+  local holder = digest and call('HGET', digests, digest)
   if holder then return '${COMMIT_KEY_TAKEN}', holder end
   local made = redis.pcall('SET', order, text, 'NX')
   if not made then return '${COMMIT_CONFLICT}' end
   if made.err then return made end
   local id = string.sub(order, -36)
   append2(opened, owner, id)
-  if digest then call('HSET', KEYS[key], digest, id) end
+  if digest then call('HSET', digests, digest, id) end
   append2(listed, 0, id)
-  append2(listedByUser, 0, user .. ' ' .. id)
-  if isRare(status) then call('ZADD', KEYS[key + 4], 0, status .. ' ' .. id, 0, status .. '/' .. user .. ' ' .. id) end
+  listedOf[ofUser] = listedOf[ofUser] or {}
+  append2(listedOf[ofUser], 0, id)
+  if isRare(status) then call('ZADD', rare, 0, status .. ' ' .. id, 0, status .. '/' .. user .. ' ' .. id) end
   count(status, user, 1)
   return '${COMMIT_APPLIED}'
 end
@@ -169,11 +171,11 @@ local outcomes, reply = {}, { '' }
 local key, arg = groups, 4 + groups
 for group = 1, groups do
   local owner, isFenced = ARGV[4 + group], fenced[group]
-  local open, digests, counts, rare = KEYS[key + 1], key + 2, KEYS[key + 3], KEYS[key + 6]
+  local open, digests, counts, orders, rare = unpack(KEYS, key + 1, key + 5)
   local writes = tonumber(ARGV[arg + 1])
-  key = key + 6
+  key = key + 5
   arg = arg + 1
-  counted, opened, closed, listed, listedByUser = {}, {}, {}, {}, {}
+  counted, opened, closed, listed, listedOf = {}, {}, {}, {}, {}
   for _ = 1, writes do
     key = key + 1
     local order, kind, given = KEYS[key], ARGV[arg + 1], ARGV[arg + 2]
@@ -183,13 +185,14 @@ for group = 1, groups do
       if not isFenced then outcome = '${COMMIT_CONFLICT}' end
     elseif kind == 'c' or kind == 'k' then
       local status, user, digest = ARGV[arg + 3], ARGV[arg + 4], nil
+      key = key + 1
       arg = arg + 4
       if kind == 'k' then
         arg = arg + 1
         digest = ARGV[arg]
       end
       if not isFenced then
-        outcome, reply[#reply + 1] = create(order, owner, digests, given, status, user, digest)
+        outcome, reply[#reply + 1] = create(order, KEYS[key], owner, digests, rare, given, status, user, digest)
       end
     else
       local event, receiver, from, to, user = ARGV[arg + 3], nil, nil, nil, nil
@@ -225,7 +228,7 @@ for group = 1, groups do
     end
     if type(outcome) == 'table' then
       -- Redis has failed. What came before is applied whole; this and what follows is not.
-      flush(open, KEYS[digests + 2], KEYS[digests + 3], counts)
+      flush(open, orders, counts)
       refusals = refusals + 1
       refused[told + 1] = true
       told = told + 1
@@ -241,7 +244,7 @@ for group = 1, groups do
       end
     end
   end
-  flush(open, KEYS[digests + 2], KEYS[digests + 3], counts)
+  flush(open, orders, counts)
 end
 tell()
 reply[1] = table.concat(outcomes)
@@ -360,17 +363,21 @@ return reply
 `);
 
 /**
- * Makes the cluster's identity on an empty store.
+ * Makes the cluster's identity on an empty store. A store of the former format (keys.ts) has the present one from then on, and remembers
+ * that it has the set by_user.
  *
  *     KEYS  identity
  *     ARGV  the offered cluster id and secret, format, number of partitions
- *     reply cluster id, secret, format, number of partitions, and "1" when all partitions have been marked (MARK)
+ *     reply cluster id, secret, format, number of partitions; "1" when all partitions have been marked (MARK); "1" when it has by_user
  */
 export const MAKE_IDENTITY = script(`#!lua
 if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('HSET', KEYS[1], 'cluster_id', ARGV[1], 'secret', ARGV[2], 'format', ARGV[3], 'partitions', ARGV[4])
 end
-return redis.call('HMGET', KEYS[1], 'cluster_id', 'secret', 'format', 'partitions', 'ready')
+if redis.call('HGET', KEYS[1], 'format') == '${FORMER_FORMAT}' then
+  redis.call('HSET', KEYS[1], 'format', ARGV[3], 'by_user', 1)
+end
+return redis.call('HMGET', KEYS[1], 'cluster_id', 'secret', 'format', 'partitions', 'ready', 'by_user')
 `);
 
 /**
