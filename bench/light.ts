@@ -6,7 +6,8 @@
  * For each number of orders a store is filled and a service started on it. They are measured in turn, each while the others are idle: at
  * each rate the time that the service's processes (and those of its Redis) have run, less what they take when nobody asks anything.
  * Other programs of the machine add little to that, as they would to time on a clock. But what idling costs
- * changes with them, so a round takes short turns, and idling is measured just before each.
+ * changes with them, so a round takes short turns, and idling is measured just before each. Beside the tables stands what this machine's memory
+ * takes to look at where nobody has looked for a while (cold-memory.ts): more is stored in more memory, of which less is in use.
  */
 import { spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -22,6 +23,7 @@ import { openRedisStore } from "../src/store/redis/redis-store.ts";
 import { openSqliteStore } from "../src/store/sqlite/sqlite-store.ts";
 import { CHANGES_KEPT, type Store } from "../src/store/store.ts";
 import { DURABLE, type RedisServer, startRedis } from "../test/support/redis.ts";
+import { coldPageUs } from "./cold-memory.ts";
 import { fillStore } from "./fill.ts";
 
 const LAUNCHER = fileURLToPath(new URL("../order_process", import.meta.url));
@@ -77,12 +79,14 @@ export async function measureLightLoad(args: readonly string[]): Promise<boolean
   const numbers = (text: string): number[] => text.split(",").map(Number);
   let isFlat = true;
   try {
+    const coldUs = await coldPageUs();
     for (const store of values.store.split(",")) {
       const subjects: Subject[] = [];
       for (const orders of numbers(values.orders)) subjects.push(await startSubject(store, orders));
       isFlat = (await measure(store, subjects, numbers(values.rates), Number(values.rounds))) && isFlat;
       await endAll();
     }
+    console.log(`memory that was not used for a while: ${coldUs.toFixed(2)} µs a page`);
   } finally {
     await endAll();
     agent.destroy();
