@@ -23,6 +23,7 @@ import {
 import { TcpProxy } from "../support/tcp-proxy.ts";
 import { claimTimes } from "../support/claim-times.ts";
 import { waitFor } from "../support/wait.ts";
+import { ALL_ORDERS } from "../support/all-orders.ts";
 
 const AT_MS = 1_700_000_000_000;
 
@@ -812,6 +813,14 @@ fault(
     }
     assert.deepEqual(open.toSorted(), [large, given, before].map(({ orderId }) => orderId).toSorted());
     assert.deepEqual(await store.countOrders("user"), { running: 3, completed: 1 });
+    const listed = await store.listOrders({ ...ALL_ORDERS, user: "user" }, null, 10);
+    assert.deepEqual(
+      listed.orders.map(({ orderId }) => orderId),
+      [large, former, given, before]
+        .map(({ orderId }) => orderId)
+        .toSorted()
+        .toReversed(),
+    );
     const page = await store.readChanges(next, 10);
     assert.ok(page.kind === "changes");
     assert.deepEqual(

@@ -19,6 +19,7 @@ import {
 
 import { claimTimes } from "../support/claim-times.ts";
 import { waitFor } from "../support/wait.ts";
+import { ALL_ORDERS } from "../support/all-orders.ts";
 
 /** Gives a store with nothing in it; a second one on the same data with `again`. Both end with the test. */
 export type OpenStores = (t: TestContext) => Promise<{ readonly store: Store; readonly again: () => Promise<Store> }>;
@@ -654,14 +655,14 @@ export function storeContract(name: string, open: OpenStores): void {
     ids.sort(); // those of one millisecond have no sequence
     const nowMs = Date.now();
     await waitFor(() => Date.now() > nowMs, { what: "the next millisecond" });
-    const first = await store.listOrders(ALL, null, 3);
+    const first = await store.listOrders(ALL_ORDERS, null, 3);
     assert.deepEqual(idsOf(first), ids.toReversed().slice(0, 3));
     const later = (await created(store, owner)).orderId;
-    const second = await store.listOrders(ALL, first.next, 3);
-    const third = await store.listOrders(ALL, second.next, 3);
+    const second = await store.listOrders(ALL_ORDERS, first.next, 3);
+    const third = await store.listOrders(ALL_ORDERS, second.next, 3);
     assert.deepEqual([...idsOf(second), ...idsOf(third)], ids.toReversed().slice(3));
     assert.equal(third.next, null);
-    assert.deepEqual(idsOf(await store.listOrders(ALL, null, 1)), [later]);
+    assert.deepEqual(idsOf(await store.listOrders(ALL_ORDERS, null, 1)), [later]);
     const [order] = first.orders;
     assert.deepEqual(order, await store.readOrder(ids.at(-1) ?? ""));
   });
@@ -688,7 +689,7 @@ export function storeContract(name: string, open: OpenStores): void {
       advance(failed, owner, 1, { event: { ...failure.event, rollbackIndex: null }, newStatus: "failed", user: "ann" }),
     ]);
     const found = async (change: Partial<OrderFilter>): Promise<string[]> =>
-      idsOf(await store.listOrders({ ...ALL, ...change }, null, 50));
+      idsOf(await store.listOrders({ ...ALL_ORDERS, ...change }, null, 50));
     const newestFirst = (...orderIds: string[]): string[] => orderIds.toSorted().toReversed();
     assert.deepEqual(await found({ user: "ann" }), newestFirst(anns, failed));
     assert.deepEqual(await found({ user: "nobody" }), []);
@@ -714,7 +715,7 @@ export function storeContract(name: string, open: OpenStores): void {
       await store.commit([write]);
       ids.push(write.orderId);
     }
-    const page = await store.listOrders({ ...ALL, fromMs: nowMs + 1, toMs: nowMs + 3 }, null, 50);
+    const page = await store.listOrders({ ...ALL_ORDERS, fromMs: nowMs + 1, toMs: nowMs + 3 }, null, 50);
     // Ids of one millisecond are in no particular order.
     assert.deepEqual(new Set(idsOf(page)), new Set(ids.slice(1, 3)));
   });
@@ -723,7 +724,7 @@ export function storeContract(name: string, open: OpenStores): void {
     const owner = await register(store);
     const wanted = creation(owner, { pipelineName: "wanted" });
     await store.commit([wanted, ...Array.from({ length: 2_500 }, () => creation(owner))]);
-    const filter = { ...ALL, pipelineName: "wanted" };
+    const filter = { ...ALL_ORDERS, pipelineName: "wanted" };
     let pages = 0;
     const found: string[] = [];
     for (let next: string | null = null, first = true; first || next !== null; first = false) {
@@ -743,7 +744,7 @@ export function storeContract(name: string, open: OpenStores): void {
       return creation(owner, { user: `user-${number}`, event });
     });
     await store.commit(orders);
-    const all = await store.listOrders({ ...ALL, status: "scheduled" }, null, 50);
+    const all = await store.listOrders({ ...ALL_ORDERS, status: "scheduled" }, null, 50);
     assert.deepEqual(
       idsOf(all),
       orders
@@ -752,7 +753,9 @@ export function storeContract(name: string, open: OpenStores): void {
         .toReversed(),
     );
     for (const { user, orderId } of orders) {
-      assert.deepEqual(idsOf(await store.listOrders({ ...ALL, status: "scheduled", user }, null, 50)), [orderId]);
+      assert.deepEqual(idsOf(await store.listOrders({ ...ALL_ORDERS, status: "scheduled", user }, null, 50)), [
+        orderId,
+      ]);
     }
   });
 
@@ -796,7 +799,7 @@ export function storeContract(name: string, open: OpenStores): void {
       const found = async (change: Partial<OrderFilter>): Promise<string[]> => {
         const ids: string[] = [];
         for (let next: string | null = null, first = true; first || next !== null; first = false) {
-          const page: OrderPage = await store.listOrders({ ...ALL, ...change }, next, 7);
+          const page: OrderPage = await store.listOrders({ ...ALL_ORDERS, ...change }, next, 7);
           ids.push(...idsOf(page));
           next = page.next;
         }
@@ -923,8 +926,8 @@ export function storeContract(name: string, open: OpenStores): void {
     const outcomes = await store.commit([write, advance(write.orderId, owner, 1, completion)]);
     assert.deepEqual(kinds(outcomes), ["applied", "applied"]);
     assert.deepEqual(await allOrderIds(store, owner, 10), []);
-    assert.deepEqual(idsOf(await store.listOrders(ALL, null, 10)), [write.orderId]);
-    assert.deepEqual(idsOf(await store.listOrders({ ...ALL, user: "user" }, null, 10)), [write.orderId]);
+    assert.deepEqual(idsOf(await store.listOrders(ALL_ORDERS, null, 10)), [write.orderId]);
+    assert.deepEqual(idsOf(await store.listOrders({ ...ALL_ORDERS, user: "user" }, null, 10)), [write.orderId]);
     assert.deepEqual(await store.countOrders(null), { completed: 1 });
   });
 
@@ -980,17 +983,6 @@ async function created(store: Store, owner: number): Promise<CreateWrite> {
   assert.deepEqual(kinds(await store.commit([write])), ["applied"]);
   return write;
 }
-
-const ALL: OrderFilter = {
-  user: null,
-  status: null,
-  needsPerson: false,
-  pipelineName: null,
-  stepName: null,
-  ownerServiceId: null,
-  fromMs: null,
-  toMs: null,
-};
 
 const failure = {
   event: { kind: "step_failed", atMs: AT_MS, error: "no", rollbackIndex: 0 },

@@ -9,7 +9,7 @@ import { userDigest } from "../../src/store/redis/commit-calls.ts";
 import { ALL_PARTITIONS, changesKey, CLUSTER_KEYS, indexKey, openKey, PARTITIONS } from "../../src/store/redis/keys.ts";
 import { openRedisStore } from "../../src/store/redis/redis-store.ts";
 import * as exported from "../../src/store/redis/scripts.ts";
-import type { AdvanceWrite, CreateWrite, OrderFilter, Store } from "../../src/store/store.ts";
+import type { AdvanceWrite, CreateWrite, Store } from "../../src/store/store.ts";
 import {
   askOwner,
   type Ending,
@@ -20,6 +20,7 @@ import {
 } from "../support/redis.ts";
 import { claimTimes } from "../support/claim-times.ts";
 import { assertFlat, LARGE_ROWS, type RoundCosts, SMALL_ROWS } from "./compare.ts";
+import { ALL_ORDERS } from "../support/all-orders.ts";
 
 const FOLDER = fileURLToPath(new URL("../../src/store/redis/", import.meta.url));
 
@@ -71,17 +72,6 @@ const STAYING_ORDERS = 100;
 const AT_MS = 1_700_000_000_000;
 const BUSY_USER = "user-busy";
 const BUSY_SERVICE = "service-busy";
-const ANY: OrderFilter = {
-  user: null,
-  status: null,
-  needsPerson: false,
-  pipelineName: null,
-  stepName: null,
-  ownerServiceId: null,
-  fromMs: null,
-  toMs: null,
-};
-
 /** Those on which the store is: one, or those of a Redis Cluster. */
 const KINDS: Readonly<Record<string, (ending: Ending) => Promise<readonly RedisServer[]>>> = {
   "in Redis": async (ending) => [await startRedis(ending, SLOWLOG)],
@@ -145,6 +135,9 @@ class MeasuredServers {
   }
 
   static async filled(t: TestContext, servers: readonly RedisServer[], rows: number): Promise<MeasuredServers> {
+    // As one that the former version has made: orders are in by_user, too.
+    await (await open(servers, rows)).close();
+    await askOwner(servers, ["HSET", CLUSTER_KEYS.identity, "by_user", "1"]);
     const store = await open(servers, rows);
     t.after(() => store.close());
     const dead = await register(store, "service-dead");
@@ -219,9 +212,9 @@ class MeasuredServers {
     await store.listOwners();
     await store.listOrderIds(this.#owner, null, PAGE);
     for (const user of [null, BUSY_USER]) {
-      await store.listOrders({ ...ANY, user }, null, PAGE);
-      await store.listOrders({ ...ANY, user, status: "failed" }, null, PAGE);
-      await store.listOrders({ ...ANY, user, needsPerson: true }, null, PAGE);
+      await store.listOrders({ ...ALL_ORDERS, user }, null, PAGE);
+      await store.listOrders({ ...ALL_ORDERS, user, status: "failed" }, null, PAGE);
+      await store.listOrders({ ...ALL_ORDERS, user, needsPerson: true }, null, PAGE);
     }
     await store.countOrders(BUSY_USER);
     const page = await store.readChanges(null, PAGE);
@@ -266,7 +259,7 @@ for i = partition == 0 and ${PARTITIONS} or partition, rows, ${PARTITIONS} do
   local status = turn % 10 == 0 and 'completed' or turn % 10 == 1 and 'failed' or 'running'
   call('SET', tag .. 'order:' .. id, '["${BUSY_USER}","key","default",1,2]\\n{}\\n["created",0,' .. owner .. ',"A"]')
   call('ZADD', tag .. 'orders', 0, id)
-  call('ZADD', tag .. 'user:' .. user, 0, id)
+  if turn % 4 < 2 then call('ZADD', tag .. 'user:' .. user, 0, id) else call('ZADD', tag .. 'by_user', 0, user .. ' ' .. id) end
   call('HSET', tag .. 'keys', string.format('%064x', i), id)
   call('HINCRBY', tag .. 'counts', status, 1)
   call('HINCRBY', tag .. 'counts', status .. ' ' .. user, 1)

@@ -9,9 +9,10 @@ import type { OrderStatus } from "../../src/order/status.ts";
 import { SqliteDatabase } from "../../src/store/sqlite/database.ts";
 import { flattenBatch } from "../../src/store/sqlite/protocol.ts";
 import { SQL } from "../../src/store/sqlite/statements.ts";
-import type { AdvanceWrite, CreateWrite, OrderFilter } from "../../src/store/store.ts";
+import type { AdvanceWrite, CreateWrite } from "../../src/store/store.ts";
 import { claimTimes } from "../support/claim-times.ts";
 import { assertFlat, LARGE_ROWS, type RoundCosts, SMALL_ROWS } from "./compare.ts";
+import { ALL_ORDERS } from "../support/all-orders.ts";
 
 const EXCEPTIONS = {
   listOwners: {
@@ -33,17 +34,6 @@ const CALLS = 10;
 const PAGE = 20;
 
 const AT_MS = 1_700_000_000_000;
-const ANY: OrderFilter = {
-  user: null,
-  status: null,
-  needsPerson: false,
-  pipelineName: null,
-  stepName: null,
-  ownerServiceId: null,
-  fromMs: null,
-  toMs: null,
-};
-
 test("no statement of the embedded store takes longer the more is stored", async (t) => {
   const small = new TimedDatabase(t, SMALL_ROWS);
   const large = new TimedDatabase(t, LARGE_ROWS);
@@ -162,9 +152,9 @@ class TimedDatabase {
     this.#db.readOwned(ALIVE, ids);
     this.#db.listOrderIds(ALIVE, "", PAGE);
     for (const user of [null, BUSY_USER]) {
-      this.#db.listOrders({ ...ANY, user }, null, PAGE);
-      this.#db.listOrders({ ...ANY, user, status: "failed" }, null, PAGE);
-      this.#db.listOrders({ ...ANY, user, needsPerson: true }, null, PAGE);
+      this.#db.listOrders({ ...ALL_ORDERS, user }, null, PAGE);
+      this.#db.listOrders({ ...ALL_ORDERS, user, status: "failed" }, null, PAGE);
+      this.#db.listOrders({ ...ALL_ORDERS, user, needsPerson: true }, null, PAGE);
     }
     this.#db.countOrders(BUSY_USER);
     this.#db.readChanges(this.#lastChange() - PAGE, PAGE);

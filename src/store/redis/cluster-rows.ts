@@ -16,7 +16,7 @@ import {
   type NodeRow,
   type Permits,
 } from "../cluster-store.ts";
-import { CLUSTER_KEYS } from "./keys.ts";
+import { CLUSTER_KEYS, FORMAT } from "./keys.ts";
 import {
   BEAT,
   CHANGE_PERMITS,
@@ -55,6 +55,7 @@ export class ClusterRows implements ClusterStore {
   readonly #access: RowAccess;
   /** Whose incarnation is whose never changes. */
   readonly #services = new Map<Incarnation, string>();
+  #writesByUser = false;
 
   constructor(access: RowAccess) {
     this.#access = access;
@@ -66,9 +67,16 @@ export class ClusterRows implements ClusterStore {
   }
 
   async register({ serviceId, ...description }: NodeDescription, atMs: number): Promise<Incarnation> {
-    const incarnation = Number(await this.#run(REGISTER, serviceId, JSON.stringify(description), atMs));
+    const text = JSON.stringify({ ...description, format: FORMAT });
+    const [incarnation, format] = (await this.#run(REGISTER, serviceId, text, atMs)) as [number, string];
+    this.#writesByUser = format !== String(FORMAT);
     this.#remember(incarnation, serviceId);
     return incarnation;
+  }
+
+  /** Whether the node that has registered puts orders into by_user, and not into their users' sets (FORMER_FORMAT in keys.ts). */
+  get writesByUser(): boolean {
+    return this.#writesByUser;
   }
 
   async pipelineShape(name: string, version: number, shape: string): Promise<string> {
@@ -180,8 +188,11 @@ export class ClusterRows implements ClusterStore {
 function nodeRow(incarnation: Incarnation, serviceId: string, alive: boolean, value: string): NodeRow {
   const [, heartbeat, ordersInFlight, timeMs, description] = /^(\d+) (\d+) (\d+) (.*)$/s.exec(value) ?? [];
   if (description === undefined) throw new Error(`the row of incarnation ${incarnation} is damaged: ${value}`);
+  const { format: _format, ...said } = JSON.parse(description) as Omit<NodeDescription, "serviceId"> & {
+    format?: number;
+  };
   return {
-    ...(JSON.parse(description) as Omit<NodeDescription, "serviceId">),
+    ...said,
     serviceId,
     incarnation,
     alive,

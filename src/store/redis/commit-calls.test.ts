@@ -54,7 +54,12 @@ function callsFor(
 ): CommitCall[] {
   const lengths = new OrderLengths();
   for (const [id, [owner, revision, length]] of Object.entries(known)) lengths.note(id, { owner, revision, length });
-  return commitCalls(planWrites(writes, lengths), { clusterId: "cluster", perPartition, entriesKept: 50 });
+  return commitCalls(planWrites(writes, lengths), {
+    clusterId: "cluster",
+    perPartition,
+    entriesKept: 50,
+    writesByUser: false,
+  });
 }
 
 const ID = "01a20555-a213-7a8a-bcda-8ef5fa480007";

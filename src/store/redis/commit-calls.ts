@@ -6,6 +6,7 @@ import { keyDigest } from "../order-id.ts";
 import {
   changesKey,
   idempotencyKeysKey,
+  indexKey,
   indexKeys,
   openKey,
   orderKey,
@@ -29,6 +30,8 @@ export interface CommitOptions {
   readonly perPartition: boolean;
   /** How many entries a stream of changes keeps, about; 0: nothing is written to it. */
   readonly entriesKept: number;
+  /** Whether orders go into by_user, and not into their users' sets (keys.ts). */
+  readonly writesByUser: boolean;
 }
 
 /** Writes of one owner to one partition, with nothing of another owner to that partition between them. */
@@ -44,14 +47,14 @@ interface Group {
  */
 export function commitCalls(
   writes: readonly PlannedWrite[],
-  { clusterId, perPartition, entriesKept }: CommitOptions,
+  { clusterId, perPartition, entriesKept, writesByUser }: CommitOptions,
 ): CommitCall[] {
   const groups = groupWrites(writes);
   if (groups.length === 0) return [];
-  if (!perPartition) return [callOf(groups, { clusterId, entriesKept, changes: changesKey(0) })];
+  if (!perPartition) return [callOf(groups, { clusterId, entriesKept, writesByUser, changes: changesKey(0) })];
   const byPartition = Map.groupBy(groups, ({ partition }) => partition);
   return Array.from(byPartition, ([partition, each]) =>
-    callOf(each, { clusterId, entriesKept, changes: changesKey(partition) }),
+    callOf(each, { clusterId, entriesKept, writesByUser, changes: changesKey(partition) }),
   );
 }
 
@@ -77,7 +80,7 @@ function groupWrites(writes: readonly PlannedWrite[]): Group[] {
 
 function callOf(
   groups: readonly Group[],
-  { clusterId, entriesKept, changes }: { clusterId: string; entriesKept: number; changes: string },
+  { clusterId, entriesKept, writesByUser, changes }: Omit<CommitOptions, "perPartition"> & { changes: string },
 ): CommitCall {
   const keys = groups.map(({ partition }) => partitionKey(partition));
   const told = groups.flatMap(({ writes: members }) =>
@@ -93,7 +96,10 @@ function callOf(
     for (const planned of members) {
       writes.push(planned);
       keys.push(orderKey(partition, planned.orderId));
-      if (planned.write.kind === "create") keys.push(userKey(partition, userDigest(planned.write.user)));
+      if (planned.write.kind === "create") {
+        const { user } = planned.write;
+        keys.push(writesByUser ? indexKey(partition, "by_user") : userKey(partition, userDigest(user)));
+      }
       pushWrite(args, planned, partition);
     }
   }

@@ -8,7 +8,7 @@
  *     {op:7}:keys          hash    digest of user and idempotency key -> order id
  *     {op:7}:orders        zset    ids of all orders; all scores are 0, so that they are in the sequence of the ids, and so of time
  *     {op:7}:user:<digest> zset    ids of one user's orders, all scores 0
- *     {op:7}:by_user       zset    "<digest of user> <id>" of orders that a former version made (FORMER_FORMAT), all scores 0; only read
+ *     {op:7}:by_user       zset    "<digest of user> <id>" of orders that are in no user's set (FORMER_FORMAT), all scores 0
  *     {op:7}:rare          zset    "<status> <id>" and "<status>/<digest of user> <id>" of orders that are neither running nor completed,
  *                                  all scores 0
  *     {op:7}:counts        hash    "<status>" and "<status> <digest of user>" -> how many orders
@@ -18,7 +18,7 @@
  *     {op:7}:probe         string  of no meaning
  *
  *     {op:cluster}:identity      hash    cluster_id, secret, format, partitions, ready; incarnations: how many there were; by_user: 1
- *                                        where a former version made orders
+ *                                        where orders may be in the set by_user
  *     {op:cluster}:incarnations  hash    incarnation -> service id, for good
  *     {op:cluster}:services      hash    service id -> its latest incarnation, for good
  *     {op:cluster}:nodes         hash    incarnation -> "heartbeat ordersInFlight timeMs description", for the nodes that are listed
@@ -41,8 +41,10 @@ const KEY_PREFIX = "op";
 export const FORMAT = 3;
 
 /**
- * Kept the orders of all users in one set, by_user. Such a store is taken over as it is: those orders are found there, and new ones where
- * they are now. One large set was dear, as a new order may be anywhere in it (bench/README.md).
+ * Has the orders of all users in one set, by_user, which is dear: a new order may be anywhere in it (bench/README.md). Nodes of the version
+ * that had this format find a user's orders nowhere else. So it stays, and every node puts orders there, until a node starts
+ * beside which no such node is alive (REGISTER in scripts.ts): then the format is the present one, and nodes that start put orders into users'
+ * sets. by_user stays as it is, and is read for good.
  */
 export const FORMER_FORMAT = 2;
 

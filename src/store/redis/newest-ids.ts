@@ -18,7 +18,7 @@ export interface NewestIdsOptions {
   readonly before: string | null;
   /** How many at most. */
   readonly limit: number;
-  /** Whether a former version may have put orders of users into by_user (keys.ts). */
+  /** Whether orders may be in by_user (keys.ts). */
   readonly hasByUser: boolean;
   readonly command: (key: string, args: readonly string[]) => Promise<unknown>;
 }

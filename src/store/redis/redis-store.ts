@@ -53,6 +53,7 @@ import {
   CLUSTER_KEYS,
   countsKey,
   FORMAT,
+  FORMER_FORMAT,
   openKey,
   orderKey,
   partitionKey,
@@ -160,7 +161,7 @@ export async function openRedisStore(options: RedisStoreOptions): Promise<Store>
 }
 
 interface StoreIdentity extends ClusterIdentity {
-  /** Whether orders of a former version may be in by_user (keys.ts). */
+  /** Whether orders may be in by_user (keys.ts). */
   readonly hasByUser: boolean;
 }
 
@@ -281,6 +282,7 @@ class RedisStore implements Store {
       clusterId: this.#identity.clusterId,
       perPartition: this.#servers.isCluster,
       entriesKept: this.#entriesKept(),
+      writesByUser: this.cluster.writesByUser,
     });
     this.#changesPerEntry += (planned.length / calls.length - this.#changesPerEntry) / COMMITS_AVERAGED;
     await allEnded(
@@ -690,7 +692,8 @@ async function openIdentity(servers: Servers, mustExist: boolean): Promise<Store
   const [clusterId, secret, format, partitions, ready, byUser] = reply;
   if (typeof clusterId !== "string" || typeof secret !== "string")
     throw new Error(`its key ${key} is damaged; restore a backup`);
-  if (format !== String(FORMAT) || partitions !== String(PARTITIONS)) {
+  const isFormer = format === String(FORMER_FORMAT);
+  if ((format !== String(FORMAT) && !isFormer) || partitions !== String(PARTITIONS)) {
     throw new Error("it was written by another version of order_process; run that version");
   }
   const reachable = servers.isCluster ? ALL_PARTITIONS.map((partition) => [partition]) : [ALL_PARTITIONS];
@@ -713,7 +716,7 @@ async function openIdentity(servers: Servers, mustExist: boolean): Promise<Store
   if (ready !== "1") await servers.command(key, ["HSET", key, "ready", "1"]);
   // Of no interest is how many there are: it fails where a list of open orders is gone.
   await allEnded(reachable.map((each) => servers.script(COUNT_OWNERS, each.map(openKey), [])));
-  return { clusterId, secret, hasByUser: byUser === "1" };
+  return { clusterId, secret, hasByUser: isFormer || byUser === "1" };
 }
 
 /** CONFIG is not everybody's, and some who run Redis for others take it away. */

@@ -10,7 +10,7 @@
  * Order ids are the last 36 characters of an order's key.
  */
 import { createHash } from "node:crypto";
-import { CLUSTER_KEYS, FORMER_FORMAT, NO_ORDER } from "./keys.ts";
+import { CLUSTER_KEYS, FORMAT, FORMER_FORMAT, NO_ORDER } from "./keys.ts";
 
 export interface Script {
   readonly text: string;
@@ -45,7 +45,7 @@ export const COMMIT_MISSING = "M";
  *
  *     KEYS  a partition key for each group
  *           for each group: open, keys (of idempotency keys), counts, orders and rare key; for each write an order key, and where it
- *           makes the order the key of its user's orders
+ *           makes the order the key of its user's orders, or by_user (keys.ts)
  *           the key of the stream of changes
  *     ARGV  cluster id, number of groups, entries that the stream keeps (0: none is added), what the stream tells of all writes but n
  *           (order id, revision and user of each, as JSON parted by commas), an owner for each group
@@ -85,8 +85,8 @@ end
 local counted
 -- Writes that the stream would tell of, and those of them that were refused, by their number.
 local told, refused, refusals = 0, {}, 0
--- For ZADD: pairs of score and member; for ZREM: members. Of one group; listedOf by the key of the user's orders.
-local opened, closed, listed, listedOf
+-- For ZADD: pairs of score and member; for ZREM: members. Of one group; listedByUser by the key of the set.
+local opened, closed, listed, listedByUser
 local function count(status, user, by)
   counted[status] = (counted[status] or 0) + by
   local ofUser = status .. ' ' .. user
@@ -108,7 +108,7 @@ local function flush(open, listedKey, counts)
   -- After it: an order may be made and final in one commit.
   inSlices('ZREM', open, closed)
   inSlices('ZADD', listedKey, listed)
-  for key, ofUser in pairs(listedOf) do inSlices('ZADD', key, ofUser) end
+  for key, members in pairs(listedByUser) do inSlices('ZADD', key, members) end
   for field, by in pairs(counted) do
     if by ~= 0 then call('HINCRBY', counts, field, by) end
   end
@@ -138,7 +138,8 @@ local function append2(list, one, other)
   list[#list + 1] = other
 end
 
-local function create(order, ofUser, owner, digests, rare, text, status, user, digest)
+local BY_USER = ':by_user'
+local function create(order, userKey, owner, digests, rare, text, status, user, digest)
   local holder = digest and call('HGET', digests, digest)
   if holder then return '${COMMIT_KEY_TAKEN}', holder end
   local made = redis.pcall('SET', order, text, 'NX')
@@ -148,8 +149,9 @@ local function create(order, ofUser, owner, digests, rare, text, status, user, d
   append2(opened, owner, id)
   if digest then call('HSET', digests, digest, id) end
   append2(listed, 0, id)
-  listedOf[ofUser] = listedOf[ofUser] or {}
-  append2(listedOf[ofUser], 0, id)
+  local isOfAll = string.sub(userKey, -#BY_USER) == BY_USER
+  listedByUser[userKey] = listedByUser[userKey] or {}
+  append2(listedByUser[userKey], 0, isOfAll and user .. ' ' .. id or id)
   if isRare(status) then call('ZADD', rare, 0, status .. ' ' .. id, 0, status .. '/' .. user .. ' ' .. id) end
   count(status, user, 1)
   return '${COMMIT_APPLIED}'
@@ -175,7 +177,7 @@ for group = 1, groups do
   local writes = tonumber(ARGV[arg + 1])
   key = key + 5
   arg = arg + 1
-  counted, opened, closed, listed, listedOf = {}, {}, {}, {}, {}
+  counted, opened, closed, listed, listedByUser = {}, {}, {}, {}, {}
   for _ = 1, writes do
     key = key + 1
     local order, kind, given = KEYS[key], ARGV[arg + 1], ARGV[arg + 2]
@@ -363,19 +365,15 @@ return reply
 `);
 
 /**
- * Makes the cluster's identity on an empty store. A store of the former format (keys.ts) has the present one from then on, and remembers
- * that it has the set by_user.
+ * Makes the cluster's identity on an empty store.
  *
  *     KEYS  identity
  *     ARGV  the offered cluster id and secret, format, number of partitions
- *     reply cluster id, secret, format, number of partitions; "1" when all partitions have been marked (MARK); "1" when it has by_user
+ *     reply cluster id, secret, format, number of partitions; "1" when all partitions have been marked (MARK); "1" when orders may be in by_user
  */
 export const MAKE_IDENTITY = script(`#!lua
 if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('HSET', KEYS[1], 'cluster_id', ARGV[1], 'secret', ARGV[2], 'format', ARGV[3], 'partitions', ARGV[4])
-end
-if redis.call('HGET', KEYS[1], 'format') == '${FORMER_FORMAT}' then
-  redis.call('HSET', KEYS[1], 'format', ARGV[3], 'by_user', 1)
 end
 return redis.call('HMGET', KEYS[1], 'cluster_id', 'secret', 'format', 'partitions', 'ready', 'by_user')
 `);
@@ -421,7 +419,13 @@ end
 ${text}`);
 }
 
-/** ARGV: service id, description, time. Reply: the new incarnation; the service's former one is out. */
+/** Stands in the description of each node that knows the present format of the store. */
+const KNOWS_FORMAT = `"format":${FORMAT}`;
+
+/**
+ * ARGV: service id, description, time. Reply: the new incarnation, and the store's format; the service's former incarnation is out. A store of the
+ * former format has the present one from then on, unless a node is alive that doesn't know it.
+ */
 export const REGISTER = rowScript(`
 local former = redis.call('HGET', services, ARGV[2])
 if former then
@@ -433,7 +437,14 @@ redis.call('HSET', incarnations, incarnation, ARGV[2])
 redis.call('HSET', services, ARGV[2], incarnation)
 redis.call('HSET', nodes, incarnation, '1 0 ' .. ARGV[4] .. ' ' .. ARGV[3])
 redis.call('SADD', alive, incarnation)
-return incarnation
+if redis.call('HGET', identity, 'format') == '${FORMER_FORMAT}' then
+  local allKnow = true
+  for _, each in ipairs(redis.call('SMEMBERS', alive)) do
+    allKnow = allKnow and string.find(redis.call('HGET', nodes, each) or '', '${KNOWS_FORMAT}', 1, true) ~= nil
+  end
+  if allKnow then redis.call('HSET', identity, 'format', ${FORMAT}, 'by_user', 1) end
+end
+return { incarnation, redis.call('HGET', identity, 'format') }
 `);
 
 /** ARGV: version and name, shape. Reply: the shape that is on record. */
