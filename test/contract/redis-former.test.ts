@@ -36,6 +36,7 @@ const PAGE = 7;
 
 const BY_USER = indexKey(PARTITION, "by_user");
 const DESCRIPTION = { url: "", version: "1.0.0", ttlMs: 5_000, process: null };
+
 /** Those on which the store is: one, or those of a Redis Cluster. */
 const KINDS: Readonly<Record<string, (ending: Ending) => Promise<readonly RedisServer[]>>> = {
   "in Redis": async (ending) => [await startRedis(ending)],

@@ -72,6 +72,7 @@ const STAYING_ORDERS = 100;
 const AT_MS = 1_700_000_000_000;
 const BUSY_USER = "user-busy";
 const BUSY_SERVICE = "service-busy";
+
 /** Those on which the store is: one, or those of a Redis Cluster. */
 const KINDS: Readonly<Record<string, (ending: Ending) => Promise<readonly RedisServer[]>>> = {
   "in Redis": async (ending) => [await startRedis(ending, SLOWLOG)],

@@ -34,6 +34,7 @@ const CALLS = 10;
 const PAGE = 20;
 
 const AT_MS = 1_700_000_000_000;
+
 test("no statement of the embedded store takes longer the more is stored", async (t) => {
   const small = new TimedDatabase(t, SMALL_ROWS);
   const large = new TimedDatabase(t, LARGE_ROWS);

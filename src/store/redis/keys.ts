@@ -44,7 +44,7 @@ export const FORMAT = 3;
  * Has the orders of all users in one set, by_user, which is dear: a new order may be anywhere in it (bench/README.md). Nodes of the version
  * that had this format find a user's orders nowhere else. So it stays, and every node puts orders there, until a node starts
  * beside which no such node is alive (REGISTER in scripts.ts): then the format is the present one, and nodes that start put orders into users'
- * sets. by_user stays as it is, and is read for good.
+ * sets. A node that has started before puts them into by_user until its next start, so by_user is read for good.
  */
 export const FORMER_FORMAT = 2;
 
