@@ -5,21 +5,29 @@
 
 const TICKS = 0;
 const LIMIT_MS = 1;
-const HINT_BYTES = 2;
+const NAME_BYTES = 2;
 const NUMBERS = 3;
 
-/** An order's id and a step's name; a longer name is cut. */
-const HINT_BYTES_MAX = 256;
+/** An order's id is a UUID. */
+const ID_BYTES = 36;
+
+/** A longer name of a step is cut. */
+const NAME_BYTES_MAX = 220;
 
 export class Board {
   readonly memory: SharedArrayBuffer;
   readonly #numbers: Int32Array;
-  readonly #hint: Buffer;
+  readonly #id: Buffer;
+  readonly #name: Buffer;
+  /** The name that is shown: one call after another is of the same step. */
+  #shownName = "";
 
-  constructor(memory = new SharedArrayBuffer(NUMBERS * Int32Array.BYTES_PER_ELEMENT + HINT_BYTES_MAX)) {
+  constructor(memory = new SharedArrayBuffer(NUMBERS * Int32Array.BYTES_PER_ELEMENT + ID_BYTES + NAME_BYTES_MAX)) {
     this.memory = memory;
+    const textAt = NUMBERS * Int32Array.BYTES_PER_ELEMENT;
     this.#numbers = new Int32Array(memory, 0, NUMBERS);
-    this.#hint = Buffer.from(memory, NUMBERS * Int32Array.BYTES_PER_ELEMENT);
+    this.#id = Buffer.from(memory, textAt, ID_BYTES);
+    this.#name = Buffer.from(memory, textAt + ID_BYTES, NAME_BYTES_MAX);
   }
 
   /** The main thread turns. @param limitMs how long it may be blocked from now on; 0: as long as it likes */
@@ -38,18 +46,17 @@ export class Board {
 
   /** A call begins. */
   noteCall(orderId: string, stepName: string): void {
-    const idBytes = this.#hint.write(orderId, 0, "latin1");
-    const nameBytes = this.#hint.write(stepName, idBytes + 1);
-    this.#hint[idBytes] = SPACE;
-    this.#numbers[HINT_BYTES] = idBytes + 1 + nameBytes;
+    // A call of native code takes longer.
+    for (let at = 0; at < ID_BYTES; at++) this.#id[at] = orderId.charCodeAt(at);
+    if (stepName === this.#shownName) return;
+    this.#shownName = stepName;
+    this.#numbers[NAME_BYTES] = this.#name.write(stepName);
   }
 
   /** Of the call that began last; null: none has. */
   get lastCall(): { readonly orderId: string; readonly stepName: string } | null {
-    const text = this.#hint.toString("utf8", 0, this.#numbers[HINT_BYTES] ?? 0);
-    const [orderId = "", ...stepName] = text.split(" ");
-    return orderId === "" ? null : { orderId, stepName: stepName.join(" ") };
+    const nameBytes = this.#numbers[NAME_BYTES] ?? 0;
+    if (nameBytes === 0) return null;
+    return { orderId: this.#id.toString(), stepName: this.#name.toString("utf8", 0, nameBytes) };
   }
 }
-
-const SPACE = 0x20;
