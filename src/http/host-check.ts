@@ -3,10 +3,10 @@
  * lead to this node (DNS rebinding), and the page may then send any `Authorization`. The name gives it away: a request must name one of the
  * node's own hosts, or an IP address, which nobody can let lead elsewhere.
  */
+import type { IncomingMessage } from "node:http";
 import { isIPv4, isIPv6 } from "node:net";
 import { domainToASCII } from "node:url";
 import { HEADERS_MAX, hasTooManyHeaders } from "./request-head.ts";
-import type { FastifyInstance, FastifyRequest } from "fastify";
 import { CatalogueError } from "../order/errors.ts";
 
 /** Whether a host, as `hostOf` gives it, may be named. */
@@ -81,11 +81,7 @@ export function hostRule(ownHosts: readonly string[], allowed: Iterable<string>)
  * @param rawHeaders as Node has them: names and values in turn. It drops what comes twice from the parsed ones
  */
 export function refusalOf(
-  {
-    url,
-    httpVersion,
-    rawHeaders,
-  }: Pick<FastifyRequest["raw"], "httpVersion" | "rawHeaders"> & { readonly url: string },
+  { url, httpVersion, rawHeaders }: Pick<IncomingMessage, "httpVersion" | "rawHeaders"> & { readonly url: string },
   isAllowed: HostRule,
 ): CatalogueError | null {
   let host: string | undefined;
@@ -131,10 +127,9 @@ function notAllowed(host: string): CatalogueError {
   );
 }
 
-/** Refuses requests that name another host than the node's, a host or user twice, or too much. To be called before all else is added. */
-export function checkHosts(app: FastifyInstance, isAllowed: HostRule): void {
-  app.addHook("onRequest", (request, _reply, done) => {
-    if (hasTooManyHeaders(request.raw)) return done(tooManyHeaders());
-    return done(refusalOf(request.raw as typeof request.raw & { url: string }, isAllowed) ?? undefined);
-  });
+/** Why a request is refused for its head: it names another host than the node's, a host or user twice, or has too much; null: it isn't. */
+export function headRefusal(request: IncomingMessage, isAllowed: HostRule): CatalogueError | null {
+  if (hasTooManyHeaders(request)) return tooManyHeaders();
+  const { url = "", httpVersion, rawHeaders } = request;
+  return refusalOf({ url, httpVersion, rawHeaders }, isAllowed);
 }

@@ -1,5 +1,4 @@
 /** Headers that keep browsers from making more of an answer than it is. */
-import type { FastifyInstance } from "fastify";
 
 /** What every answer has; an event stream and what Node's parser refuses, too. */
 export const SECURITY_HEADERS = Object.freeze({
@@ -21,10 +20,7 @@ const PAGE_HEADERS = Object.freeze({
 
 const PAGE_PATH = "/docs";
 
-/** Sets them on every answer of Fastify's. To be called before all that can refuse a request. */
-export function addSecurityHeaders(app: FastifyInstance): void {
-  app.addHook("onRequest", (request, reply, done) => {
-    reply.headers(request.url.startsWith(PAGE_PATH) ? PAGE_HEADERS : SECURITY_HEADERS);
-    done();
-  });
+/** Those of an answer to a request for this path. */
+export function securityHeaders(path: string): Readonly<Record<string, string>> {
+  return path.startsWith(PAGE_PATH) ? PAGE_HEADERS : SECURITY_HEADERS;
 }

@@ -17,13 +17,13 @@ import { documentationRoutes } from "./documentation.ts";
 import { takeInBodies } from "./intake.ts";
 import { HEADERS_MAX } from "./request-head.ts";
 import { type OrdersResource, ordersRoutes, visibleOrders } from "./orders.ts";
-import { checkHosts, type HostRule, hostRule } from "./host-check.ts";
+import { headRefusal, type HostRule, hostRule } from "./host-check.ts";
 import { errorHandler, problemHeaders, problemOf, sendProblem } from "./problem.ts";
 import { boundAnswers } from "./unread-answers.ts";
 import { boundReads, takeReadPlace } from "./store-reads.ts";
 import { NAMED_SCHEMAS, PROBLEM_MEDIA_TYPE } from "./schemas.ts";
 import { type ShownOrdersResource, shownOrders } from "./shown-orders.ts";
-import { addSecurityHeaders } from "./security-headers.ts";
+import { securityHeaders } from "./security-headers.ts";
 import { type ServiceResource, serviceRoutes } from "./service.ts";
 
 declare module "fastify" {
@@ -139,15 +139,16 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
 
   app.decorateRequest("user", "");
   app.decorateRequest("bodyText", "");
-  addSecurityHeaders(app);
-  checkHosts(app, isAllowedHost);
-  takeInBodies(app, capacity);
-  boundAnswers(app, capacity);
-  // Before a body is read.
+  // Before a body is read. One hook for all: each takes its time of every request.
   app.addHook("onRequest", (request, reply, done) => {
-    if (request.is404) notFound(request, reply);
+    reply.headers(securityHeaders(request.url));
+    const refusal = headRefusal(request.raw, isAllowedHost);
+    if (refusal !== null) done(refusal);
+    else if (request.is404) notFound(request, reply);
     else done();
   });
+  takeInBodies(app, capacity);
+  boundAnswers(app, capacity);
   app.addHook("preValidation", (request, _reply, done) => {
     if (request.method === "POST") takeJson(request);
     done();
@@ -270,8 +271,8 @@ const JSON_TYPE = /^(application\/([\w.+-]+\+)?json|application\/x-www-form-urle
 function takeJson(request: FastifyRequest): void {
   requireJsonType(request);
   const bytes = request.body instanceof Buffer ? request.body : Buffer.alloc(0);
-  const { emptyBody = false } = request.routeOptions.config;
-  const { text, value } = parseJsonBody(bytes.length === 0 && emptyBody ? EMPTY_BODY : bytes);
+  const mayBeEmpty = bytes.length === 0 && request.routeOptions.config.emptyBody === true;
+  const { text, value } = parseJsonBody(mayBeEmpty ? EMPTY_BODY : bytes);
   request.bodyText = text;
   request.body = value;
 }
