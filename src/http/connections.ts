@@ -46,6 +46,9 @@ const NODES = ["POST /cluster/", "POST /service/"].map((start) => Buffer.from(st
 /** So many pieces of a connection are given to the parser in its turn: a head, a body, and the beginning of a next head. */
 const PIECES_MAX = 3;
 
+/** Who has sent no more, as most have, is read on while he waits for his turn: to stop that and begin again takes longer than to read. */
+const READ_ON_BYTES_MAX = 4_096;
+
 /** Less is not worth a copy: a connection costs more. */
 const SLACK_BYTES_MAX = 1_024;
 
@@ -201,12 +204,13 @@ export class Connections {
       if (bytes !== null && socket.readableFlowing === true && socket.readableLength === 0) {
         // The stream's buffer and events lead to the same place, and take longer.
         this.#take(connection, bytes as Buffer);
-        if (connection.queuedAs !== null) connection.readLater ??= () => read(0); // as Node reads no more after this
-        return connection.queuedAs === null;
+        if (connection.queuedAs === null || mayReadOn(connection)) return true;
+        connection.readLater ??= () => read(0); // as Node reads no more after this
+        return false;
       }
-      const mayReadOn = push(bytes, encoding);
+      const hasRoom = push(bytes, encoding);
       if (bytes !== null && socket.isPaused()) this.#settle(connection);
-      return mayReadOn && connection.queuedAs === null;
+      return hasRoom && connection.queuedAs === null;
     };
     socket._read = (size) => {
       if (connection.queuedAs === null) read(size);
@@ -297,7 +301,7 @@ export class Connections {
       this.#queuedBytes += bytes - connection.queuedBytes;
       connection.queuedBytes = bytes;
     }
-    if (waiting !== null && !connection.paused) {
+    if (!connection.paused && !mayReadOn(connection)) {
       connection.paused = true;
       socket.pause();
     } else if (waiting === null && connection.paused) {
@@ -319,7 +323,9 @@ export class Connections {
     connection.answer = response;
     connection.requestChars = trimHead(request);
     noteHead(connection, isChunked ? "chunks" : { bytes: Number(length ?? 0) });
-    response.once("close", () => {
+    // Dearer to listen once than to see that it is the same answer.
+    response.on("close", () => {
+      if (connection.answer !== response) return;
       connection.answer = null;
       connection.stuckSinceMs = null;
       const { requestChars, headBytes, waiting, ended } = connection;
@@ -361,6 +367,12 @@ function readNow(connection: Connection): void {
 function mayParse({ socket, request, answer }: Connection): boolean {
   if (socket.destroyed || socket.writableEnded) return false;
   return answer === null || request?.complete === false;
+}
+
+/** Whether more is read of what the client sends. */
+function mayReadOn({ waiting, queuedAs, answer }: Connection): boolean {
+  if (waiting === null) return true;
+  return queuedAs !== null && answer === null && waiting.length <= READ_ON_BYTES_MAX;
 }
 
 function kindOf(waiting: Buffer): Kind {

@@ -94,3 +94,61 @@ for (const [what, end] of [
     });
   }
 }
+
+const POST = 'POST /orders HTTP/1.1\r\nHost: a\r\nContent-Length: 16\r\n\r\n{"a":"\r\n\r\n0123"}';
+const LOWER = "POST /orders HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}";
+const LENGTH_LAST = "POST /orders HTTP/1.1\r\nHost: a\r\nX: Content-Length: 9\r\nContent-Length:  2 \r\n\r\n{}";
+
+for (const readBytes of [1, 2, 3, 4, 5, 7, 31, 64, 10_000]) {
+  test(`each request begins a piece, whatever its body looks like (reads of ${readBytes} bytes)`, () => {
+    const requests = [NEXT, POST, NEXT, LOWER, LENGTH_LAST, POST];
+    const position: ParserPosition = { ...AT_START, request: null };
+    const text = requests.join("");
+    const starts: number[] = [];
+    let given = "";
+    for (let at = 0; at < text.length; at += readBytes) {
+      for (let waiting = Buffer.from(text.slice(at, at + readBytes), "latin1"); waiting.length > 0;) {
+        starts.push(given.length);
+        const length = takePiece(position, waiting);
+        given += waiting.subarray(0, length).toString("latin1");
+        waiting = waiting.subarray(length);
+        position.request = noteAsParserWould(position, given, requests);
+      }
+    }
+    assert.equal(given, text);
+    for (const start of startsOf(requests)) assert.ok(starts.includes(start), `${start} of ${starts.join()}`);
+  });
+}
+
+test("what has come of a head counts until its end has come", () => {
+  const position: ParserPosition = { ...AT_START, request: null };
+  takePiece(position, Buffer.from("GET / HTTP/1.1\r\n"));
+  assert.equal(position.headBytes, 16);
+  takePiece(position, Buffer.from("Host: a\r\n\r"));
+  assert.equal(position.headBytes, 26);
+  takePiece(position, Buffer.from("\n"));
+  assert.equal(position.headBytes, 0);
+});
+
+/** The last request whose head has been given; it is noted when that has just come to its end. */
+function noteAsParserWould(
+  position: ParserPosition,
+  given: string,
+  requests: readonly string[],
+): ParserPosition["request"] {
+  const at = startsOf(requests).findLastIndex((start, index) => start + headOf(requests[index]) <= given.length);
+  if (at < 0) return null;
+  const request = requests[at] ?? "";
+  const came = given.length - (startsOf(requests)[at] ?? 0);
+  const bodyBytes = request.length - headOf(request);
+  const bodyCame = Math.min(came - headOf(request), bodyBytes);
+  if (noted.get(position) !== at) noteHead(position, { bytes: bodyBytes - bodyCame });
+  noted.set(position, at);
+  return { complete: bodyCame === bodyBytes };
+}
+
+const noted = new WeakMap<ParserPosition, number>();
+
+function headOf(request = ""): number {
+  return request.indexOf("\r\n\r\n") + 4;
+}

@@ -69,9 +69,15 @@ export function takePiece(position: ParserPosition, waiting: Buffer): number {
     position.bodyBytesLeft -= length;
     return length;
   }
-  const length = headPieceBytes(position, waiting);
-  noteHeadPiece(position, length === waiting.length ? waiting : waiting.subarray(0, length));
-  return length;
+  const headBytes = endOfHead(position.tail, waiting);
+  if (headBytes === null) {
+    position.headBytes += waiting.length;
+    position.tail = tailOf(position.tail, waiting);
+    return waiting.length;
+  }
+  position.headBytes = 0;
+  position.tail = NOTHING;
+  return headBytes + wholeBodyBytes(waiting, headBytes);
 }
 
 /** Goes on by what of a request's body can be given without its end: with that the work would begin. @returns how long it is */
@@ -84,27 +90,15 @@ export function takeBodyWithoutEnd(position: ParserPosition, waiting: Buffer): n
   return length;
 }
 
-function headPieceBytes({ tail }: ParserPosition, waiting: Buffer): number {
+/** Where a head ends whose beginning the parser has, if it had more than these bytes; null: behind them. */
+function endOfHead(tail: Buffer, waiting: Buffer): number | null {
   if (tail.length > 0) {
     const start = Buffer.concat([tail, waiting.subarray(0, HEAD_END.length - 1)]);
     const at = start.indexOf(HEAD_END);
     if (at >= 0) return at + HEAD_END.length - tail.length;
   }
   const at = waiting.indexOf(HEAD_END);
-  if (at < 0) return waiting.length;
-  const length = at + HEAD_END.length;
-  return length + wholeBodyBytes(waiting, length);
-}
-
-function noteHeadPiece(position: ParserPosition, piece: Buffer): void {
-  const isHeadEnd = endsWithHeadEnd(piece);
-  position.headBytes = isHeadEnd ? 0 : position.headBytes + piece.length;
-  position.tail = isHeadEnd ? NOTHING : tailOf(position.tail, piece);
-}
-
-function endsWithHeadEnd(piece: Buffer): boolean {
-  const start = piece.length - HEAD_END.length;
-  return start >= 0 && HEAD_END.every((byte, index) => piece[start + index] === byte);
+  return at < 0 ? null : at + HEAD_END.length;
 }
 
 /** How long the body behind a head is, where all of it has come: most requests are given at once, as to run the parser twice takes longer. */

@@ -7,6 +7,8 @@
  * 3. Node accepts one connection a turn, and a thousand may wait for that. So while they come, turns are short: the last of them is
  *    accepted soon, and those that are there go on.
  */
+import { performance } from "node:perf_hooks"; // the global one is looked up at each reading
+import process from "node:process";
 
 /** Health checks, other nodes, who had nothing under way, who has sent requests ahead, who sends a body, who gets a large answer. */
 export type Kind = "checks" | "nodes" | "fresh" | "ahead" | "bodies" | "large";
@@ -26,6 +28,8 @@ const ACCEPTING_MS = 0.1;
 
 /** The same, of all time that went into something else: turns may be long for other reasons. */
 const OTHERS_SHARE = 1 / 16;
+
+const NOW = Promise.resolve();
 
 /** Both in milliseconds. */
 export interface TurnClock {
@@ -69,6 +73,11 @@ export class Turns<Item> {
   #longerFromMs: number | null = null;
   /** When those that wait were served last. */
   #servedMs = 0;
+  /** Of the turn in which they are being served: when it began, and how long it may be. */
+  #turnStartMs = 0;
+  #turnMs = 0;
+  readonly #serveNext = (): void => this.#serveOne();
+  readonly #serveNextBehind = (): void => process.nextTick(this.#serveNext);
 
   /**
    * @param serve what is done with one of those that wait, when its turn has come
@@ -131,23 +140,25 @@ export class Turns<Item> {
     const allowedMs = this.#isAccepting ? this.#acceptingMs : TURN_MS;
     this.#startMs = null;
     this.#turnsSinceAccepted++;
-    this.#serveNext(nowMs, allowedMs);
+    this.#turnStartMs = nowMs;
+    this.#turnMs = allowedMs;
+    this.#serveOne();
   }
 
-  /** Serves one after another of those that wait, while there is time. */
-  #serveNext(startMs: number, allowedMs: number): void {
-    const usedMs = this.#clock.now() - startMs;
-    const item = usedMs < allowedMs ? this.#next() : null;
+  /** Serves one of those that wait, and then the next, while there is time. */
+  #serveOne(): void {
+    const usedMs = this.#clock.now() - this.#turnStartMs;
+    const item = usedMs < this.#turnMs ? this.#next() : null;
     if (item === null) {
       // One that took long is not made up for by all others.
       this.#acceptingMs = Math.max(this.#acceptingMs - usedMs, -TURN_MS);
-      this.#servedMs = startMs + usedMs;
+      this.#servedMs = this.#turnStartMs + usedMs;
       if (this.#kinds.some((queue) => queue.size > 0)) this.#begin();
       return;
     }
     this.#serve(item);
-    // What it has caused is done before the clock is read again.
-    queueMicrotask(() => process.nextTick(() => this.#serveNext(startMs, allowedMs)));
+    // What it has caused is done before the clock is read again: ticks and promises of now come first.
+    void NOW.then(this.#serveNextBehind);
   }
 
   #next(): Item | null {

@@ -490,6 +490,28 @@ test("what comes behind a request does not change its answer", async (t) => {
   assert.equal(submitted, 4);
 });
 
+test("of who waits for his turn no more is read than once, while it is much", async (t) => {
+  const heldBytes: number[] = [];
+  const { url, app } = await startBareServer(t, {
+    limits: { ...DEFAULT_HTTP_LIMITS, bodyBytesMax: 2_000_000 },
+    submit: () => {
+      heldBytes.push(app.capacity.received.used);
+      workFor(5);
+      return Promise.resolve({ kind: "accepted", orderId: ORDER_ID, startTimeMs: 0 });
+    },
+  });
+  const sockets = await connections(t, url, 24, () => "");
+  await waitFor(() => app.capacity.connections.used === sockets.length, { what: "all are accepted" });
+  const body = `{"a":"${"x".repeat(1_000_000)}"}`;
+  // Small pieces before: they are read on.
+  for (const socket of sockets) socket.write("\r\n");
+  for (const socket of sockets) socket.write(posted("/orders", body.length) + body);
+  const answers = await Promise.all(sockets.map(async (socket) => String((await once(socket, "data"))[0])));
+  for (const answer of answers) assert.match(answer, /^HTTP\/1\.1 201/);
+  const mostBytes = sockets.length * (64 + 4) * 1024;
+  assert.ok(Math.max(...heldBytes) <= mostBytes, `${heldBytes.join()} of ${mostBytes}`);
+});
+
 test("a health check is answered before the requests that came before it, where many wait", async (t) => {
   let served = 0;
   const { url, app } = await startBareServer(t, {
