@@ -7,7 +7,8 @@
  * when the former request's answer has been taken. (docs/decisions/0009)
  *
  * 1. A connection has one request under way at most.
- * 2. While it has one, or nothing can be given to the parser, it is not read, but for what Node reads ahead. That counts, too.
+ * 2. While it has one, or nothing can be given to the parser, it is not read, but for what Node reads ahead. That counts, too. Who waits for
+ *    his turn with little is read once more.
  * 3. A client that does not take an answer is cut in the end, and so is one that stays after it was told that the connection ends.
  * 4. Clients are cut for what they keep open, and not for what the node has not come to yet: where that is much, turns are longer, and a body
  *    goes to its request, where it is counted, but for its end.
@@ -46,7 +47,7 @@ const NODES = ["POST /cluster/", "POST /service/"].map((start) => Buffer.from(st
 /** So many pieces of a connection are given to the parser in its turn: a head, a body, and the beginning of a next head. */
 const PIECES_MAX = 3;
 
-/** Who has sent no more, as most have, is read on while he waits for his turn: to stop that and begin again takes longer than to read. */
+/** Who waits for his turn and has sent no more, like most, is not stopped from sending: to stop and begin again takes longer than to wait. */
 const READ_ON_BYTES_MAX = 4_096;
 
 /** Less is not worth a copy: a connection costs more. */
@@ -194,7 +195,8 @@ export class Connections {
 
   /**
    * A stream that is paused is filled all the same, up to its limit (64 KiB) and one read more. So it is seen that a client is gone. While a
-   * connection waits for a turn, that can wait, too: nothing more is read.
+   * connection waits for a turn, that can wait, too: nothing more is read. Only where the read that made it wait was a small one, reading
+   * ends with the next.
    */
   #boundReadAhead(connection: Connection): void {
     const { socket } = connection;
@@ -203,8 +205,9 @@ export class Connections {
     socket.push = (bytes, encoding) => {
       if (bytes !== null && socket.readableFlowing === true && socket.readableLength === 0) {
         // The stream's buffer and events lead to the same place, and take longer.
+        const hadWaited = connection.queuedAs !== null;
         this.#take(connection, bytes as Buffer);
-        if (connection.queuedAs === null || mayReadOn(connection)) return true;
+        if (connection.queuedAs === null || (!hadWaited && waitsWithLittle(connection))) return true;
         connection.readLater ??= () => read(0); // as Node reads no more after this
         return false;
       }
@@ -240,9 +243,10 @@ export class Connections {
     connection.waiting = connection.waiting === null ? bytes : Buffer.concat([connection.waiting, bytes]);
     if (connection.queuedAs === null && this.#turns.mayServe()) return this.#serve(connection);
     this.#giveBody(connection);
-    const { waiting, answer } = connection;
+    const { waiting, answer, request } = connection;
     // More of a body comes at once, up to its limit; what comes of one that is let go may have no end.
-    if (waiting === null && answer?.headersSent === false) return this.#settle(connection);
+    const isTakenIn = request?.method === "POST" && answer?.headersSent === false;
+    if (waiting === null && isTakenIn) return this.#settle(connection);
     this.#enqueue(connection, waiting === null ? "fresh" : kindOf(waiting));
   }
 
@@ -301,7 +305,7 @@ export class Connections {
       this.#queuedBytes += bytes - connection.queuedBytes;
       connection.queuedBytes = bytes;
     }
-    if (!connection.paused && !mayReadOn(connection)) {
+    if (waiting !== null && !connection.paused && !waitsWithLittle(connection)) {
       connection.paused = true;
       socket.pause();
     } else if (waiting === null && connection.paused) {
@@ -369,10 +373,9 @@ function mayParse({ socket, request, answer }: Connection): boolean {
   return answer === null || request?.complete === false;
 }
 
-/** Whether more is read of what the client sends. */
-function mayReadOn({ waiting, queuedAs, answer }: Connection): boolean {
-  if (waiting === null) return true;
-  return queuedAs !== null && answer === null && waiting.length <= READ_ON_BYTES_MAX;
+/** Whether it waits for its turn with little, and not for an answer to what it has sent before. */
+function waitsWithLittle({ waiting, queuedAs, answer }: Connection): boolean {
+  return waiting !== null && queuedAs !== null && answer === null && waiting.length <= READ_ON_BYTES_MAX;
 }
 
 function kindOf(waiting: Buffer): Kind {

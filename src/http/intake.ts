@@ -51,8 +51,11 @@ class BodyIntake {
     const end = (error: Error | null): void => {
       if (this.#stop === null) return;
       this.#stop = null;
-      body.off("data", take);
-      if (error !== null) body.resume(); // what still comes is let go
+      body.off("data", take); // Node would take it off at a higher price
+      if (error !== null) {
+        body.off("end", finish).off("error", fail);
+        body.resume(); // what still comes is let go
+      }
       const bytes = this.#length === this.#room.length ? this.#room : this.#room.subarray(0, this.#length);
       this.#room = NOTHING;
       if (error === null) done(null, bytes);

@@ -90,7 +90,10 @@ export function takeBodyWithoutEnd(position: ParserPosition, waiting: Buffer): n
   return length;
 }
 
-/** Where a head ends whose beginning the parser has, if it had more than these bytes; null: behind them. */
+/**
+ * How many of these bytes belong to the head that the parser is in; null: all, and its end has not come.
+ * @param tail the last bytes of it that were given, where the end may have begun in them
+ */
 function endOfHead(tail: Buffer, waiting: Buffer): number | null {
   if (tail.length > 0) {
     const start = Buffer.concat([tail, waiting.subarray(0, HEAD_END.length - 1)]);

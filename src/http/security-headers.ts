@@ -20,7 +20,7 @@ const PAGE_HEADERS = Object.freeze({
 
 const PAGE_PATH = "/docs";
 
-/** Those of an answer to a request for this path. */
+/** The security headers of the answer to a request for this path. */
 export function securityHeaders(path: string): Readonly<Record<string, string>> {
   return path.startsWith(PAGE_PATH) ? PAGE_HEADERS : SECURITY_HEADERS;
 }

@@ -139,7 +139,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
 
   app.decorateRequest("user", "");
   app.decorateRequest("bodyText", "");
-  // Before a body is read. One hook for all: each takes its time of every request.
+  // Before a body is read. One hook for all: each takes its time of every request. The headers come first: refusals have them, too.
   app.addHook("onRequest", (request, reply, done) => {
     reply.headers(securityHeaders(request.url));
     const refusal = headRefusal(request.raw, isAllowedHost);
@@ -271,8 +271,8 @@ const JSON_TYPE = /^(application\/([\w.+-]+\+)?json|application\/x-www-form-urle
 function takeJson(request: FastifyRequest): void {
   requireJsonType(request);
   const bytes = request.body instanceof Buffer ? request.body : Buffer.alloc(0);
-  const mayBeEmpty = bytes.length === 0 && request.routeOptions.config.emptyBody === true;
-  const { text, value } = parseJsonBody(mayBeEmpty ? EMPTY_BODY : bytes);
+  const isLeftOut = bytes.length === 0 && request.routeOptions.config.emptyBody === true;
+  const { text, value } = parseJsonBody(isLeftOut ? EMPTY_BODY : bytes);
   request.bodyText = text;
   request.body = value;
 }

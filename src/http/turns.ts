@@ -7,7 +7,7 @@
  * 3. Node accepts one connection a turn, and a thousand may wait for that. So while they come, turns are short: the last of them is
  *    accepted soon, and those that are there go on.
  */
-import { performance } from "node:perf_hooks"; // the global one is looked up at each reading
+import { performance } from "node:perf_hooks"; // the global one is a getter
 import process from "node:process";
 
 /** Health checks, other nodes, who had nothing under way, who has sent requests ahead, who sends a body, who gets a large answer. */
@@ -76,8 +76,22 @@ export class Turns<Item> {
   /** Of the turn in which they are being served: when it began, and how long it may be. */
   #turnStartMs = 0;
   #turnMs = 0;
-  readonly #serveNext = (): void => this.#serveOne();
-  readonly #serveNextBehind = (): void => process.nextTick(this.#serveNext);
+  /** Serves one of those that wait, and then the next, while there is time. */
+  readonly #serveNext = (): void => {
+    const usedMs = this.#clock.now() - this.#turnStartMs;
+    const item = usedMs < this.#turnMs ? this.#next() : null;
+    if (item === null) {
+      // One that took long is not made up for by all others.
+      this.#acceptingMs = Math.max(this.#acceptingMs - usedMs, -TURN_MS);
+      this.#servedMs = this.#turnStartMs + usedMs;
+      if (this.#kinds.some((queue) => queue.size > 0)) this.#begin();
+      return;
+    }
+    this.#serve(item);
+    // What it has caused is done before the clock is read again: ticks and promises of now come first.
+    void NOW.then(this.#serveNextLater);
+  };
+  readonly #serveNextLater = (): void => process.nextTick(this.#serveNext);
 
   /**
    * @param serve what is done with one of those that wait, when its turn has come
@@ -142,23 +156,7 @@ export class Turns<Item> {
     this.#turnsSinceAccepted++;
     this.#turnStartMs = nowMs;
     this.#turnMs = allowedMs;
-    this.#serveOne();
-  }
-
-  /** Serves one of those that wait, and then the next, while there is time. */
-  #serveOne(): void {
-    const usedMs = this.#clock.now() - this.#turnStartMs;
-    const item = usedMs < this.#turnMs ? this.#next() : null;
-    if (item === null) {
-      // One that took long is not made up for by all others.
-      this.#acceptingMs = Math.max(this.#acceptingMs - usedMs, -TURN_MS);
-      this.#servedMs = this.#turnStartMs + usedMs;
-      if (this.#kinds.some((queue) => queue.size > 0)) this.#begin();
-      return;
-    }
-    this.#serve(item);
-    // What it has caused is done before the clock is read again: ticks and promises of now come first.
-    void NOW.then(this.#serveNextBehind);
+    this.#serveNext();
   }
 
   #next(): Item | null {

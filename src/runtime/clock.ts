@@ -5,7 +5,7 @@
  * 1. Wall time is for people and for `start_at`: it may jump either way. How long something took, or is to take, the monotonic clock
  *    tells.
  */
-import { performance } from "node:perf_hooks"; // the global one is looked up at each reading
+import { performance } from "node:perf_hooks"; // the global one is a getter
 
 /** A wait. Disposed of, it is over, and its action does not happen any more. */
 export type Timer = Disposable;

@@ -19,7 +19,7 @@ export class Board {
   readonly #numbers: Int32Array;
   readonly #id: Buffer;
   readonly #name: Buffer;
-  /** The name that is shown: one call after another is of the same step. */
+  /** The name that is shown: calls in a row are often of the same step. */
   #shownName = "";
 
   constructor(memory = new SharedArrayBuffer(NUMBERS * Int32Array.BYTES_PER_ELEMENT + ID_BYTES + NAME_BYTES_MAX)) {

@@ -490,27 +490,88 @@ test("what comes behind a request does not change its answer", async (t) => {
   assert.equal(submitted, 4);
 });
 
-test("of who waits for his turn no more is read than once, while it is much", async (t) => {
-  const heldBytes: number[] = [];
-  const { url, app } = await startBareServer(t, {
-    limits: { ...DEFAULT_HTTP_LIMITS, bodyBytesMax: 2_000_000 },
-    submit: () => {
-      heldBytes.push(app.capacity.received.used);
-      workFor(5);
-      return Promise.resolve({ kind: "accepted", orderId: ORDER_ID, startTimeMs: 0 });
-    },
+for (const end of ["goes on", "sends no more"]) {
+  test(`of who waits for his turn with little, and ${end}, one more read is taken, and he is answered once`, async (t) => {
+    const heldBytes: number[] = [];
+    const { url, app } = await startBareServer(t, {
+      limits: { ...DEFAULT_HTTP_LIMITS, bodyBytesMax: 2_000_000 },
+      submit: ({ user }) => {
+        heldBytes.push(app.capacity.received.used);
+        if (user === "hog") workFor(6);
+        return Promise.resolve({ kind: "accepted", orderId: ORDER_ID, startTimeMs: 0 });
+      },
+    });
+    const hogs = await connections(t, url, 20, () => "");
+    const others = await connections(t, url, 20, () => "");
+    await waitFor(() => app.capacity.connections.used === 40, { what: "all are accepted" });
+    const body = `{"a":"${"x".repeat(1_000_000)}"}`;
+    const sent = posted("/orders", body.length) + body;
+    for (const socket of hogs) socket.write(`${posted("/orders", 2, { authorization: "hog" })}{}`);
+    await waitFor(() => heldBytes.length > 0, { what: "a hog is served" });
+    for (const socket of others) socket.write(sent.slice(0, 20));
+    await waitFor(() => app.capacity.received.used >= 20 * others.length, { what: "the others wait" });
+    const served = heldBytes.length;
+    for (const socket of others) {
+      if (end === "goes on") socket.write(sent.slice(20));
+      else socket.end(sent.slice(20));
+    }
+    const answers = await Promise.all(
+      others.map(async (socket) => {
+        let received = "";
+        socket.setEncoding("latin1").on("data", (text: string) => (received += text));
+        await waitFor(() => received.includes("start_time"), { what: () => `answered: ${received}` });
+        return received;
+      }),
+    );
+    assert.ok(served < hogs.length, "the others came when the hogs had been served");
+    for (const answer of answers) assert.match(answer, /^HTTP\/1\.1 201(?!.*HTTP)/s);
+    assert.equal(heldBytes.length, hogs.length + others.length);
+    const mostBytes = others.length * (64 + 4) * 1024;
+    assert.ok(Math.max(...heldBytes) <= mostBytes, `${heldBytes.join()} of ${mostBytes}`);
   });
-  const sockets = await connections(t, url, 24, () => "");
-  await waitFor(() => app.capacity.connections.used === sockets.length, { what: "all are accepted" });
-  const body = `{"a":"${"x".repeat(1_000_000)}"}`;
-  // Small pieces before: they are read on.
-  for (const socket of sockets) socket.write("\r\n");
-  for (const socket of sockets) socket.write(posted("/orders", body.length) + body);
-  const answers = await Promise.all(sockets.map(async (socket) => String((await once(socket, "data"))[0])));
-  for (const answer of answers) assert.match(answer, /^HTTP\/1\.1 201/);
-  const mostBytes = sockets.length * (64 + 4) * 1024;
-  assert.ok(Math.max(...heldBytes) <= mostBytes, `${heldBytes.join()} of ${mostBytes}`);
-});
+}
+
+for (const [what, start] of [
+  ["a request that is refused", posted("/nothing", 1e12)],
+  ["a request that is answered for long", requestHead("GET", "/events", { "content-length": String(1e12) })],
+  ["a read that waits", requestHead("GET", `/orders/${ORDER_ID}`, { "content-length": String(1e12) })],
+] as const) {
+  test(`what comes without end of a body of ${what} takes no more of a turn than a read each`, async (t) => {
+    const turn = { bytes: 0, mostBytes: 0 };
+    const { url, app } = await startBareServer(t, {
+      onReceived: (bytes) => {
+        turn.bytes += bytes;
+        if (bytes > 10_000) workFor(2);
+      },
+      readOrder: () => new Promise(() => undefined),
+      follow: {
+        readChanges: () => Promise.resolve({ kind: "changes", changes: [], next: "1" }),
+        readOrders: () => Promise.resolve([]),
+        readOrder: () => Promise.resolve(null),
+      },
+    });
+    const sockets = await connections(t, url, 8, () => start);
+    await waitFor(() => app.capacity.connections.used === sockets.length, { what: "all are accepted" });
+    const untilAnswered = what === "a read that waits" ? [] : sockets.map((socket) => once(socket, "data"));
+    await Promise.all(untilAnswered);
+    let isOver = false;
+    const nextTurn = (): void => {
+      turn.mostBytes = Math.max(turn.mostBytes, turn.bytes);
+      turn.bytes = 0;
+      if (!isOver) setImmediate(nextTurn);
+    };
+    nextTurn();
+    const part = Buffer.alloc(4_000_000, "x");
+    for (const socket of sockets) socket.write(part);
+    await waitFor(() => sockets.every(({ writableLength, destroyed }) => writableLength === 0 || destroyed), {
+      what: "it is taken, or cut",
+    });
+    isOver = true;
+    // Three are served in a turn, and what the others send is read once.
+    const due = (3 + sockets.length + 2) * 64 * 1024;
+    assert.ok(turn.mostBytes > 0 && turn.mostBytes <= due, `${turn.mostBytes} of ${due}`);
+  });
+}
 
 test("a health check is answered before the requests that came before it, where many wait", async (t) => {
   let served = 0;
