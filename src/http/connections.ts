@@ -7,8 +7,7 @@
  * when the former request's answer has been taken. (docs/decisions/0009)
  *
  * 1. A connection has one request under way at most.
- * 2. While it has one, or nothing can be given to the parser, it is not read, but for what Node reads ahead. That counts, too. Who waits for
- *    his turn with little is read once more.
+ * 2. While it has one, or nothing can be given to the parser, it is not read, but for what Node reads ahead. That counts, too.
  * 3. A client that does not take an answer is cut in the end, and so is one that stays after it was told that the connection ends.
  * 4. Clients are cut for what they keep open, and not for what the node has not come to yet: where that is much, turns are longer, and a body
  *    goes to its request, where it is counted, but for its end.
@@ -46,9 +45,6 @@ const NODES = ["POST /cluster/", "POST /service/"].map((start) => Buffer.from(st
 
 /** So many pieces of a connection are given to the parser in its turn: a head, a body, and the beginning of a next head. */
 const PIECES_MAX = 3;
-
-/** Who waits for his turn and has sent no more, like most, is not stopped from sending: to stop and begin again takes longer than to wait. */
-const READ_ON_BYTES_MAX = 4_096;
 
 /** Less is not worth a copy: a connection costs more. */
 const SLACK_BYTES_MAX = 1_024;
@@ -195,8 +191,7 @@ export class Connections {
 
   /**
    * A stream that is paused is filled all the same, up to its limit (64 KiB) and one read more. So it is seen that a client is gone. While a
-   * connection waits for a turn, that can wait, too: nothing more is read. Only where the read that made it wait was a small one, reading
-   * ends with the next.
+   * connection waits for a turn, that can wait, too: nothing more is read.
    */
   #boundReadAhead(connection: Connection): void {
     const { socket } = connection;
@@ -205,11 +200,9 @@ export class Connections {
     socket.push = (bytes, encoding) => {
       if (bytes !== null && socket.readableFlowing === true && socket.readableLength === 0) {
         // The stream's buffer and events lead to the same place, and take longer.
-        const hadWaited = connection.queuedAs !== null;
         this.#take(connection, bytes as Buffer);
-        if (connection.queuedAs === null || (!hadWaited && waitsWithLittle(connection))) return true;
-        connection.readLater ??= () => read(0); // as Node reads no more after this
-        return false;
+        if (connection.queuedAs !== null) connection.readLater ??= () => read(0); // as Node reads no more after this
+        return connection.queuedAs === null;
       }
       const hasRoom = push(bytes, encoding);
       if (bytes !== null && socket.isPaused()) this.#settle(connection);
@@ -239,12 +232,12 @@ export class Connections {
 
   #take(connection: Connection, bytes: Buffer): void {
     this.#onReceived(bytes.length);
-    if (connection.socket.writableEnded) return;
+    if (connection.socket.writableEnded) return this.#enqueue(connection, "bodies"); // it is let go, and may have no end
     connection.waiting = connection.waiting === null ? bytes : Buffer.concat([connection.waiting, bytes]);
     if (connection.queuedAs === null && this.#turns.mayServe()) return this.#serve(connection);
     this.#giveBody(connection);
     const { waiting, answer, request } = connection;
-    // More of a body comes at once, up to its limit; what comes of one that is let go may have no end.
+    // A body that is taken in is read on, up to its limit (intake.ts: those of POST). One that is let go may have no end: each read waits.
     const isTakenIn = request?.method === "POST" && answer?.headersSent === false;
     if (waiting === null && isTakenIn) return this.#settle(connection);
     this.#enqueue(connection, waiting === null ? "fresh" : kindOf(waiting));
@@ -305,7 +298,8 @@ export class Connections {
       this.#queuedBytes += bytes - connection.queuedBytes;
       connection.queuedBytes = bytes;
     }
-    if (waiting !== null && !connection.paused && !waitsWithLittle(connection)) {
+    // While it waits for its turn it is not read anyway.
+    if (waiting !== null && !connection.paused && connection.queuedAs === null) {
       connection.paused = true;
       socket.pause();
     } else if (waiting === null && connection.paused) {
@@ -327,7 +321,7 @@ export class Connections {
     connection.answer = response;
     connection.requestChars = trimHead(request);
     noteHead(connection, isChunked ? "chunks" : { bytes: Number(length ?? 0) });
-    // Dearer to listen once than to see that it is the same answer.
+    // `once` would take longer than this look.
     response.on("close", () => {
       if (connection.answer !== response) return;
       connection.answer = null;
@@ -371,11 +365,6 @@ function readNow(connection: Connection): void {
 function mayParse({ socket, request, answer }: Connection): boolean {
   if (socket.destroyed || socket.writableEnded) return false;
   return answer === null || request?.complete === false;
-}
-
-/** Whether it waits for its turn with little, and not for an answer to what it has sent before. */
-function waitsWithLittle({ waiting, queuedAs, answer }: Connection): boolean {
-  return waiting !== null && queuedAs !== null && answer === null && waiting.length <= READ_ON_BYTES_MAX;
 }
 
 function kindOf(waiting: Buffer): Kind {

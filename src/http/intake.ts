@@ -51,7 +51,7 @@ class BodyIntake {
     const end = (error: Error | null): void => {
       if (this.#stop === null) return;
       this.#stop = null;
-      body.off("data", take); // Node would take it off at a higher price
+      body.off("data", take);
       if (error !== null) {
         body.off("end", finish).off("error", fail);
         body.resume(); // what still comes is let go

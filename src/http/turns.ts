@@ -88,7 +88,7 @@ export class Turns<Item> {
       return;
     }
     this.#serve(item);
-    // What it has caused is done before the clock is read again: ticks and promises of now come first.
+    // What it has caused is done before the clock is read again: promises that are settled, then ticks.
     void NOW.then(this.#serveNextLater);
   };
   readonly #serveNextLater = (): void => process.nextTick(this.#serveNext);

@@ -490,56 +490,52 @@ test("what comes behind a request does not change its answer", async (t) => {
   assert.equal(submitted, 4);
 });
 
-for (const end of ["goes on", "sends no more"]) {
-  test(`of who waits for his turn with little, and ${end}, one more read is taken, and he is answered once`, async (t) => {
-    const heldBytes: number[] = [];
+for (const isEnded of [false, true]) {
+  const last = isEnded ? ", and the client sends no more" : "";
+  test(`nobody is cut whose body comes while its head waits for its turn${last}`, async (t) => {
+    const body = `{"a":"${"x".repeat(70_000)}"}`;
+    const head = posted("/orders", body.length);
+    let headsCame = 0;
     const { url, app } = await startBareServer(t, {
-      limits: { ...DEFAULT_HTTP_LIMITS, bodyBytesMax: 2_000_000 },
+      onReceived: (bytes) => {
+        if (bytes === head.length) headsCame++;
+      },
       submit: ({ user }) => {
-        heldBytes.push(app.capacity.received.used);
-        if (user === "hog") workFor(6);
+        if (user === "hog") workFor(5);
         return Promise.resolve({ kind: "accepted", orderId: ORDER_ID, startTimeMs: 0 });
       },
     });
-    const hogs = await connections(t, url, 20, () => "");
-    const others = await connections(t, url, 20, () => "");
-    await waitFor(() => app.capacity.connections.used === 40, { what: "all are accepted" });
-    const body = `{"a":"${"x".repeat(1_000_000)}"}`;
-    const sent = posted("/orders", body.length) + body;
+    const hogs = await connections(t, url, 60, () => "");
+    const others = await connections(t, url, 160, () => "");
+    await waitFor(() => app.capacity.connections.used === 220, { what: "all are accepted" });
     for (const socket of hogs) socket.write(`${posted("/orders", 2, { authorization: "hog" })}{}`);
-    await waitFor(() => heldBytes.length > 0, { what: "a hog is served" });
-    for (const socket of others) socket.write(sent.slice(0, 20));
-    await waitFor(() => app.capacity.received.used >= 20 * others.length, { what: "the others wait" });
-    const served = heldBytes.length;
+    for (const socket of others) socket.write(head);
+    const answers = others.map(async (socket) => {
+      const [answer] = await Promise.race([once(socket, "data"), once(socket, "close")]);
+      return answer instanceof Buffer ? answer.toString("latin1").slice(9, 12) : "nothing";
+    });
+    await waitFor(() => headsCame === others.length, { what: "the heads have come" });
     for (const socket of others) {
-      if (end === "goes on") socket.write(sent.slice(20));
-      else socket.end(sent.slice(20));
+      if (isEnded) socket.end(body);
+      else socket.write(body);
     }
-    const answers = await Promise.all(
-      others.map(async (socket) => {
-        let received = "";
-        socket.setEncoding("latin1").on("data", (text: string) => (received += text));
-        await waitFor(() => received.includes("start_time"), { what: () => `answered: ${received}` });
-        return received;
-      }),
-    );
-    assert.ok(served < hogs.length, "the others came when the hogs had been served");
-    for (const answer of answers) assert.match(answer, /^HTTP\/1\.1 201(?!.*HTTP)/s);
-    assert.equal(heldBytes.length, hogs.length + others.length);
-    const mostBytes = others.length * (64 + 4) * 1024;
-    assert.ok(Math.max(...heldBytes) <= mostBytes, `${heldBytes.join()} of ${mostBytes}`);
+    assert.deepEqual(new Set(await Promise.all(answers)), new Set(["201"]));
   });
 }
 
 for (const [what, start] of [
-  ["a request that is refused", posted("/nothing", 1e12)],
-  ["a request that is answered for long", requestHead("GET", "/events", { "content-length": String(1e12) })],
+  ["a request that was answered", posted("/nothing", 1e12)],
+  ["what is no request", "garbage\r\n\r\n"],
+  ["a request that is being answered", requestHead("GET", "/events", { "content-length": String(1e12) })],
   ["a read that waits", requestHead("GET", `/orders/${ORDER_ID}`, { "content-length": String(1e12) })],
 ] as const) {
-  test(`what comes without end of a body of ${what} takes no more of a turn than a read each`, async (t) => {
+  test(`what comes without end behind the head of ${what} is read once a turn, when the turn's 5 ms are over`, async (t) => {
     const turn = { bytes: 0, mostBytes: 0 };
+    let bytesCame = 0;
     const { url, app } = await startBareServer(t, {
+      limits: { ...DEFAULT_HTTP_LIMITS, requestTimeoutMs: 300_000 },
       onReceived: (bytes) => {
+        bytesCame += bytes;
         turn.bytes += bytes;
         if (bytes > 10_000) workFor(2);
       },
@@ -550,10 +546,11 @@ for (const [what, start] of [
         readOrder: () => Promise.resolve(null),
       },
     });
-    const sockets = await connections(t, url, 8, () => start);
+    const sockets = await connections(t, url, 8, () => "");
     await waitFor(() => app.capacity.connections.used === sockets.length, { what: "all are accepted" });
-    const untilAnswered = what === "a read that waits" ? [] : sockets.map((socket) => once(socket, "data"));
-    await Promise.all(untilAnswered);
+    for (const socket of sockets) socket.write(start);
+    // What is no request is answered with the end of the connection: then the client would send no more.
+    if (what.includes("answered")) await Promise.all(sockets.map((socket) => once(socket, "data")));
     let isOver = false;
     const nextTurn = (): void => {
       turn.mostBytes = Math.max(turn.mostBytes, turn.bytes);
@@ -563,13 +560,11 @@ for (const [what, start] of [
     nextTurn();
     const part = Buffer.alloc(4_000_000, "x");
     for (const socket of sockets) socket.write(part);
-    await waitFor(() => sockets.every(({ writableLength, destroyed }) => writableLength === 0 || destroyed), {
-      what: "it is taken, or cut",
-    });
+    await waitFor(() => bytesCame > 8_000_000, { what: "much of it has come" });
     isOver = true;
-    // Three are served in a turn, and what the others send is read once.
+    // Three reads fit into the 5 ms; then each connection is read once, and waits. Two to spare.
     const due = (3 + sockets.length + 2) * 64 * 1024;
-    assert.ok(turn.mostBytes > 0 && turn.mostBytes <= due, `${turn.mostBytes} of ${due}`);
+    assert.ok(turn.mostBytes <= due, `${turn.mostBytes} of ${due}`);
   });
 }
 
