@@ -298,8 +298,8 @@ export class Connections {
       this.#queuedBytes += bytes - connection.queuedBytes;
       connection.queuedBytes = bytes;
     }
-    // While it waits for its turn it is not read anyway.
-    if (waiting !== null && !connection.paused && connection.queuedAs === null) {
+    // While it waits for its turn it is not read anyway; but what its stream holds would come.
+    if (waiting !== null && !connection.paused && (connection.queuedAs === null || socket.readableLength > 0)) {
       connection.paused = true;
       socket.pause();
     } else if (waiting === null && connection.paused) {

@@ -523,6 +523,38 @@ for (const isEnded of [false, true]) {
   });
 }
 
+test("what was sent ahead in many small parts does not come in one turn, where others wait", async (t) => {
+  const turn = { parts: 0, mostParts: 0 };
+  const unanswered: (() => void)[] = [];
+  const { url, app } = await startBareServer(t, {
+    onReceived: (bytes) => {
+      if (bytes === 1) turn.parts++;
+    },
+    readOrder: () => new Promise((resolve) => unanswered.push(() => resolve(null))),
+    submit: () => {
+      turn.mostParts = Math.max(turn.mostParts, turn.parts);
+      turn.parts = 0;
+      workFor(5);
+      return Promise.resolve({ kind: "accepted", orderId: ORDER_ID, startTimeMs: 0 });
+    },
+  });
+  const hogs = await connections(t, url, 30, () => "");
+  const [socket] = await connections(t, url, 1, () => requestHead("GET", `/orders/${ORDER_ID}`));
+  assert.ok(socket !== undefined);
+  await waitFor(() => unanswered.length === 1, { what: "it is worked at" });
+  socket.setNoDelay();
+  for (const part of requestHead("GET", "/nothing").padEnd(2_000, "x")) {
+    socket.write(part);
+    await new Promise(setImmediate);
+  }
+  await waitFor(() => app.capacity.received.used >= 2_000, { what: "all has come" });
+  turn.parts = 0;
+  for (const hog of hogs) hog.write(`${posted("/orders", 2)}{}`);
+  unanswered[0]?.();
+  await Promise.all(hogs.map((hog) => once(hog, "data")));
+  assert.ok(turn.mostParts < 200, `${turn.mostParts}`);
+});
+
 for (const [what, start] of [
   ["a request that was answered", posted("/nothing", 1e12)],
   ["what is no request", "garbage\r\n\r\n"],
