@@ -69,7 +69,9 @@ interface Connection extends ParserPosition {
   request: IncomingMessage | null;
   /** While it is under way: from its head until its answer has been taken, or the connection is gone. */
   answer: ServerResponse | null;
-  /** The client sends no more (FIN). */
+  /** The client sends no more (FIN), though what it sent before may still wait. */
+  left: boolean;
+  /** All that it sent has been read, too: to be passed on. */
   ended: boolean;
   paused: boolean;
   /** It waits for its turn. */
@@ -161,6 +163,7 @@ export class Connections {
       requestChars: 0,
       request: null,
       answer: null,
+      left: false,
       ended: false,
       paused: false,
       queuedAs: null,
@@ -205,7 +208,10 @@ export class Connections {
         return connection.queuedAs === null;
       }
       const hasRoom = push(bytes, encoding);
-      if (bytes !== null && socket.isPaused()) this.#settle(connection);
+      if (bytes === null) {
+        connection.left = true;
+        this.#endFollowing(connection);
+      } else if (socket.isPaused()) this.#settle(connection);
       return hasRoom && connection.queuedAs === null;
     };
     socket._read = (size) => {
@@ -232,6 +238,7 @@ export class Connections {
 
   #take(connection: Connection, bytes: Buffer): void {
     this.#onReceived(bytes.length);
+    if (connection.left && isFollowing(connection)) return; // nobody waits for an answer to it
     if (connection.socket.writableEnded) return this.#enqueue(connection, "bodies"); // it is let go, and may have no end
     connection.waiting = connection.waiting === null ? bytes : Buffer.concat([connection.waiting, bytes]);
     if (connection.queuedAs === null && this.#turns.mayServe()) return this.#serve(connection);
@@ -312,6 +319,13 @@ export class Connections {
     connection.finish();
   }
 
+  /** Who follows events and leaves is answered nothing more: what was sent behind does not keep the stream open. */
+  #endFollowing(connection: Connection): void {
+    if (!connection.left || !isFollowing(connection)) return;
+    connection.waiting = null;
+    this.#settle(connection);
+  }
+
   #begin(request: IncomingMessage, response: ServerResponse): void {
     const connection = this.#all.get(request.socket);
     if (connection === undefined) return;
@@ -338,6 +352,7 @@ export class Connections {
     const nowMs = performance.now();
     for (const connection of this.#all.values()) {
       const { socket, answer } = connection;
+      this.#endFollowing(connection); // it may have left before the stream had begun
       const isLeaving = answer === null && socket.writableEnded;
       if (!isLeaving && answer?.writableEnded !== true) continue;
       connection.stuckSinceMs ??= nowMs;
@@ -377,8 +392,13 @@ function startsWithAny(bytes: Buffer, starts: readonly Buffer[]): boolean {
 }
 
 /** Whether the client is owed an answer that it has all sent for, and that has not begun to go out. A client that follows events and leaves is owed none. */
-function isOwed({ request, answer }: Connection): boolean {
-  return answer !== null && request?.complete === true && !(answer.headersSent && !answer.writableEnded);
+function isOwed(connection: Connection): boolean {
+  return connection.answer !== null && connection.request?.complete === true && !isFollowing(connection);
+}
+
+/** Only streams of events go out before they have an end. */
+function isFollowing({ request, answer }: Connection): boolean {
+  return answer !== null && request?.complete === true && answer.headersSent && !answer.writableEnded;
 }
 
 /** Takes away the listener for an event that is not among those that were there before. */

@@ -1,9 +1,10 @@
 /** Finding orders, and following what happens to them. */
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
+import { once } from "node:events";
 import { join } from "node:path";
 import { connect, type Socket } from "node:net";
-import { test } from "node:test";
+import { describe, test } from "node:test";
 import Fastify from "fastify";
 import { EventStream } from "../../src/http/event-stream.ts";
 import type { OrderEvent } from "../../src/order/events.ts";
@@ -298,6 +299,50 @@ test("who says goodbye before an answer has begun leaves its place to others", a
   assert.equal(asked, 8, "a few look at once");
   held.resolve(undefined);
   await waitFor(() => app.capacity.followers.used === 0, { what: "all is given back", deadlineMs: KEEP_ALIVE_MS / 2 });
+});
+
+describe("who follows events, sends something behind, and says goodbye leaves its place to others", () => {
+  const follow = "GET /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: user\r\n\r\n";
+  const behind = {
+    "an empty line": "\r\n",
+    "another request": follow,
+    "what fits into no read": "\r\n".repeat(40_000),
+    "what is no request": "garbage\r\n\r\n",
+  };
+  for (const [what, text] of Object.entries(behind)) {
+    for (const when of ["before an answer has begun", "later"] as const) {
+      test(`${what}, ${when}`, async (t) => {
+        const held = Promise.withResolvers<undefined>();
+        if (when === "later") held.resolve(undefined);
+        const { url, app } = await startBareServer(t, {
+          follow: {
+            ...BARE.follow,
+            readChanges: async () => {
+              await held.promise;
+              return { kind: "changes", changes: [], next: "1" };
+            },
+          },
+        });
+        const { port } = new URL(url);
+        const sockets = Array.from({ length: 10 }, () => connect(Number(port), "127.0.0.1"));
+        t.after(() => sockets.forEach((socket) => socket.destroy()));
+        for (const socket of sockets) socket.write(follow);
+        await waitFor(() => app.capacity.followers.used === sockets.length, { what: "all have asked" });
+        if (when === "later") await Promise.all(sockets.map((socket) => once(socket, "data")));
+        const { received, followers } = app.capacity;
+        const before = received.used;
+        for (const socket of sockets) socket.end(text);
+        if (when !== "later") {
+          const more = sockets.length * Math.min(text.length, 16_384);
+          await waitFor(() => received.used >= before + more, { what: "it has come" });
+          held.resolve(undefined);
+        }
+        for (const budget of [followers, received]) {
+          await waitFor(() => budget.used === 0, { what: "all is given back", deadlineMs: KEEP_ALIVE_MS / 2 });
+        }
+      });
+    }
+  }
 });
 
 test("a page of changes goes through an order's history once", async (t) => {
