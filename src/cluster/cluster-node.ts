@@ -221,7 +221,7 @@ export class ClusterNode {
    */
   adopt(orderIds: readonly string[]): number | null {
     if (this.#life === null || this.#stopping) return null;
-    if (orderIds.length > 0) this.#options.log.info(`Orders given by a node that stops: ${orderIds.length}`);
+    if (orderIds.length > 0) this.#options.log.info(`Orders given by another node: ${orderIds.length}`);
     this.#life.engine.adopt(orderIds).catch((error: unknown) => this.#break(error));
     return this.#life.engine.room;
   }

@@ -36,6 +36,8 @@ export class Leadership {
   #lastSweepMs = Number.NEGATIVE_INFINITY;
   #sweep: Promise<void> | null = null;
   #sweepAgain = false;
+  /** Since the last sweep was begun: what waits for a time, a signal or a person is not given away by who leaves. */
+  #someoneLeft = false;
 
   constructor(options: LeadershipOptions) {
     this.#options = options;
@@ -84,7 +86,9 @@ export class Leadership {
       if (name !== serviceId && !before.has(name)) log.info(`Node ${name} (${url}) has joined`);
     }
     for (const [name, url] of before) {
-      if (!nodes.some((row) => row.serviceId === name)) log.info(`Node ${name} (${url}) has left`);
+      if (nodes.some((row) => row.serviceId === name)) continue;
+      log.info(`Node ${name} (${url}) has left`);
+      this.#someoneLeft = true;
     }
   }
 
@@ -110,12 +114,13 @@ export class Leadership {
       );
       someoneDied = true;
     }
-    if (someoneDied || clock.monotonic() - this.#lastSweepMs >= timing.ttlMs) this.#startSweep();
+    if (someoneDied || this.#someoneLeft || clock.monotonic() - this.#lastSweepMs >= timing.ttlMs) this.#startSweep();
   }
 
   /** One sweep at a time; a death that comes meanwhile has another follow. */
   #startSweep(): void {
     this.#lastSweepMs = this.#options.clock.monotonic();
+    this.#someoneLeft = false;
     if (this.#sweep !== null) {
       this.#sweepAgain = true;
       return;

@@ -1,13 +1,20 @@
 /** Nodes that are stopped in good order (SIGTERM): they give their orders away, and nobody has to find out that they are gone. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { monotonicMs, waitFor } from "../support/wait.ts";
+import { finalOrder, send } from "../support/client.ts";
+import { DEADLINE_MS, monotonicMs, waitFor } from "../support/wait.ts";
 import { falseFailovers, moveAgainMs } from "./cluster-checker.ts";
 import { ClusterRig } from "./cluster-rig.ts";
 import { assertMovedAgain } from "./judgement.ts";
 
 /** So long that what was not handed over is found when the test is over, and not by a sweep for what the dead have left. */
 const LONG_TTL_MS = 25_000;
+
+/** So long that no sweep comes by itself before the test has given up. */
+const NO_SWEEP_TTL_MS = 2 * DEADLINE_MS;
+
+/** Longer than a stop takes on a busy machine. */
+const SCHEDULED_MS = 15_000;
 
 /** Their ids together are longer than the largest order of that test. */
 const ORDERS_GIVEN = 300;
@@ -58,6 +65,24 @@ test("a step that outlasts the grace time is cut, and made again by another node
   assert.match(first.output(), /orders given to other nodes: 1; steps cut short, to be called again: 1/);
   await rig.call("the first step again", ({ step, attempt }) => step === "Reserve" && attempt === 2);
   await rig.expectSound();
+});
+
+test("what waits at a node that stops is another's as soon as the leader reads that the node has left", async (t) => {
+  const rig = await ClusterRig.start(t, { nodes: [{}, {}], ttlMs: NO_SWEEP_TTL_MS, answerMs: 0 });
+  const [worker] = await rig.workers();
+  const leader = await rig.settled();
+  const startAt = new Date(Date.now() + SCHEDULED_MS).toISOString();
+  const { status, json } = await send(`${worker.url}/orders?start_at=${startAt}`, {
+    method: "POST",
+    headers: { authorization: "user", "content-type": "application/json" },
+    body: "{}",
+  });
+  assert.equal(status, 201);
+  const incarnation = rig.incarnationOf(worker);
+  assert.equal(await worker.end("SIGTERM"), 0);
+  assert.match(worker.output(), /orders left in the store, for the next start or another node: 1/);
+  await rig.ownsNothing(incarnation);
+  assert.equal((await finalOrder(leader.url, String(json?.["order_id"]))).status, "completed");
 });
 
 test("nodes that take small orders only give many of them away at once, all the same", async (t) => {
