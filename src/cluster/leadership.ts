@@ -36,7 +36,7 @@ export class Leadership {
   #lastSweepMs = Number.NEGATIVE_INFINITY;
   #sweep: Promise<void> | null = null;
   #sweepAgain = false;
-  /** Since the last sweep was begun: what waits for a time, a signal or a person is not given away by who leaves. */
+  /** A node has left since the last sweep began. It gives away what runs, and not what waits for a time, a signal or a person. */
   #someoneLeft = false;
 
   constructor(options: LeadershipOptions) {

@@ -396,7 +396,7 @@ function isOwed(connection: Connection): boolean {
   return connection.answer !== null && connection.request?.complete === true && !isFollowing(connection);
 }
 
-/** Only streams of events go out before they have an end. */
+/** Whether the answer has begun and its end is still to come: only streams of events are sent so. */
 function isFollowing({ request, answer }: Connection): boolean {
   return answer !== null && request?.complete === true && answer.headersSent && !answer.writableEnded;
 }
